@@ -1,0 +1,35 @@
+"""jsubspace: train whole subspaces of neural networks in one run, in JAX.
+
+After Wortsman, Horton, Guestrin, Farhadi and Rastegari, "Learning Neural Network Subspaces", ICML 2021.
+
+    endpoints = jsubspace.init_endpoints(key, init_fn, num_endpoints=2)
+    grad_fn = jsubspace.value_and_grad(loss_fn, jsubspace.Line(), beta=1.0)
+    (value, info), grads = grad_fn(key, endpoints, x, y)     # into any optax optimizer
+    network = jsubspace.midpoint(endpoints)                  # or interpolate(endpoints, alpha)
+"""
+
+from jsubspace.batch_stats import reestimate_batch_stats as reestimate_batch_stats
+from jsubspace.gradients import Info as Info
+from jsubspace.gradients import value_and_grad as value_and_grad
+from jsubspace.gradients import value_and_grad_at as value_and_grad_at
+from jsubspace.penalties import cosine_squared as cosine_squared
+from jsubspace.penalties import cosines_squared as cosines_squared
+from jsubspace.penalties import distances as distances
+from jsubspace.penalties import mean_cosine_squared as mean_cosine_squared
+from jsubspace.penalties import sample_pair as sample_pair
+from jsubspace.points import init_endpoints as init_endpoints
+from jsubspace.points import interpolate as interpolate
+from jsubspace.points import midpoint as midpoint
+from jsubspace.points import sample_alpha as sample_alpha
+from jsubspace.subspaces import Curve as Curve
+from jsubspace.subspaces import Line as Line
+from jsubspace.subspaces import Point as Point
+from jsubspace.subspaces import Simplex as Simplex
+from jsubspace.subspaces import Subspace as Subspace
+from jsubspace.tree import all_leaves as all_leaves
+from jsubspace.tree import kernels as kernels
+from jsubspace.tree import layers as layers
+from jsubspace.tree import stack as stack
+from jsubspace.tree import unstack as unstack
+
+__version__ = "0.1.0"

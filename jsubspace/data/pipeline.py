@@ -1,0 +1,67 @@
+"""What training and evaluation ask of a data pipeline, and which pipeline a data set has."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import jax
+import numpy as np
+
+from jsubspace.data import memory, sets
+from jsubspace.data.sets import DataSet
+
+Batch = dict[str, np.ndarray]
+
+
+class Pipeline(Protocol):
+    """Batches of a data set, as a function of the seed and the step alone.
+
+    Attributes:
+      data_set: the facts.
+      steps_per_epoch: number of batches that hold every training example once; the last may be smaller.
+    """
+
+    data_set: DataSet
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def train_batches(self, start_step: int) -> Iterator[Batch]:
+        """Endless training batches from step ``start_step`` on.
+
+        Each has ``image`` uint8 ``[b, h, w, c]``, ``label`` int32 ``[b]`` and ``index`` int32 ``[b]``, the places
+        in the batch.
+        """
+
+    def test_batches(self) -> Iterator[Batch]:
+        """Every test example once: ``image``, ``label`` and ``mask`` bool ``[b]``, all of one size; padding has mask False."""
+
+    def augment(self, key: jax.Array, images: jax.Array, index: jax.Array) -> jax.Array:
+        """Training images, inside the step: uint8 ``[b, h, w, c]`` to normalised float32."""
+
+    def preprocess(self, images: jax.Array) -> jax.Array:
+        """Test images, inside the step: uint8 ``[b, h, w, c]`` to normalised float32."""
+
+
+def make_pipeline(
+    name: str, data_dir: str, *, batch_size: int, eval_batch_size: int, seed: int, label_noise: float = 0.0
+) -> Pipeline:
+    """The pipeline of the data set ``name``, prepared under ``data_dir``.
+
+    Args:
+      name: one of `sets.SETS`.
+      data_dir: the folder of prepared data; "" for the default one (`prepare.default_data_dir`).
+      batch_size, eval_batch_size: of the whole batch, over all devices.
+      seed: of the order of the training examples.
+      label_noise: fraction of training labels that are replaced (`labels.add_noise`).
+
+    Raises:
+      UsageError: if the data set is unknown or not prepared; the message says how to prepare it.
+    """
+    return memory.load(
+        sets.find(name),
+        data_dir,
+        batch_size=batch_size,
+        eval_batch_size=eval_batch_size,
+        seed=seed,
+        label_noise=label_noise,
+    )

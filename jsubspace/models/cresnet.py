@@ -1,0 +1,98 @@
+"""cResNet: the residual networks for 32 x 32 images (He et al., 2016), depth 6n + 2."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jsubspace.models.layers import BatchNorm, Classifier, Conv, Outputs
+
+
+class CResNet(nn.Module):
+    """Three stages of n basic blocks with widths w, 2w and 4w, the last two starting at stride 2.
+
+    Attributes:
+      num_classes: k.
+      depth: 6n + 2: 8, 14, 20, 32, ... cResNet20 is the paper's network for CIFAR-10.
+      width: channels of the first stage; 16 gives cResNet20 its 272,464 parameters.
+      dropout_rate: dropped after the second BatchNorm of each block, before the addition; needs a
+        ``dropout`` key in training.
+      dtype: of the computation; parameters stay as they are. None follows parameters and images.
+      axis_name: the device axis to take BatchNorm's batch over; None for each device's own share.
+      unbiased_batch_stats: see `BatchNorm.unbiased`.
+
+    Example:
+      >>> model = CResNet(num_classes=10, depth=8, width=4)
+      >>> images = jnp.zeros((2, 16, 16, 3))
+      >>> params = model.init(jax.random.key(0), images, train=True)["params"]
+      >>> outputs, batch = model.apply({"params": params}, images, train=True, mutable=["batch_stats"])
+      >>> outputs.logits.shape
+      (2, 10)
+    """
+
+    num_classes: int
+    depth: int = 20
+    width: int = 16
+    dropout_rate: float = 0.0
+    dtype: Any = None
+    axis_name: str | None = None
+    unbiased_batch_stats: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.depth, int) and (self.depth < 8 or self.depth % 6 != 2):
+            raise ValueError(
+                f"CResNet(depth={self.depth}): the depth is 6n + 2 for n basic blocks a stage: 8, 14, 20, 26, 32, ..."
+            )
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> Outputs:
+        """Logits and features of normalised images ``[n, h, w, c]``; the features are flattened, before the last ReLU."""
+        conv = functools.partial(Conv, dtype=self.dtype)
+        norm = functools.partial(
+            BatchNorm,
+            use_running_average=not train,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+            unbiased=self.unbiased_batch_stats,
+        )
+        x = conv(self.width, (3, 3), name="stem_conv")(images)
+        x = norm(name="stem_norm")(x)
+        blocks_per_stage = (self.depth - 2) // 6
+        for i in range(3 * blocks_per_stage):
+            stage, first = divmod(i, blocks_per_stage)
+            x = BasicBlock(
+                features=self.width * 2**stage,
+                stride=2 if stage > 0 and first == 0 else 1,
+                conv=conv,
+                norm=norm,
+                dropout=functools.partial(nn.Dropout, self.dropout_rate, deterministic=not train),
+                name=f"block{i}",
+            )(nn.relu(x))
+        pooled = jnp.mean(nn.relu(x), axis=(1, 2))
+        logits = Classifier(self.num_classes, dtype=self.dtype, name="classifier")(pooled)
+        return Outputs(logits, jnp.reshape(x, (x.shape[0], -1)))
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions and a shortcut, 1 x 1 where the shape changes; the ReLU after the addition is the caller's."""
+
+    features: int
+    stride: int
+    conv: Any
+    norm: Any
+    dropout: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        strides = (self.stride, self.stride)
+        y = self.conv(self.features, (3, 3), strides, name="conv1")(x)
+        y = nn.relu(self.norm(name="norm1")(y))
+        y = self.conv(self.features, (3, 3), name="conv2")(y)
+        y = self.dropout()(self.norm(name="norm2")(y))
+        if y.shape != x.shape:
+            x = self.conv(self.features, (1, 1), strides, name="shortcut_conv")(x)
+            x = self.norm(name="shortcut_norm")(x)
+        return x + y

@@ -1,0 +1,156 @@
+"""The penalty that keeps endpoints apart, and how far apart they are.
+
+Equation 5 of the paper: beta times the mean over pairs j != k of
+
+    cos^2(omega_j, omega_k) = <omega_j, omega_k>^2 / (|omega_j|^2 |omega_k|^2),
+
+inner products and norms taken over all counting leaves as one vector, not leaf by leaf. Algorithm 1
+estimates the mean by one random pair a step.
+
+The penalty depends on the endpoints through their inner products alone, the Gram matrix G. Its gradient is
+therefore linear in the endpoints, with weights that are a derivative of a function of p x p numbers:
+
+    d penalty / d omega_i = sum_l (D + D^T)_il omega_l,    D = d penalty / d G.
+
+So the gradient costs one pass over the endpoints and needs no stored intermediate.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jsubspace import tree
+from jsubspace.types import Endpoints, LeafMask, Params
+
+Mask = LeafMask | Callable[[Endpoints], LeafMask] | None
+
+
+def sample_pair(key: jax.Array, num_endpoints: int) -> tuple[Any, Any]:
+    """Two different endpoints (j, k), each unordered pair equally likely: line 5 of Algorithm 1.
+
+    With two endpoints there is one pair, and it is returned as plain integers: nothing is drawn on device.
+    """
+    pairs = list(itertools.combinations(range(num_endpoints), 2))
+    if not pairs:
+        raise ValueError(f"sample_pair: {num_endpoints} endpoint has no pair; the penalty needs two.")
+    if len(pairs) == 1:
+        return pairs[0]
+    j, k = jnp.array(pairs)[jax.random.randint(key, (), 0, len(pairs))]
+    return j, k
+
+
+def cosine_squared(endpoints: Endpoints, j: Any, k: Any, mask: Mask = None) -> jax.Array:
+    """cos^2 of endpoints j and k: a scalar in [0, 1], 0 where one of them is the zero vector.
+
+    Args:
+      endpoints: leaves ``[m, *s]``.
+      j, k: the endpoints' rows, integers or traced.
+      mask: the leaves that count: a tree of bools, a function ``endpoints -> tree``, or None for the
+        kernels (`jsubspace.kernels`), as in the authors' program; `jsubspace.all_leaves` takes the formula
+        literally. BatchNorm scales start at one in every endpoint, so with all leaves cos^2 starts near
+        0.1 instead of 1e-6.
+
+    Example:
+      >>> round(float(cosine_squared({"kernel": jnp.array([[[1.0, 0.0]], [[1.0, 1.0]]])}, 0, 1)), 6)
+      0.5
+    """
+    return mean_cosine_squared(_rows(endpoints, (j, k)), mask)
+
+
+def mean_cosine_squared(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
+    """The mean of `cosine_squared` over all pairs of different endpoints: the expectation in equation 5."""
+    m = tree.num_endpoints(endpoints)
+    return _mean_over_pairs(tree.gram([_row(endpoints, i) for i in range(m)], tree.resolve_mask(mask, endpoints)))
+
+
+def cosines_squared(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
+    """cos^2 of every pair: ``[m, m]``, symmetric, ones on the diagonal."""
+    m = tree.num_endpoints(endpoints)
+    return _cosines_squared(tree.gram([_row(endpoints, i) for i in range(m)], tree.resolve_mask(mask, endpoints)))
+
+
+def distances(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
+    """L2 distance |omega_j - omega_k| of every pair over the counting leaves: ``[m, m]``, zeros on the diagonal.
+
+    Taken from the differences, not from inner products, which would cancel for endpoints close together.
+    """
+    m = tree.num_endpoints(endpoints)
+    counts = tree.resolve_mask(mask, endpoints)
+    rows = [
+        jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), _row(endpoints, i))
+        for i in range(m)
+    ]
+
+    def distance(j: int, k: int) -> jax.Array:
+        difference = jax.tree.map(jnp.subtract, rows[j], rows[k])
+        return jnp.sqrt(tree.inner(difference, difference, counts))
+
+    upper = {(j, k): distance(j, k) for j, k in itertools.combinations(range(m), 2)}
+    zero = jnp.zeros((), next(iter(upper.values())).dtype if upper else jnp.float32)
+    return jnp.stack([jnp.stack([zero if j == k else upper[min(j, k), max(j, k)] for k in range(m)]) for j in range(m)])
+
+
+class Penalty(NamedTuple):
+    """A penalty's value and its gradient, written as weights of some of the endpoints.
+
+    Attributes:
+      value: the mean of cos^2 over the chosen pairs, a scalar.
+      weights: ``[m, p]``; d value / d omega_i = sum_l weights[i, l] omega_{chosen[l]}.
+      chosen: the p endpoints that take part: their rows, integers or traced.
+      mask: the leaves that take part, a tree of bools.
+    """
+
+    value: jax.Array
+    weights: jax.Array
+    chosen: tuple[Any, ...]
+    mask: LeafMask
+
+    def add_gradient(self, grads: Endpoints, endpoints: Endpoints, beta: float) -> Endpoints:
+        """``grads + beta * d value / d endpoints``, leaves ``[m, *s]``."""
+
+        def add_leaf(grad: jax.Array, leaf: jax.Array, counts: bool) -> jax.Array:
+            if not counts:
+                return grad
+            wide = jnp.promote_types(leaf.dtype, jnp.float32)
+            column = (-1,) + (1,) * (leaf.ndim - 1)
+            total = grad.astype(wide)
+            for l, i in enumerate(self.chosen):
+                total += (beta * self.weights[:, l]).reshape(column).astype(wide) * leaf[i][None].astype(wide)
+            return total.astype(grad.dtype)
+
+        return jax.tree.map(add_leaf, grads, endpoints, self.mask)
+
+
+def penalty(endpoints: Endpoints, chosen: tuple[Any, ...], mask: LeafMask) -> Penalty:
+    """The mean of cos^2 over the pairs among ``chosen``, with its gradient. All m for the exact mean, a pair to sample."""
+    gram = tree.gram([_row(endpoints, i) for i in chosen], mask)
+    value, d_gram = jax.value_and_grad(_mean_over_pairs)(gram)
+    weights = jnp.zeros((tree.num_endpoints(endpoints), len(chosen)), gram.dtype)
+    return Penalty(value, weights.at[jnp.array(chosen)].set(d_gram + d_gram.T), chosen, mask)
+
+
+def _cosines_squared(gram: jax.Array) -> jax.Array:
+    """``[p, p]`` inner products -> ``[p, p]`` cos^2; a zero vector is orthogonal to everything, itself included."""
+    norms = jnp.diagonal(gram)
+    products = norms[:, None] * norms[None, :]
+    # Twice a where: the gradient of the branch not taken must not be 0 / 0.
+    return jnp.where(products > 0, gram**2 / jnp.where(products > 0, products, 1), 0)
+
+
+def _mean_over_pairs(gram: jax.Array) -> jax.Array:
+    p = gram.shape[0]
+    if p < 2:
+        raise ValueError("one endpoint has no pair; the penalty needs two.")
+    above = jnp.triu_indices(p, k=1)
+    return jnp.mean(_cosines_squared(gram)[above])
+
+
+def _row(endpoints: Endpoints, i: Any) -> Params:
+    return jax.tree.map(lambda leaf: leaf[i], endpoints)
+
+
+def _rows(endpoints: Endpoints, chosen: tuple[Any, ...]) -> Endpoints:
+    return jax.tree.map(lambda leaf: jnp.stack([leaf[i] for i in chosen]), endpoints)

@@ -1,0 +1,153 @@
+"""Points of a subspace: from endpoints and alpha to a network."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jsubspace import tree
+from jsubspace.subspaces import Line, Simplex, Subspace
+from jsubspace.types import Alpha, Endpoints, LayerNames, Params
+
+
+def init_endpoints(
+    key: jax.Array, init_fn: Callable[[jax.Array], Params], num_endpoints: int, shared: bool = False
+) -> Endpoints:
+    """m freshly initialised networks, stacked: the start of Algorithm 1.
+
+    Args:
+      key: a PRNG key. Endpoint i is ``init_fn(jax.random.split(key, m)[i])``.
+      init_fn: key -> network, leaves ``[*s]``; arrays only, and a pure function (it is vmapped).
+      num_endpoints: m, at least 1; ``subspace.num_endpoints`` of the subspace that is to be trained.
+      shared: start all endpoints from one and the same initialisation (appendix E of the paper). The
+        penalty's gradient vanishes while all endpoints are equal: the alphas separate them.
+
+    Returns:
+      Endpoints with leaves ``[m, *s]``.
+
+    Raises:
+      ValueError: if num_endpoints < 1, or a leaf is not of a floating-point dtype.
+
+    Example:
+      >>> init_fn = lambda key: {"kernel": jax.random.normal(key, (3, 4))}
+      >>> init_endpoints(jax.random.key(0), init_fn, num_endpoints=2)["kernel"].shape
+      (2, 3, 4)
+    """
+    if num_endpoints < 1:
+        raise ValueError(f"init_endpoints: num_endpoints is {num_endpoints}; a subspace has at least one endpoint.")
+    if shared:
+        network = init_fn(jax.random.split(key, 1)[0])
+        endpoints = jax.tree.map(lambda leaf: jnp.tile(leaf, (num_endpoints,) + (1,) * jnp.ndim(leaf)), network)
+    else:
+        endpoints = jax.vmap(init_fn)(jax.random.split(key, num_endpoints))
+    tree.num_endpoints(endpoints)
+    return endpoints
+
+
+def interpolate(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = None) -> Params:
+    """The network P(alpha) = sum_i c_i(alpha) omega_i.
+
+    Args:
+      endpoints: leaves ``[m, *s]``.
+      alpha: an array ``[*subspace.alpha_shape]``, or (layerwise) a tree like ``endpoints`` with one such
+        array a leaf. Outside its domain it extrapolates: on a line, -0.05 is a little before omega_1.
+      subspace: what alpha means. Without it, what alpha's shape says: a scalar is a position on a `Line`
+        (m = 2), a vector ``[m]`` holds the weights of a `Simplex`.
+
+    Returns:
+      One network with leaves ``[*s]``, in the endpoints' dtypes.
+
+    Raises:
+      ValueError: if alpha's shape does not say what to do, or alpha or the subspace does not fit m.
+
+    Example:
+      >>> endpoints = {"kernel": jnp.stack([jnp.zeros(3), jnp.ones(3)])}
+      >>> interpolate(endpoints, 0.25)["kernel"].tolist()
+      [0.25, 0.25, 0.25]
+
+    References:
+      Wortsman et al., Learning Neural Network Subspaces, 2021, section 3.
+    """
+    return tree.contract(endpoints, coefficients(endpoints, alpha, subspace))
+
+
+def midpoint(endpoints: Endpoints, subspace: Subspace | None = None) -> Params:
+    """The network at the subspace's center: one network, more accurate and better calibrated than its ends.
+
+    Without a subspace, the mean of the endpoints, which is the center of a line and of a simplex. Pass
+    ``Curve()`` for the curve's own P(1/2) = omega_1 / 4 + omega_2 / 4 + omega_3 / 2.
+    """
+    subspace = Simplex(tree.num_endpoints(endpoints)) if subspace is None else subspace
+    return interpolate(endpoints, subspace.center, subspace)
+
+
+def sample_alpha(
+    key: jax.Array, subspace: Subspace, layers: LayerNames | None = None, num_samples: int | None = None
+) -> Alpha:
+    """Draws alpha uniformly from the subspace's domain.
+
+    Args:
+      key: a PRNG key.
+      subspace: where to draw.
+      layers: for layerwise training, the name of every leaf's layer (`jsubspace.layers`, or a tree of your
+        own): each layer gets a draw of its own, and leaves of one layer share it.
+      num_samples: S, to draw S independent positions for S parts of a batch (appendix B).
+
+    Returns:
+      alpha, ``[*subspace.alpha_shape]``, or a tree of them like ``layers``; with num_samples, each array
+      has a leading axis ``[S]``.
+
+    Example:
+      >>> sample_alpha(jax.random.key(0), Simplex(3)).shape
+      (3,)
+    """
+    leading = () if num_samples is None else (num_samples,)
+    if layers is None:
+        return subspace.sample(key, leading)
+    names = list(dict.fromkeys(jax.tree.leaves(layers)))
+    draws = dict(zip(names, subspace.sample(key, (len(names), *leading)), strict=True))
+    return jax.tree.map(lambda name: draws[name], layers)
+
+
+def coefficients(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = None) -> Any:
+    """The weights c(alpha) of the endpoints: ``[m]``, or for a layerwise alpha a tree of them. See `interpolate`."""
+    m = tree.num_endpoints(endpoints)
+    if subspace is not None and subspace.num_endpoints != m:
+        raise ValueError(
+            f"{subspace} has {subspace.num_endpoints} endpoints but the parameters have {m} (the length of their leading axis)."
+        )
+    if jax.tree.structure(alpha) == jax.tree.structure(endpoints):
+        return jax.tree.map(lambda a: _coefficients(_as_array(a), m, subspace), alpha)
+    return _coefficients(_as_array(alpha), m, subspace)
+
+
+def _coefficients(alpha: jax.Array, m: int, subspace: Subspace | None) -> jax.Array:
+    subspace = _implied_subspace(alpha, m) if subspace is None else subspace
+    if alpha.shape != subspace.alpha_shape:
+        raise ValueError(f"alpha has shape {list(alpha.shape)} but {subspace} takes {list(subspace.alpha_shape)}.")
+    return subspace.coefficients(alpha)
+
+
+def _implied_subspace(alpha: jax.Array, m: int) -> Subspace:
+    if alpha.shape == () and m == 2:
+        return Line()
+    if alpha.shape == (m,):
+        return Simplex(m)
+    raise ValueError(
+        f"alpha of shape {list(alpha.shape)} does not say where in a subspace with {m} endpoints it lies: pass the weights of the "
+        f"endpoints, of shape [{m}], or say which subspace it is, as in jsubspace.interpolate(params, alpha, jsubspace.Curve())."
+    )
+
+
+def _as_array(alpha: Any) -> jax.Array:
+    """alpha as an array of a definite floating-point dtype: a Python float's weak type would cost a second trace."""
+    try:
+        array = jnp.asarray(alpha)
+    except TypeError:
+        raise ValueError(
+            "alpha is neither an array nor a tree like the endpoints; for layerwise positions give one alpha a leaf "
+            "(see jsubspace.sample_alpha)."
+        ) from None
+    dtype = array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.float32
+    return jax.lax.convert_element_type(array, jnp.promote_types(dtype, jnp.float32))

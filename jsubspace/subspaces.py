@@ -1,0 +1,171 @@
+"""Subspaces as mathematical objects: which weights a position gives to the endpoints.
+
+Every subspace of the paper is linear in its endpoints,
+
+    P(alpha; omega_1, ..., omega_m) = sum_i c_i(alpha) omega_i,    sum_i c_i(alpha) = 1,
+
+so a subspace *is* its coefficient map c, together with the distribution of alpha in training and the
+alpha of its center. It holds no parameters; these are a pytree of their own (`jsubspace.init_endpoints`).
+"""
+
+import dataclasses
+import math
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+
+
+@runtime_checkable
+class Subspace(Protocol):
+    """What the library asks of a subspace; write your own by providing these five."""
+
+    @property
+    def num_endpoints(self) -> int:
+        """m, the number of endpoints."""
+
+    @property
+    def alpha_shape(self) -> tuple[int, ...]:
+        """Shape of one alpha: ``()`` for one-dimensional subspaces, ``(m,)`` for simplexes."""
+
+    @property
+    def center(self) -> jax.Array:
+        """The alpha of the midpoint, ``[*alpha_shape]``."""
+
+    def coefficients(self, alpha: jax.Array) -> jax.Array:
+        """Weights of the endpoints: ``[*batch, *alpha_shape] -> [*batch, m]``, each row summing to 1."""
+
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        """Independent alphas, uniform on the domain: ``[*shape, *alpha_shape]``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A single network: standard training, as the subspace with one endpoint.
+
+    Its alpha is a scalar that nothing depends on.
+
+    Example:
+      >>> Point().coefficients(jnp.float32(0.3)).tolist()
+      [1.0]
+    """
+
+    num_endpoints = 1
+    alpha_shape = ()
+
+    @property
+    def center(self) -> jax.Array:
+        return jnp.zeros(())
+
+    def coefficients(self, alpha: jax.Array) -> jax.Array:
+        return jnp.ones((*jnp.shape(alpha), 1), jnp.result_type(alpha))
+
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        del key  # There is one point to draw.
+        return jnp.zeros(shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """P(alpha) = (1 - alpha) omega_1 + alpha omega_2 for alpha in [0, 1] (section 3 of the paper).
+
+    alpha = 0 and alpha = 1 are the endpoints, exactly; an alpha outside [0, 1] extrapolates.
+
+    Example:
+      >>> Line().coefficients(jnp.float32(0.25)).tolist()
+      [0.75, 0.25]
+    """
+
+    num_endpoints = 2
+    alpha_shape = ()
+
+    @property
+    def center(self) -> jax.Array:
+        return jnp.full((), 0.5)
+
+    def coefficients(self, alpha: jax.Array) -> jax.Array:
+        return jnp.stack([1 - alpha, alpha], axis=-1)
+
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        return jax.random.uniform(key, shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A Bezier curve from omega_1 to omega_2, pulled towards its bends omega_3, omega_4, ...
+
+    With one bend, the paper's P(alpha) = (1-alpha)^2 omega_1 + alpha^2 omega_2 + 2 alpha (1-alpha) omega_3.
+    With b bends, the Bezier curve of degree b + 1 whose control points in order are
+    omega_1, omega_3, ..., omega_m, omega_2. The two ends come first whatever the number of bends, as in
+    the authors' program.
+
+    Args:
+      num_bends: number of control points between the two ends, at least 1.
+
+    Example:
+      >>> Curve().coefficients(jnp.float32(0.5)).tolist()
+      [0.25, 0.25, 0.5]
+    """
+
+    num_bends: int = 1
+    alpha_shape = ()
+
+    def __post_init__(self) -> None:
+        if self.num_bends < 1:
+            raise ValueError(
+                f"Curve(num_bends={self.num_bends}): a curve has at least one bend; with none it is a Line()."
+            )
+
+    @property
+    def num_endpoints(self) -> int:
+        return self.num_bends + 2
+
+    @property
+    def center(self) -> jax.Array:
+        return jnp.full((), 0.5)
+
+    def coefficients(self, alpha: jax.Array) -> jax.Array:
+        degree = self.num_bends + 1
+        bernstein = [math.comb(degree, k) * (1 - alpha) ** (degree - k) * alpha**k for k in range(degree + 1)]
+        first, *bends, last = bernstein
+        return jnp.stack([first, last, *bends], axis=-1)
+
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        return jax.random.uniform(key, shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Simplex:
+    """The convex hull P(alpha) = sum_i alpha_i omega_i for alpha on the probability simplex.
+
+    alpha is the vector of weights ``[m]``. Weights outside the simplex extrapolate as long as they sum
+    to 1. Training draws them uniformly: normalised Exp(1) variables, that is Dirichlet(1, ..., 1).
+
+    Args:
+      num_endpoints: m, at least 1. ``Simplex(2)`` is a line whose alpha is written as two weights.
+
+    Example:
+      >>> Simplex(4).center.tolist()
+      [0.25, 0.25, 0.25, 0.25]
+    """
+
+    num_endpoints: int
+
+    def __post_init__(self) -> None:
+        if self.num_endpoints < 1:
+            raise ValueError(f"Simplex(num_endpoints={self.num_endpoints}): a simplex has at least one endpoint.")
+
+    @property
+    def alpha_shape(self) -> tuple[int, ...]:
+        return (self.num_endpoints,)
+
+    @property
+    def center(self) -> jax.Array:
+        return jnp.full(self.num_endpoints, 1 / self.num_endpoints)
+
+    def coefficients(self, alpha: jax.Array) -> jax.Array:
+        return alpha
+
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        exponentials = jax.random.exponential(key, (*shape, self.num_endpoints))
+        return exponentials / jnp.sum(exponentials, axis=-1, keepdims=True)

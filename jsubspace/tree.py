@@ -1,0 +1,211 @@
+"""Arithmetic on the stacked axis: m networks as one pytree with leaves ``[m, *s]``.
+
+Sums over endpoints are written as elementwise products that are then added, never as matrix products: a
+matrix unit may round its float32 inputs (to bfloat16 on TPU, TF32 on GPU), and P(corner) would no longer
+be the endpoint. The elementwise form is exact there on every backend, and XLA fuses it into one pass.
+Everything is computed in float32 at least, and returned in the dtype of the leaf.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jsubspace.types import Endpoints, LayerNames, LeafMask, Params
+
+
+def stack(networks: Sequence[Params]) -> Endpoints:
+    """Endpoints ``[m, *s]`` from m networks with leaves ``[*s]``; checkpoints of a run, stacked, are a simplex.
+
+    Raises:
+      ValueError: if the networks differ in structure, or in the shape or dtype of a leaf.
+
+    Example:
+      >>> stack([{"w": jnp.zeros(3)}, {"w": jnp.ones(3)}])["w"].shape
+      (2, 3)
+    """
+    if not networks:
+        raise ValueError("stack: no networks were given; at least one is needed.")
+    first = jax.tree_util.tree_flatten_with_path(networks[0])
+    for i, network in enumerate(networks):
+        if jax.tree.structure(network) != first[1]:
+            raise ValueError(
+                f"stack: network {i} has the structure {jax.tree.structure(network)} but network 0 has {first[1]}; "
+                "stack networks of one architecture."
+            )
+        for (path, a), b in zip(first[0], jax.tree.leaves(network), strict=True):
+            if jnp.shape(a) != jnp.shape(b) or jnp.result_type(a) != jnp.result_type(b):
+                raise ValueError(
+                    f"stack: leaf {_name(path)} is {jnp.result_type(a)}{list(jnp.shape(a))} in network 0 but "
+                    f"{jnp.result_type(b)}{list(jnp.shape(b))} in network {i}; stack networks of one architecture and width."
+                )
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *networks)
+
+
+def unstack(endpoints: Endpoints) -> list[Params]:
+    """The m networks of ``endpoints``, leaves ``[*s]``; the inverse of `stack`."""
+    return [jax.tree.map(lambda leaf: leaf[i], endpoints) for i in range(num_endpoints(endpoints))]
+
+
+def num_endpoints(endpoints: Endpoints) -> int:
+    """m, the length that all leaves' leading axes share.
+
+    Raises:
+      ValueError: if there are no leaves, a leaf has no leading axis, is not of a floating-point dtype, or
+        two leaves disagree on m. The message names the leaves.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(endpoints)
+    if not leaves:
+        raise ValueError("the endpoints have no leaves; stack networks with parameters (see jsubspace.init_endpoints).")
+    for path, leaf in leaves:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise ValueError(
+                f"leaf {_name(path)} has dtype {jnp.result_type(leaf)}, and only floating-point leaves have points between them; "
+                "keep counters, keys and other state apart from the parameters."
+            )
+        if jnp.ndim(leaf) == 0:
+            raise ValueError(
+                f"leaf {_name(path)} is a scalar without an endpoint axis; stack networks with jsubspace.init_endpoints."
+            )
+        if jnp.shape(leaf)[0] != jnp.shape(leaves[0][1])[0]:
+            raise ValueError(
+                f"leaf {_name(leaves[0][0])} has {jnp.shape(leaves[0][1])[0]} endpoints but {_name(path)} has {jnp.shape(leaf)[0]}; "
+                "stack the same number of networks in every leaf (see jsubspace.init_endpoints)."
+            )
+    m = jnp.shape(leaves[0][1])[0]
+    if m < 1:
+        raise ValueError("the endpoint axis has length 0; a subspace has at least one endpoint.")
+    return m
+
+
+def contract(endpoints: Endpoints, weights: Any) -> Params:
+    """The network sum_i c_i omega_i.
+
+    Args:
+      endpoints: leaves ``[m, *s]``.
+      weights: c, ``[m]``, or (layerwise) a tree like ``endpoints`` with one ``[m]`` a leaf.
+
+    Returns:
+      A network with leaves ``[*s]``, each in its leaf's dtype. A weight vector e_i gives omega_i, bit for bit.
+    """
+
+    def contract_leaf(leaf: jax.Array, c: jax.Array) -> jax.Array:
+        wide = leaf.astype(_accumulator(leaf))
+        return jnp.sum(_column(c, wide) * wide, axis=0).astype(leaf.dtype)
+
+    return jax.tree.map(contract_leaf, endpoints, _per_leaf(endpoints, weights))
+
+
+def spread(point: Params, weights: Any) -> Endpoints:
+    """The transpose of `contract`: row i of the result is c_i times the network, leaves ``[m, *s]``.
+
+    It turns the gradient at a point into the gradient of the endpoints (equations 3 and 4 of the paper).
+    """
+
+    def spread_leaf(leaf: jax.Array, c: jax.Array) -> jax.Array:
+        wide = leaf.astype(_accumulator(leaf))[None]
+        return (_column(c, wide) * wide).astype(leaf.dtype)
+
+    return jax.tree.map(spread_leaf, point, _per_leaf(point, weights))
+
+
+def gram(networks: Sequence[Params], mask: LeafMask) -> jax.Array:
+    """Inner products <omega_i, omega_j> over the masked leaves taken as one vector: ``[p, p]`` for p networks."""
+    p = len(networks)
+    product = [[jnp.zeros(())] * p for _ in range(p)]
+    for i in range(p):
+        for j in range(i, p):
+            product[i][j] = product[j][i] = inner(networks[i], networks[j], mask)
+    return jnp.stack([jnp.stack(row) for row in product])
+
+
+def inner(a: Params, b: Params, mask: LeafMask) -> jax.Array:
+    """<a, b> over the masked leaves taken as one vector: a scalar, float32 or wider."""
+
+    def inner_leaf(x: jax.Array, y: jax.Array, counts: bool) -> jax.Array | None:
+        return jnp.sum(x.astype(_accumulator(x)) * y.astype(_accumulator(y))) if counts else None
+
+    return jax.tree.reduce(jnp.add, jax.tree.map(inner_leaf, a, b, mask))
+
+
+def layers(tree: Params) -> LayerNames:
+    """Names the layer of every leaf: the path of the module that holds it, without the leaf's own name.
+
+    So a kernel and its bias are one layer, scale and bias of a BatchNorm are one, and a convolution and the
+    BatchNorm behind it are two, as in the paper's layerwise training.
+
+    Example:
+      >>> layers({"conv": {"kernel": 0.0}, "norm": {"scale": 0.0, "bias": 0.0}})
+      {'conv': {'kernel': "['conv']"}, 'norm': {'bias': "['norm']", 'scale': "['norm']"}}
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, _: jax.tree_util.keystr(_parameter_path(path)[:-1]), tree)
+
+
+def kernels(endpoints: Endpoints) -> LeafMask:
+    """True for the weights that multiply inputs: leaves of two or more axes that are not called scale or bias.
+
+    The default mask of the penalty: convolutions, dense layers and embeddings count, biases and the
+    parameters of normalisation layers do not, as in the authors' program.
+
+    Example:
+      >>> kernels({"conv": {"kernel": jnp.zeros([2, 3, 3, 1, 8]), "bias": jnp.zeros([2, 8])}})
+      {'conv': {'bias': False, 'kernel': True}}
+    """
+
+    def is_kernel(path: tuple[Any, ...], leaf: jax.Array) -> bool:
+        names = _parameter_path(path)
+        name = jax.tree_util.keystr(names[-1:], simple=True) if names else ""
+        return jnp.ndim(leaf) - 1 >= 2 and name not in ("scale", "bias")
+
+    return jax.tree_util.tree_map_with_path(is_kernel, endpoints)
+
+
+def all_leaves(endpoints: Endpoints) -> LeafMask:
+    """True for every leaf: the penalty over the whole parameter vector, as equation 5 is written."""
+    return jax.tree.map(lambda _: True, endpoints)
+
+
+def resolve_mask(mask: LeafMask | Callable[[Endpoints], LeafMask] | None, endpoints: Endpoints) -> LeafMask:
+    """The tree of bools that ``mask`` stands for: itself, what it returns, or `kernels` for None.
+
+    Raises:
+      ValueError: if its structure is not that of the endpoints, or no leaf counts.
+    """
+    tree = kernels(endpoints) if mask is None else mask(endpoints) if callable(mask) else mask
+    if jax.tree.structure(tree) != jax.tree.structure(endpoints):
+        raise ValueError(
+            f"the mask has the structure {jax.tree.structure(tree)} but the endpoints have {jax.tree.structure(endpoints)}; "
+            "give one bool a leaf."
+        )
+    if not any(jax.tree.leaves(tree)):
+        raise ValueError(
+            "the mask leaves out every leaf, so there is nothing to compare; pass mask=jsubspace.all_leaves."
+        )
+    return tree
+
+
+def _per_leaf(tree: Params, weights: Any) -> Any:
+    """``weights`` as a tree like ``tree``: itself if it is one, the one vector for every leaf otherwise."""
+    if jax.tree.structure(weights) == jax.tree.structure(tree):
+        return weights
+    return jax.tree.map(lambda _: weights, tree)
+
+
+def _column(c: jax.Array, leaf: jax.Array) -> jax.Array:
+    """``[m] -> [m, 1, ..., 1]`` in the leaf's dtype, to scale the rows of a ``[m, *s]`` leaf."""
+    return jnp.reshape(c, (-1,) + (1,) * (leaf.ndim - 1)).astype(leaf.dtype)
+
+
+def _accumulator(leaf: jax.Array) -> Any:
+    return jnp.promote_types(leaf.dtype, jnp.float32)
+
+
+def _parameter_path(path: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The path of a leaf without the ``.value`` that Flax nnx puts around an array."""
+    last = path[-1:] and jax.tree_util.keystr(path[-1:])
+    return path[:-1] if last == ".value" else path
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path) or "(the array itself)"

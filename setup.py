@@ -1,0 +1,64 @@
+"""Installs jsubspace: ``pip install .`` for the library, ``pip install '.[demo]'`` for ``make demo``."""
+
+import pathlib
+import re
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "jsubspace" / "__init__.py").read_text())[1]
+
+# Every dependency has a lower bound (the version that the tests ran with, or the first that has what is used) and a reason.
+INSTALL = [
+    "jax>=0.10",  # everything
+    "chex>=0.1.92",  # types of trees; trace counts in tests
+    "flax>=0.12",  # the paper's networks
+    "optax>=0.2.8",  # SGD, schedules
+    "orbax-checkpoint>=0.12",  # checkpoints
+    "ml-collections>=1.1",  # configs
+    "absl-py>=2.1",  # flags and logging of the programs
+    "numpy>=2.0",  # data on the host
+    "tensorflow-datasets>=4.9.10",  # prepared data; it imports no TensorFlow unless an official builder prepares
+    "importlib_resources>=6.0",  # tensorflow-datasets imports it without declaring it
+    "grain>=0.2.18; sys_platform != 'win32'",  # tensorflow-datasets' random-access reader; the ImageNet pipeline
+    "pillow>=10.0",  # decodes the images of small data sets
+    "tqdm>=4.66",  # progress on the terminal
+]
+
+EXTRAS = {
+    "digits": ["scikit-learn>=1.4"],  # carries the handwritten digits
+    "plot": ["matplotlib>=3.8"],  # figures
+    "tensorboard": ["tensorboardX>=2.6.2"],  # events; unlike clu and flax.metrics it needs no TensorFlow
+    "tensorflow": ["tensorflow-cpu>=2.18"],  # official builders need it, to prepare only
+    "tpu": ["jax[tpu]>=0.10"],
+    "cuda": ["jax[cuda12]>=0.10"],
+}
+EXTRAS["demo"] = [*EXTRAS["digits"], *EXTRAS["plot"], *EXTRAS["tensorboard"]]
+EXTRAS["dev"] = [
+    *EXTRAS["demo"],
+    "equinox>=0.13",  # a test trains one of its models
+    "mypy>=1.15",
+    "pytest>=8.0",
+    "pytest-xdist>=3.6",
+    "ruff>=0.9",
+]
+
+setuptools.setup(
+    name="jsubspace",
+    version=VERSION,
+    description="Learn lines, curves and simplexes of neural networks in one training run, in JAX",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=setuptools.find_packages(include=["jsubspace", "jsubspace.*"]),
+    package_data={"jsubspace": ["py.typed"]},
+    install_requires=INSTALL,
+    extras_require=EXTRAS,
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
