@@ -7,3 +7,7 @@ class UsageError(ValueError):
     Its message is complete: what was given, what was expected, what to do. Programs print it alone, without
     a stack trace, and exit with code 2.
     """
+
+
+class TrainingDiverged(ArithmeticError):
+    """A loss is not finite. The message names the step."""

@@ -93,6 +93,15 @@ def distances(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
     return jnp.stack([jnp.stack([zero if j == k else upper[min(j, k), max(j, k)] for k in range(m)]) for j in range(m)])
 
 
+def geometry(endpoints: Endpoints, mask: Mask = None) -> dict[str, jax.Array]:
+    """How far apart the endpoints are: the means over pairs of L2 distance and of cos^2, scalars (figure 3)."""
+    above = jnp.triu_indices(tree.num_endpoints(endpoints), k=1)
+    return {
+        "l2": jnp.mean(distances(endpoints, mask)[above]),
+        "cosine_squared": jnp.mean(cosines_squared(endpoints, mask)[above]),
+    }
+
+
 class Penalty(NamedTuple):
     """A penalty's value and its gradient, written as weights of some of the endpoints.
 

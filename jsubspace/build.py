@@ -1,0 +1,169 @@
+"""From a config to the things a run is made of."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from jsubspace import optim, parallel, points, tree
+from jsubspace.data import pipeline
+from jsubspace.models.cresnet import CResNet
+from jsubspace.parallel import AXIS, DataParallel
+from jsubspace.subspaces import Curve, Line, Point, Simplex, Subspace
+from jsubspace.train_state import TrainState, init_train_state
+from jsubspace.train_step import TrainStep, make_train_step
+from jsubspace.types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything that a config stands for; nothing in it changes.
+
+    Attributes:
+      config: the settings.
+      pipeline: the data.
+      model: the Flax network.
+      subspace: what is trained.
+      schedule: step -> learning rate.
+      optimizer: of the stacked endpoints.
+      devices: where it runs.
+    """
+
+    config: ml_collections.ConfigDict
+    pipeline: pipeline.Pipeline
+    model: Any
+    subspace: Subspace
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    devices: DataParallel
+
+    @property
+    def total_steps(self) -> int:
+        """Steps from the first to the last."""
+        return self.config.optimizer.num_epochs * self.pipeline.steps_per_epoch
+
+    @property
+    def key(self) -> jax.Array:
+        """The key of all training steps; a step's own follows from it and the step's number."""
+        return jax.random.key(self.config.seed)
+
+    @property
+    def evaluation_key(self) -> jax.Array:
+        """Of the augmentation in BatchNorm passes and of random points; no step has it (`fold_in` takes steps from 0)."""
+        return jax.random.fold_in(self.key, 2**32 - 2)
+
+    @property
+    def mask(self) -> Any:
+        """Which leaves the penalty and the geometry of the endpoints look at."""
+        return tree.all_leaves if self.config.penalty.all_leaves else tree.kernels
+
+    def init_state(self) -> TrainState:
+        """The state before the first step."""
+        images = jnp.zeros((1, *self.pipeline.data_set.image_shape))
+
+        def init(key: jax.Array) -> TrainState:
+            endpoints = points.init_endpoints(
+                key,
+                lambda key: self.model.init(key, images, train=True)["params"],
+                self.subspace.num_endpoints,
+                shared=self.config.subspace.shared_init,
+            )
+            return init_train_state(endpoints, self.optimizer)
+
+        # A key that no step has.
+        return jax.jit(init)(jax.random.fold_in(self.key, 2**32 - 1))
+
+    def train_step(self) -> TrainStep:
+        """The step for one device; compile it with ``devices``."""
+        settings = self.config
+
+        def apply_fn(point: Params, images: jax.Array, key: jax.Array) -> jax.Array:
+            outputs, _ = self.model.apply(
+                {"params": point}, images, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
+            )
+            return outputs.logits
+
+        return make_train_step(
+            apply_fn,
+            self.pipeline.augment,
+            self.subspace,
+            self.optimizer,
+            beta=settings.penalty.beta,
+            layerwise=settings.subspace.layerwise,
+            num_samples=settings.subspace.num_samples,
+            all_pairs=settings.penalty.all_pairs,
+            mask=self.mask,
+            label_smoothing=settings.optimizer.label_smoothing,
+            axis_name=AXIS,
+        )
+
+
+def build(config: ml_collections.ConfigDict) -> Run:
+    """Makes everything for a config that `config.validate` has passed.
+
+    Raises:
+      UsageError: if the data is not prepared, or the devices do not divide the batches.
+    """
+    batch_sizes = {
+        "config.data.batch_size / config.subspace.num_samples": config.data.batch_size // config.subspace.num_samples,
+        "config.evaluation.batch_size": config.evaluation.batch_size,
+    }
+    devices = parallel.data_parallel(batch_sizes, config.num_devices)
+    data = pipeline.make_pipeline(
+        config.data.name,
+        config.data.dir,
+        batch_size=config.data.batch_size,
+        eval_batch_size=config.evaluation.batch_size,
+        seed=config.seed,
+        label_noise=config.data.label_noise,
+    )
+    schedule = make_schedule(config, data.steps_per_epoch)
+    optimizer = optim.sgd(schedule, config.optimizer.momentum, config.optimizer.weight_decay)
+    model = make_model(config, data.data_set.num_classes)
+    return Run(config, data, model, make_subspace(config), schedule, optimizer, devices)
+
+
+def make_subspace(config: ml_collections.ConfigDict) -> Subspace:
+    """The subspace that ``config.subspace`` names."""
+    m = config.subspace.num_endpoints
+    match config.subspace.name:
+        case "point":
+            return Point()
+        case "line":
+            return Line()
+        case "curve":
+            return Curve(num_bends=(m or 3) - 2)
+        case "simplex":
+            return Simplex(m)
+    raise ValueError(config.subspace.name)
+
+
+def make_model(config: ml_collections.ConfigDict, num_classes: int) -> Any:
+    """The network that ``config.model`` names."""
+    settings = config.model
+    match settings.name:
+        case "cresnet":
+            return CResNet(
+                num_classes=num_classes,
+                depth=settings.depth,
+                width=settings.width,
+                dropout_rate=settings.dropout_rate,
+                dtype=jnp.bfloat16 if settings.dtype == "bfloat16" else None,
+                axis_name=AXIS if settings.sync_batch_norm else None,
+                unbiased_batch_stats=settings.unbiased_batch_stats,
+            )
+    raise ValueError(settings.name)
+
+
+def make_schedule(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optax.Schedule:
+    """step -> learning rate, changing every step or every epoch."""
+    settings = config.optimizer
+    if settings.per_epoch:
+        epochs = optim.warmup_cosine(settings.learning_rate, settings.warmup_epochs, settings.num_epochs)
+        return optim.per_epoch(epochs, steps_per_epoch)
+    return optim.warmup_cosine(
+        settings.learning_rate, settings.warmup_epochs * steps_per_epoch, settings.num_epochs * steps_per_epoch
+    )

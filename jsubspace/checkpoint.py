@@ -1,0 +1,68 @@
+"""Checkpoints of a run: the only file that knows Orbax."""
+
+import pathlib
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from jsubspace.errors import UsageError
+from jsubspace.train_state import TrainState
+
+
+class Checkpoints:
+    """The checkpoints in a folder: train states, each with notes of the loop (numbers and strings).
+
+    Saving copies the arrays and returns; writing goes on in the background. A checkpoint appears under its name only
+    when it is complete, and an older one is deleted only after that: whenever the process dies, the newest complete
+    one is there.
+
+    Args:
+      folder: of the checkpoints; made if need be.
+      keep: how many of the newest to keep, at least 1.
+      read_only: to look at them without making the folder or tidying up in it.
+    """
+
+    def __init__(self, folder: pathlib.Path, keep: int = 2, read_only: bool = False) -> None:
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=ocp.checkpoint_managers.LatestN(keep), create=not read_only, read_only=read_only
+        )
+        self._folder = folder.absolute()
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def save(self, state: TrainState, step: int, notes: dict[str, Any]) -> None:
+        """Starts to save the state after ``step`` steps, and notes for JSON. The state may be donated at once."""
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes))
+        self._manager.save(step, args=items)
+
+    def latest_step(self) -> int | None:
+        """Number of steps of the newest complete checkpoint, or None if there is none."""
+        return self._manager.latest_step()
+
+    def restore(self, like: TrainState, sharding: jax.sharding.Sharding) -> tuple[TrainState, dict[str, Any]]:
+        """The newest checkpoint: the state, placed by ``sharding``, and the notes.
+
+        Args:
+          like: a state of the same shapes and dtypes; `jax.ShapeDtypeStruct` will do.
+          sharding: where the arrays go.
+
+        Raises:
+          UsageError: if there is no checkpoint.
+        """
+        step = self.latest_step()
+        if step is None:
+            raise UsageError(f"there is no checkpoint in {self._folder}; train first: python -m jsubspace.main.")
+        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like)
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore())
+        restored = self._manager.restore(step, args=items)
+        return restored["state"], restored["notes"]
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        self._manager.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

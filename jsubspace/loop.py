@@ -1,0 +1,136 @@
+"""Training from the first step, or from where it was interrupted, to the results."""
+
+import logging
+import pathlib
+import time
+from typing import Any
+
+import jax
+import ml_collections
+import tqdm
+
+from jsubspace import build, evaluation, figures, penalties, report
+from jsubspace import config as config_lib
+from jsubspace.build import Run
+from jsubspace.checkpoint import Checkpoints
+from jsubspace.journal import Journal, Row
+from jsubspace.train_state import TrainState
+from jsubspace.types import Endpoints
+from jsubspace.writer import Writer, read_rows
+
+log = logging.getLogger(__name__)
+
+
+def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
+    """Trains and evaluates a run in ``workdir`` and returns its results.
+
+    Called again with the same config and folder after any interruption, it goes on from the newest checkpoint to the
+    same bits as if it had never stopped. Called after the end, it returns the results and does nothing.
+
+    Args:
+      config: a config of this library, for example from ``configs/digits_cresnet8_line.py``.
+      workdir: the run's folder: config.json, metrics.jsonl and TensorBoard events, checkpoints/, results.json, figures/.
+
+    Returns:
+      The content of results.json: see `report.describe` and `evaluation.evaluate`.
+
+    Raises:
+      UsageError: for a setting out of range, data that is not prepared, a folder that holds another run.
+      TrainingDiverged: if a loss is not finite.
+    """
+    workdir = pathlib.Path(workdir)
+    config_lib.validate(config)
+    config_lib.check_same_run(workdir, config)
+    if results := report.read(workdir):
+        log.info("%s holds the finished run; nothing to do.", workdir)
+        return results
+    run = build.build(config)
+    config_lib.save(workdir, config)
+    state, seconds = train_endpoints(run, workdir)
+    return evaluate(run, state.endpoints, workdir, seconds)
+
+
+def train_endpoints(run: Run, workdir: pathlib.Path) -> tuple[TrainState, float]:
+    """Trains to the last step; returns the state and the seconds that it took, over all interruptions."""
+    config, epoch_steps, total_steps = run.config, run.pipeline.steps_per_epoch, run.total_steps
+    checkpoint_steps = config.checkpoint_every_epochs * epoch_steps
+    train_step = run.devices.compile(run.train_step(), donate=("state",))
+    geometry = jax.jit(lambda endpoints: penalties.geometry(endpoints, run.mask))
+    key = run.devices.put(run.key)
+
+    with Checkpoints(workdir / "checkpoints", config.keep_checkpoints) as checkpoints:
+        state, notes = restore_or_init(run, checkpoints)
+        start = int(state.step)
+        journal = Journal(config.log_every_steps, notes.get("journal"))
+        clock = Clock(notes.get("seconds", 0.0))
+        batches = run.devices.put_batches(run.pipeline.train_batches(start), parts=config.subspace.num_samples)
+        with Writer(workdir, start) as writer, progress_bar(start, total_steps) as bar:
+            for step in range(start + 1, total_steps + 1):
+                state, info = train_step(state, next(batches), key)
+                journal.add(step, info)
+                if is_due(step, epoch_steps, total_steps) and run.subspace.num_endpoints > 1:
+                    journal.note("endpoints", step, geometry(state.endpoints))
+                if is_due(step, checkpoint_steps, total_steps):
+                    journal.finish()  # A loss that is not finite ends the run here, before it is saved.
+                    checkpoints.save(state, step, {"journal": journal.state(), "seconds": clock.seconds()})
+                for row in journal.take_rows():
+                    writer.write(row.kind, row.step, described(row, run, clock))
+                bar.update()
+    return state, clock.seconds()
+
+
+def evaluate(run: Run, endpoints: Endpoints, workdir: pathlib.Path, training_seconds: float) -> dict[str, Any]:
+    """Evaluates endpoints that lie on the run's devices; writes results.json and figures/, and returns the results."""
+    clock = Clock()
+    measured = evaluation.evaluate(run, endpoints)
+    seconds = {"training": round(training_seconds, 1), "evaluation": round(clock.seconds(), 1)}
+    results = report.describe(run.config, measured, seconds)
+    figures.draw(results, read_rows(workdir), workdir / "figures")
+    report.write(workdir, results)
+    return results
+
+
+def restore_or_init(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any]]:
+    """The newest checkpoint, on the run's devices, with its notes; the initial state and no notes if there is none."""
+    if checkpoints.latest_step() is None:
+        return run.devices.put(run.init_state()), {}
+    state, notes = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)
+    log.info("going on from step %d", state.step)
+    return state, notes
+
+
+def is_due(step: int, every: int, last: int) -> bool:
+    """Whether what happens every so many steps, and after the last, happens after this one."""
+    return step % every == 0 or step == last
+
+
+def described(row: Row, run: Run, clock: "Clock") -> dict[str, float]:
+    """The numbers of a row, with what the host knows of them."""
+    values = {"epoch": row.step / run.pipeline.steps_per_epoch, **row.values}
+    if row.kind == "train":
+        values["learning_rate"] = float(run.schedule(row.step - 1))
+        values["images_per_second"] = clock.rate(row.step) * run.config.data.batch_size
+    return values
+
+
+def progress_bar(start: int, total: int) -> tqdm.tqdm:
+    """On a terminal; silent elsewhere."""
+    return tqdm.tqdm(initial=start, total=total, unit="step", disable=None, dynamic_ncols=True)
+
+
+class Clock:
+    """Seconds of work, over interruptions; it does not mind a system clock that jumps."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._start = time.monotonic() - seconds
+        self._last: tuple[int, float] | None = None
+
+    def seconds(self) -> float:
+        """Since the start, with what earlier parts of the run took."""
+        return time.monotonic() - self._start
+
+    def rate(self, step: int) -> float:
+        """Steps a second since the last call; 0 at the first, which would measure the compilation."""
+        now, last = time.monotonic(), self._last
+        self._last = step, now
+        return (step - last[0]) / (now - last[1]) if last else 0.0
