@@ -157,7 +157,7 @@ def check_same_run(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> 
         if workdir.is_dir() and any(workdir.iterdir()):
             raise UsageError(f"{workdir} is not empty and holds no run (no {CONFIG}); choose another --workdir.")
         return
-    there, here = _flatten(load(workdir).to_dict()), _flatten(config.to_dict())
+    there, here = fields(load(workdir)), fields(config)
     different = [
         f"  config.{field}: {there[field]!r} there, {here[field]!r} here"
         for field in here
@@ -199,14 +199,16 @@ def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     return config
 
 
+def fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Every field by its full name: ``{"optimizer.num_epochs": 160, ...}``."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        nested = isinstance(value, ml_collections.ConfigDict)
+        flat |= {f"{name}.{inner}": v for inner, v in fields(value).items()} if nested else {name: value}
+    return flat
+
+
 def _field(config: ml_collections.ConfigDict, path: str) -> Any:
     for name in path.split("."):
         config = config[name]
     return config
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

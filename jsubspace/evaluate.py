@@ -3,16 +3,13 @@
 Training ends with the same evaluation; this is for a run that was interrupted, or after `evaluation` has learnt more.
 """
 
+import argparse
 import pathlib
 from typing import Any
-
-from absl import flags
 
 from jsubspace import build, config, loop, parallel, program, report
 from jsubspace.checkpoint import Checkpoints
 from jsubspace.errors import UsageError
-
-WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
 
 
 def evaluate(workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -38,11 +35,12 @@ def evaluate(workdir: str | pathlib.Path) -> dict[str, Any]:
 
 def main() -> None:
     """The program."""
-    if WORKDIR.value is None:
-        raise UsageError("which run? Say --workdir=FOLDER.")
+    parser = argparse.ArgumentParser(prog="python -m jsubspace.evaluate", description="Evaluates a trained run.")
+    parser.add_argument("--workdir", required=True, help="the run's folder")
+    workdir = parser.parse_args().workdir
     parallel.use_cpu_cores()
-    print(report.table(evaluate(WORKDIR.value)))
+    print(report.table(evaluate(workdir)))
 
 
 if __name__ == "__main__":
-    program.run(main)
+    program.call(main)

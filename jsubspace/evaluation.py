@@ -56,7 +56,7 @@ def evaluate(run: Run, endpoints: Endpoints) -> dict[str, Any]:
         "points": _point_rows(plan, sums),
         "ensembles": _ensemble_rows(plan, sums),
         "midpoint": plan.names[plan.center],
-        "reliability": _reliability(metrics.Classification(*(np.asarray(leaf)[plan.center] for leaf in sums.points))),
+        "reliability": _reliability(jax.tree.map(lambda leaf: np.asarray(leaf)[plan.center], sums.points)),
     }
 
 
@@ -159,7 +159,7 @@ def _point_rows(plan: Survey, sums: Sums) -> list[dict[str, Any]]:
 
 
 def _ensemble_rows(plan: Survey, sums: Sums) -> list[dict[str, Any]]:
-    if not plan.ensembles:
+    if sums.by_probability is None or sums.by_logit is None or sums.differences is None:
         return []
     by_probability, by_logit = metrics.summarize(sums.by_probability), metrics.summarize(sums.by_logit)
     differences = metrics.summarize_difference(sums.differences)

@@ -50,12 +50,12 @@ def _geometry(rows: list[dict[str, Any]]) -> Any:
     figure, axes = _axes("training step", "L2 distance of the endpoints")
     steps = [row["step"] for row in rows]
     axes.plot(steps, [row["l2"] for row in rows], color=BLUE)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * max(row["l2"] for row in rows))
     axes.yaxis.label.set_color(BLUE)
     twin = axes.twinx()
     twin.plot(steps, [row["cosine_squared"] for row in rows], "--", color=ORANGE)
     twin.set_ylabel("squared cosine", color=ORANGE)
-    twin.set_ylim(bottom=0)
+    twin.set_ylim(0, 1.1 * max(row["cosine_squared"] for row in rows))
     twin.spines["top"].set_visible(False)
     return figure
 
@@ -73,7 +73,9 @@ def _reliability(results: dict[str, Any]) -> Any:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     midpoint = next(row for row in results["points"] if row["name"] == results["midpoint"])
-    axes.set_title(f"ECE {midpoint['ece']:.4f}; a dot's area grows with its number of examples", fontsize=9, color=GREY)
+    axes.set_title(
+        f"ECE {midpoint['ece']:.4f}; a dot's area grows with its number of examples", fontsize=9, color=GREY, pad=12
+    )
     return figure
 
 

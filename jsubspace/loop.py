@@ -64,7 +64,7 @@ def train_endpoints(run: Run, workdir: pathlib.Path) -> tuple[TrainState, float]
         journal = Journal(config.log_every_steps, notes.get("journal"))
         clock = Clock(notes.get("seconds", 0.0))
         batches = run.devices.put_batches(run.pipeline.train_batches(start), parts=config.subspace.num_samples)
-        with Writer(workdir, start) as writer, progress_bar(start, total_steps) as bar:
+        with Writer(workdir, start) as writer, Progress(start, total_steps) as progress:
             for step in range(start + 1, total_steps + 1):
                 state, info = train_step(state, next(batches), key)
                 journal.add(step, info)
@@ -74,8 +74,10 @@ def train_endpoints(run: Run, workdir: pathlib.Path) -> tuple[TrainState, float]
                     journal.finish()  # A loss that is not finite ends the run here, before it is saved.
                     checkpoints.save(state, step, {"journal": journal.state(), "seconds": clock.seconds()})
                 for row in journal.take_rows():
-                    writer.write(row.kind, row.step, described(row, run, clock))
-                bar.update()
+                    row = described(row, run, clock)
+                    writer.write(row.kind, row.step, row.values)
+                    progress.show(row)
+                progress.step()
     return state, clock.seconds()
 
 
@@ -104,18 +106,41 @@ def is_due(step: int, every: int, last: int) -> bool:
     return step % every == 0 or step == last
 
 
-def described(row: Row, run: Run, clock: "Clock") -> dict[str, float]:
-    """The numbers of a row, with what the host knows of them."""
+def described(row: Row, run: Run, clock: "Clock") -> Row:
+    """The row with what the host knows: the epoch, and for training the learning rate and the speed."""
     values = {"epoch": row.step / run.pipeline.steps_per_epoch, **row.values}
     if row.kind == "train":
         values["learning_rate"] = float(run.schedule(row.step - 1))
         values["images_per_second"] = clock.rate(row.step) * run.config.data.batch_size
-    return values
+    return row._replace(values=values)
 
 
-def progress_bar(start: int, total: int) -> tqdm.tqdm:
-    """On a terminal; silent elsewhere."""
-    return tqdm.tqdm(initial=start, total=total, unit="step", disable=None, dynamic_ncols=True)
+class Progress:
+    """A bar on a terminal; elsewhere a line a row, as a log file wants it."""
+
+    def __init__(self, start: int, total: int) -> None:
+        self._total = total
+        self._bar = tqdm.tqdm(initial=start, total=total, unit="step", disable=None, dynamic_ncols=True)
+
+    def step(self) -> None:
+        """One more step has been started."""
+        self._bar.update()
+
+    def show(self, row: Row) -> None:
+        """Shows the numbers of training."""
+        if row.kind != "train":
+            return
+        numbers = f"loss {row.values['loss']:.4f}, accuracy {row.values['accuracy']:.4f}"
+        if self._bar.disable:
+            speed = f"{row.values['images_per_second']:.0f} images/s"
+            log.info("step %d of %d (epoch %.1f): %s, %s", row.step, self._total, row.values["epoch"], numbers, speed)
+        self._bar.set_postfix_str(numbers)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
 
 
 class Clock:

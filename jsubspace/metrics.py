@@ -15,7 +15,7 @@ class Classification(NamedTuple):
     """Sums over examples that accuracy, likelihood and calibration are made of; leaves ``[...]`` and ``[..., bins]``.
 
     Attributes:
-      count: number of examples.
+      examples: how many.
       correct: examples whose most probable class is the label.
       nll: negative log-likelihood of the label, in nats.
       brier: squared distance of the probabilities to the one-hot label, summed over classes.
@@ -23,7 +23,7 @@ class Classification(NamedTuple):
         examples, by confidence: the probability of the most probable class, in bins of equal width.
     """
 
-    count: jax.Array
+    examples: jax.Array
     correct: jax.Array
     nll: jax.Array
     brier: jax.Array
@@ -52,7 +52,7 @@ def classification(log_probs: jax.Array, labels: jax.Array, mask: jax.Array, num
     bins = jnp.clip(jnp.ceil(confidence * num_bins).astype(jnp.int32) - 1, 0, num_bins - 1)
     in_bin = (bins[..., None] == jnp.arange(num_bins)) & mask[:, None]
     return Classification(
-        count=jnp.broadcast_to(jnp.sum(mask, dtype=jnp.float32), correct.shape[:-1]),
+        examples=jnp.broadcast_to(jnp.sum(mask, dtype=jnp.float32), correct.shape[:-1]),
         correct=jnp.sum(correct, axis=-1, dtype=jnp.float32),
         nll=jnp.sum(nll, axis=-1),
         brier=jnp.sum(brier, axis=-1),
@@ -67,13 +67,13 @@ def summarize(sums: Classification) -> dict[str, np.ndarray]:
 
     The expected calibration error is sum_b (n_b / n) |confidence_b - accuracy_b| (Guo et al., 2017).
     """
-    host = Classification(*(np.asarray(leaf, np.float64) for leaf in sums))
+    host = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums)
     gaps = np.abs(host.bin_confidence - host.bin_correct)
     return {
-        "accuracy": host.correct / host.count,
-        "nll": host.nll / host.count,
-        "brier": host.brier / host.count,
-        "ece": np.sum(gaps, axis=-1) / host.count,
+        "accuracy": host.correct / host.examples,
+        "nll": host.nll / host.examples,
+        "brier": host.brier / host.examples,
+        "ece": np.sum(gaps, axis=-1) / host.examples,
     }
 
 
@@ -81,13 +81,13 @@ class Difference(NamedTuple):
     """Sums over examples of how differently two networks predict; leaves ``[...]``.
 
     Attributes:
-      count: number of examples.
+      examples: how many.
       disagreement: examples for which the most probable classes differ.
       tv_distance: total variation distance of the probabilities, sum_k |p_k - q_k| / 2.
       feature_cosine_squared: squared cosine of the two feature vectors.
     """
 
-    count: jax.Array
+    examples: jax.Array
     disagreement: jax.Array
     tv_distance: jax.Array
     feature_cosine_squared: jax.Array
@@ -104,7 +104,7 @@ def difference(
     # A feature vector of zeros (all units dead) has no direction; it counts as orthogonal.
     cosine = jnp.where(norms > 0, jnp.sum(f * g, axis=-1) ** 2 / jnp.where(norms > 0, norms, 1), 0)
     return Difference(
-        count=jnp.broadcast_to(jnp.sum(mask, dtype=jnp.float32), disagree.shape[:-1]),
+        examples=jnp.broadcast_to(jnp.sum(mask, dtype=jnp.float32), disagree.shape[:-1]),
         disagreement=jnp.sum(disagree & mask, axis=-1, dtype=jnp.float32),
         tv_distance=jnp.sum(jnp.where(mask, tv, 0), axis=-1),
         feature_cosine_squared=jnp.sum(jnp.where(mask, cosine, 0), axis=-1),
@@ -113,5 +113,5 @@ def difference(
 
 def summarize_difference(sums: Difference) -> dict[str, np.ndarray]:
     """Means from sums, on the host: disagreement, tv_distance and feature_cosine_squared, each ``[...]``."""
-    host = Difference(*(np.asarray(leaf, np.float64) for leaf in sums))
-    return {name: getattr(host, name) / host.count for name in Difference._fields[1:]}
+    host = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums)
+    return {name: getattr(host, name) / host.examples for name in Difference._fields[1:]}

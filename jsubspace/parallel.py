@@ -6,6 +6,7 @@ their leading axis.
 """
 
 import collections
+import contextlib
 import dataclasses
 import inspect
 import os
@@ -35,16 +36,12 @@ def use_cpu_cores() -> None:
 
     XLA runs a convolution on one core: two devices on two cores make a step 1.4 to 1.6 times faster.
     """
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
-    try:
+    # It refuses once devices have been looked at: then it is somebody's notebook, and they stay as they are.
+    with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", min(cores, 8))
-    except RuntimeError:
-        pass  # Devices have been looked at: it is somebody else's program (a notebook), and they stay as they are.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,9 +3,12 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jsubspace.subspaces import Point, Simplex, Subspace
+
+Groups = dict[str, tuple[int, ...]]
 
 
 class Survey(NamedTuple):
@@ -43,17 +46,18 @@ def survey(subspace: Subspace, num_points: int = 21, num_random: int = 6, key: j
         draws = np.asarray(subspace.sample(key, (num_random,)))
         names = ["center", *(f"corner {i + 1}" for i in range(m)), *(f"random {i + 1}" for i in range(num_random))]
         alphas = np.concatenate([np.asarray(subspace.center)[None], np.eye(m, dtype=np.float32), draws])
-        groups = {"all corners": tuple(range(1, m + 1)), f"{num_random} random": tuple(range(m + 1, len(names)))}
+        groups: Groups = {
+            "all corners": tuple(range(1, m + 1)),
+            f"{num_random} random": tuple(range(m + 1, len(names))),
+        }
         return _make(subspace, names, alphas, 0, groups)
     alphas = np.linspace(0, 1, num_points, dtype=np.float32)
     names = [f"{alpha:.2f}" for alpha in alphas]
-    pairs = {f"{names[i]} & {names[-1 - i]}": (i, num_points - 1 - i) for i in range(num_points // 2)}
+    pairs: Groups = {f"{names[i]} & {names[-1 - i]}": (i, num_points - 1 - i) for i in range(num_points // 2)}
     return _make(subspace, names, alphas, num_points // 2, pairs)
 
 
-def _make(
-    subspace: Subspace, names: list[str], alphas: np.ndarray, center: int, groups: dict[str, tuple[int, ...]]
-) -> Survey:
-    weights = np.asarray(subspace.coefficients(jax.numpy.asarray(alphas, jax.numpy.float32)))
-    groups = {name: members for name, members in groups.items() if len(members) > 1}
-    return Survey(tuple(names), alphas, weights, center, tuple(groups.values()), tuple(groups))
+def _make(subspace: Subspace, names: list[str], alphas: np.ndarray, center: int, groups: Groups) -> Survey:
+    weights = np.asarray(subspace.coefficients(jnp.asarray(alphas, jnp.float32)))
+    ensembles = {name: members for name, members in groups.items() if len(members) > 1}
+    return Survey(tuple(names), alphas, weights, center, tuple(ensembles.values()), tuple(ensembles))

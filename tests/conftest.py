@@ -1,7 +1,47 @@
-"""The tests run on the CPU, with two devices, whatever the machine has; set before jax looks for any."""
+"""The tests run on the CPU, which shows eight devices, whatever the machine has; set before jax looks for any."""
 
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ.setdefault("XLA_FLAGS", "")
-os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+import pathlib
+import tempfile
+
+import pytest
+
+# Many tests compile the same programs, and so do the programs that they start.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "jsubspace-test-cache"))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+
+REPOSITORY = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """A folder with the digits, prepared as a user's first run would."""
+    from jsubspace.data import prepare
+
+    folder = tmp_path_factory.mktemp("data")
+    prepare.prepare("digits", str(folder))
+    return str(folder)
+
+
+@pytest.fixture
+def tiny_config(data_dir):
+    """A run of seconds: a narrow cResNet-8 on digits, 12 steps an epoch, the last of 29 examples."""
+    from jsubspace import config
+
+    settings = config.default()
+    settings.data.name = "digits"
+    settings.data.dir = data_dir
+    settings.model.depth = 8
+    settings.model.width = 4
+    settings.optimizer.num_epochs = 3
+    settings.optimizer.warmup_epochs = 1
+    settings.evaluation.num_points = 3
+    settings.evaluation.batch_size = 128
+    settings.log_every_steps = 5
+    settings.checkpoint_every_epochs = 1
+    settings.num_devices = 2
+    return settings

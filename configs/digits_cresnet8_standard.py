@@ -1,0 +1,16 @@
+"""Standard training: cResNet-8 on handwritten digits, at the smallest scale at which the question makes sense.
+
+    python -m jsubspace.main --config=configs/digits_cresnet8_standard.py
+
+After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: the baseline, as the subspace with one endpoint.
+"""
+
+import ml_collections
+
+from jsubspace import recipes
+
+
+def get_config() -> ml_collections.ConfigDict:
+    settings = recipes.digits_cresnet8()
+    settings.subspace.name = "point"
+    return settings

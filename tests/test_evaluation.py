@@ -1,0 +1,121 @@
+"""The evaluation against the same done plainly: one point, one ensemble at a time, with numpy."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jsubspace
+from jsubspace import build, evaluation, report
+from jsubspace.survey import survey
+
+
+@pytest.fixture
+def run(tiny_config):
+    tiny_config.evaluation.num_points = 5
+    return build.build(tiny_config)
+
+
+def softmax(logits):
+    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)
+
+
+def plainly(run, endpoints, alpha):
+    """Logits and features [360, ...] of one point, its statistics from one epoch of training batches, in one process."""
+    model = run.model.clone(axis_name=None)
+    point = jsubspace.interpolate(endpoints, alpha, run.subspace)
+
+    def stats_fn(point, images):
+        return model.apply({"params": point}, images, train=True, mutable=["batch_stats"])[1]["batch_stats"]
+
+    def augmented():
+        epoch = itertools.islice(run.pipeline.train_batches(run.total_steps), run.pipeline.steps_per_epoch)
+        for number, batch in enumerate(epoch):
+            key, _ = jax.random.split(jax.random.fold_in(run.evaluation_key, number))
+            yield (run.pipeline.augment(key, batch["image"], batch["index"]),)
+
+    stats = jsubspace.reestimate_batch_stats(stats_fn, point, augmented())
+    images = run.pipeline.preprocess(jnp.asarray(run.pipeline.test.images))
+    outputs = model.apply({"params": point, "batch_stats": stats}, images, train=False)
+    return np.asarray(outputs.logits, np.float64), np.asarray(outputs.features, np.float64)
+
+
+def test_all_at_once_is_one_at_a_time(run):
+    state = run.init_state()
+    results = evaluation.evaluate(run, run.devices.put(state.endpoints))
+    labels = run.pipeline.test.labels
+    assert len(labels) == 360  # not a multiple of the batch: the last one counts, its padding does not
+    outputs = {alpha: plainly(run, state.endpoints, jnp.float32(alpha)) for alpha in (0, 0.25, 0.5, 0.75, 1)}
+
+    assert [row["alpha"] for row in results["points"]] == list(outputs)
+    assert results["midpoint"] == "0.50"
+    for row in results["points"]:
+        probs = softmax(outputs[row["alpha"]][0])
+        assert row["accuracy"] == pytest.approx(np.mean(probs.argmax(-1) == labels), abs=1.1 / 360)
+        assert row["nll"] == pytest.approx(-np.log(probs[range(360), labels]).mean(), rel=1e-3)
+
+    for row, (a, b) in zip(results["ensembles"], [(0, 1), (0.25, 0.75)], strict=True):
+        (logits_a, features_a), (logits_b, features_b) = outputs[a], outputs[b]
+        p, q = softmax(logits_a), softmax(logits_b)
+        mean = (p + q) / 2
+        assert row["mean_probability"]["nll"] == pytest.approx(-np.log(mean[range(360), labels]).mean(), rel=1e-3)
+        by_logit = softmax((logits_a + logits_b) / 2)
+        assert row["mean_logit"]["nll"] == pytest.approx(-np.log(by_logit[range(360), labels]).mean(), rel=1e-3)
+        assert row["tv_distance"] == pytest.approx(np.abs(p - q).sum(-1).mean() / 2, rel=1e-3)
+        assert row["disagreement"] == pytest.approx(np.mean(p.argmax(-1) != q.argmax(-1)), abs=2.1 / 360)
+        dots = np.sum(features_a * features_b, -1) ** 2
+        cosine = np.mean(dots / np.sum(features_a**2, -1) / np.sum(features_b**2, -1))
+        assert row["feature_cosine_squared"] == pytest.approx(cosine, rel=1e-3)
+
+
+def test_the_number_of_devices_does_not_matter(run, tiny_config):
+    tiny_config.num_devices = 8
+    eight = build.build(tiny_config)
+    endpoints = run.init_state().endpoints
+    two = evaluation.evaluate(run, run.devices.put(endpoints))
+    other = evaluation.evaluate(eight, eight.devices.put(endpoints))
+    for a, b in zip(two["points"], other["points"], strict=True):
+        assert a["nll"] == pytest.approx(b["nll"], rel=1e-4)
+    assert two["endpoints"] == other["endpoints"]
+
+
+def test_data_is_read_once_and_the_programs_are_traced_once(run, monkeypatch):
+    traces, read = [], []
+    model, test_batches = type(run.model), run.pipeline.test_batches
+    call = model.__call__
+    monkeypatch.setattr(model, "__call__", lambda *args, **kwargs: traces.append(0) or call(*args, **kwargs))
+    monkeypatch.setattr(
+        type(run.pipeline), "test_batches", lambda self: (read.append(0) or batch for batch in test_batches())
+    )
+    plan = survey(run.subspace, 5)
+    endpoints = run.devices.put(run.init_state().endpoints)
+    traces.clear()
+    stats = evaluation.reestimate_batch_stats(run, endpoints, plan)
+    evaluation.test_sums(run, endpoints, plan, stats)
+    assert len(read) == 3  # 360 examples in batches of 128, for all five points
+    # One training batch size and the smaller last one, and one test batch size; not one a point.
+    assert len(traces) <= 3
+
+
+def test_the_table_shows_every_point_and_ensemble(run):
+    measured = evaluation.evaluate(run, run.devices.put(run.init_state().endpoints))
+    table = report.table(measured)
+    assert table.count("\n0.") == 4 + 2
+    assert "0.50" in table.split("<- midpoint")[0].splitlines()[-1]
+    for row in measured["points"]:
+        assert f"{row['name']:<14} {row['accuracy']:8.4f}  {row['nll']:6.4f}  {row['ece']:6.4f}" in table
+
+
+@pytest.mark.parametrize(("name", "m", "rows"), [("point", 0, 1), ("simplex", 3, 1 + 3 + 2), ("curve", 0, 5)])
+def test_every_subspace_is_evaluated(tiny_config, name, m, rows):
+    tiny_config.subspace.name, tiny_config.subspace.num_endpoints = name, m
+    tiny_config.evaluation.num_points, tiny_config.evaluation.num_random_points = 5, 2
+    run = build.build(tiny_config)
+    results = evaluation.evaluate(run, run.devices.put(run.init_state().endpoints))
+    assert len(results["points"]) == rows
+    assert all(0 <= row["accuracy"] <= 1 and row["nll"] > 0 for row in results["points"])
+    assert sum(results["reliability"]["count"]) == 360
+    assert report.table(results)

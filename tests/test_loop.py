@@ -1,0 +1,164 @@
+"""Whole runs: resumed to the same bits after a kill at any moment, for every subspace by the config alone."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jsubspace import build, config, evaluate, loop
+from jsubspace.checkpoint import Checkpoints
+from jsubspace.errors import TrainingDiverged, UsageError
+from jsubspace.writer import read_rows
+
+REPOSITORY = pathlib.Path(__file__).parent.parent
+
+
+def final_state(settings, workdir):
+    run = build.build(settings)
+    with Checkpoints(pathlib.Path(workdir) / "checkpoints", read_only=True) as checkpoints:
+        state, _ = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)
+    return jax.tree.map(np.asarray, state)
+
+
+def without_speed(rows):
+    return [{name: value for name, value in row.items() if name != "images_per_second"} for row in rows]
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("name", "m"), [("point", 0), ("line", 0), ("curve", 0), ("simplex", 3)])
+def test_the_same_loop_trains_every_subspace_and_resumes_it_to_the_bit(tiny_config, tmp_path, monkeypatch, name, m):
+    tiny_config.subspace.name, tiny_config.subspace.num_endpoints = name, m
+    results = loop.train(tiny_config, tmp_path / "whole")
+    undisturbed = final_state(tiny_config, tmp_path / "whole")
+    assert int(undisturbed.step) == 36
+
+    save = Checkpoints.save
+
+    def save_and_die(self, state, step, notes):
+        save(self, state, step, notes)
+        if step == 24:
+            raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Checkpoints, "save", save_and_die)
+        loop.train(tiny_config, tmp_path / "killed")
+    resumed = loop.train(tiny_config, tmp_path / "killed")
+    jax.tree.map(np.testing.assert_array_equal, final_state(tiny_config, tmp_path / "killed"), undisturbed)
+    assert without_speed(read_rows(tmp_path / "killed")) == without_speed(read_rows(tmp_path / "whole"))
+    assert resumed["points"] == results["points"]
+    assert resumed["ensembles"] == results["ensembles"]
+
+
+def test_kill_9_and_again(data_dir, tmp_path):
+    """The demo's program, killed hard at a moment that the test does not choose, and started again."""
+    settings = {"data.dir": data_dir, "model.width": 4, "optimizer.num_epochs": 8, "evaluation.num_points": 3}
+    settings |= {"checkpoint_every_epochs": 1, "num_devices": 2}
+    overrides = [f"--config.{field}={value}" for field, value in settings.items()]
+
+    def command(workdir):
+        file = REPOSITORY / "configs" / "digits_cresnet8_line.py"
+        return [sys.executable, "-m", "jsubspace.main", f"--config={file}", f"--workdir={workdir}", *overrides]
+
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    subprocess.run(command(tmp_path / "whole"), env=environment, cwd=REPOSITORY, check=True, capture_output=True)
+
+    process = subprocess.Popen(
+        command(tmp_path / "killed"), env=environment, cwd=REPOSITORY, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while len(read_rows(tmp_path / "killed", "train")) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "results.json").exists()
+
+    again = subprocess.run(
+        command(tmp_path / "killed"), env=environment, cwd=REPOSITORY, check=True, capture_output=True
+    )
+    assert b"going on from step" in again.stderr
+    run_config = config.load(tmp_path / "whole")
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        final_state(run_config, tmp_path / "killed"),
+        final_state(run_config, tmp_path / "whole"),
+    )
+    whole, killed = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "killed"))
+    assert killed["points"] == whole["points"]
+
+
+def test_a_finished_run_is_left_alone_and_can_be_evaluated_again(tiny_config, tmp_path):
+    results = loop.train(tiny_config, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert loop.train(tiny_config, tmp_path / "run") == results
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    (tmp_path / "run" / "results.json").unlink()
+    assert evaluate.evaluate(tmp_path / "run")["points"] == results["points"]
+    drawn = {path.name for path in (tmp_path / "run" / "figures").iterdir()}
+    assert drawn == {"accuracy.png", "endpoints.png", "reliability.png"}
+
+
+def test_other_config_in_the_same_folder_is_refused(tiny_config, tmp_path):
+    config.save(tmp_path / "run", tiny_config)
+    tiny_config.penalty.beta = 2.0
+    tiny_config.num_devices = 4  # where it runs does not matter
+    with pytest.raises(UsageError, match=r"holds another run:\n  config.penalty.beta: 1.0 there, 2.0 here\n"):
+        loop.train(tiny_config, tmp_path / "run")
+    assert config.load(tmp_path / "run").penalty.beta == 1.0
+
+
+def test_a_folder_of_something_else_is_refused(tiny_config, tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(UsageError, match="is not empty and holds no run"):
+        loop.train(tiny_config, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_divergence_stops_before_it_is_saved(tiny_config, tmp_path):
+    tiny_config.optimizer.learning_rate = 1e30
+    with pytest.raises(TrainingDiverged, match="of step [1-9]"):
+        loop.train(tiny_config, tmp_path / "run")
+    with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.latest_step() is None
+
+
+def test_nothing_to_evaluate(tiny_config, tmp_path):
+    with pytest.raises(UsageError, match=r"holds no run \(it has no config.json\)"):
+        evaluate.evaluate(tmp_path / "nothing")
+    config.save(tmp_path / "run", tiny_config)
+    with pytest.raises(UsageError, match="has no checkpoint yet"):
+        evaluate.evaluate(tmp_path / "run")
+
+
+def test_per_device_batch_norm_several_samples_and_the_other_switches(tiny_config, tmp_path):
+    tiny_config.model.sync_batch_norm = False
+    tiny_config.model.dropout_rate = 0.1
+    tiny_config.subspace.num_samples = 2
+    tiny_config.subspace.layerwise = True
+    tiny_config.subspace.shared_init = True
+    tiny_config.penalty.all_pairs = True
+    tiny_config.penalty.all_leaves = True
+    tiny_config.optimizer.per_epoch = True
+    tiny_config.optimizer.label_smoothing = 0.1
+    tiny_config.optimizer.num_epochs = 2
+    tiny_config.data.label_noise = 0.2
+    results = loop.train(tiny_config, tmp_path / "run")
+    rows = read_rows(tmp_path / "run", "train")
+    assert rows[-1]["step"] == 20
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.1, 0.1, 0.1, 0.1])
+    assert len(results["points"]) == 3
+
+
+@pytest.mark.parametrize(("step", "due"), [(9, False), (10, True), (20, True), (23, True), (22, False)])
+def test_is_due(step, due):
+    assert loop.is_due(step, every=10, last=23) == due
