@@ -63,18 +63,13 @@ class Run:
     def init_state(self) -> TrainState:
         """The state before the first step."""
         images = jnp.zeros((1, *self.pipeline.data_set.image_shape))
-
-        def init(key: jax.Array) -> TrainState:
-            endpoints = points.init_endpoints(
-                key,
-                lambda key: self.model.init(key, images, train=True)["params"],
-                self.subspace.num_endpoints,
-                shared=self.config.subspace.shared_init,
-            )
-            return init_train_state(endpoints, self.optimizer)
-
-        # A key that no step has.
-        return jax.jit(init)(jax.random.fold_in(self.key, 2**32 - 1))
+        endpoints = points.init_endpoints(
+            jax.random.fold_in(self.key, 2**32 - 1),  # a key that no step has
+            lambda key: self.model.init(key, images, train=True)["params"],
+            self.subspace.num_endpoints,
+            shared=self.config.subspace.shared_init,
+        )
+        return init_train_state(endpoints, self.optimizer)
 
     def train_step(self) -> TrainStep:
         """The step for one device; compile it with ``devices``."""

@@ -95,7 +95,7 @@ def evaluate(run: Run, endpoints: Endpoints, workdir: pathlib.Path, training_sec
 def restore_or_init(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any]]:
     """The newest checkpoint, on the run's devices, with its notes; the initial state and no notes if there is none."""
     if checkpoints.latest_step() is None:
-        return run.devices.put(run.init_state()), {}
+        return run.devices.run_once(run.init_state), {}
     state, notes = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)
     log.info("going on from step %d", state.step)
     return state, notes

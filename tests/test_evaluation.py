@@ -44,8 +44,8 @@ def plainly(run, endpoints, alpha):
 
 
 def test_all_at_once_is_one_at_a_time(run):
-    state = run.init_state()
-    results = evaluation.evaluate(run, run.devices.put(state.endpoints))
+    state = run.devices.run_once(run.init_state)
+    results = evaluation.evaluate(run, state.endpoints)
     labels = run.pipeline.test.labels
     assert len(labels) == 360  # not a multiple of the batch: the last one counts, its padding does not
     outputs = {alpha: plainly(run, state.endpoints, jnp.float32(alpha)) for alpha in (0, 0.25, 0.5, 0.75, 1)}
@@ -74,12 +74,11 @@ def test_all_at_once_is_one_at_a_time(run):
 def test_the_number_of_devices_does_not_matter(run, tiny_config):
     tiny_config.num_devices = 8
     eight = build.build(tiny_config)
-    endpoints = run.init_state().endpoints
-    two = evaluation.evaluate(run, run.devices.put(endpoints))
-    other = evaluation.evaluate(eight, eight.devices.put(endpoints))
+    two = evaluation.evaluate(run, run.devices.run_once(run.init_state).endpoints)
+    other = evaluation.evaluate(eight, eight.devices.run_once(eight.init_state).endpoints)
     for a, b in zip(two["points"], other["points"], strict=True):
         assert a["nll"] == pytest.approx(b["nll"], rel=1e-4)
-    assert two["endpoints"] == other["endpoints"]
+    np.testing.assert_allclose(two["endpoints"]["l2"], other["endpoints"]["l2"], rtol=1e-6)
 
 
 def test_data_is_read_once_and_the_programs_are_traced_once(run, monkeypatch):
@@ -91,7 +90,7 @@ def test_data_is_read_once_and_the_programs_are_traced_once(run, monkeypatch):
         type(run.pipeline), "test_batches", lambda self: (read.append(0) or batch for batch in test_batches())
     )
     plan = survey(run.subspace, 5)
-    endpoints = run.devices.put(run.init_state().endpoints)
+    endpoints = run.devices.run_once(run.init_state).endpoints
     traces.clear()
     stats = evaluation.reestimate_batch_stats(run, endpoints, plan)
     evaluation.test_sums(run, endpoints, plan, stats)
@@ -101,7 +100,7 @@ def test_data_is_read_once_and_the_programs_are_traced_once(run, monkeypatch):
 
 
 def test_the_table_shows_every_point_and_ensemble(run):
-    measured = evaluation.evaluate(run, run.devices.put(run.init_state().endpoints))
+    measured = evaluation.evaluate(run, run.devices.run_once(run.init_state).endpoints)
     table = report.table(measured)
     assert table.count("\n0.") == 4 + 2
     assert "0.50" in table.split("<- midpoint")[0].splitlines()[-1]
@@ -114,7 +113,7 @@ def test_every_subspace_is_evaluated(tiny_config, name, m, rows):
     tiny_config.subspace.name, tiny_config.subspace.num_endpoints = name, m
     tiny_config.evaluation.num_points, tiny_config.evaluation.num_random_points = 5, 2
     run = build.build(tiny_config)
-    results = evaluation.evaluate(run, run.devices.put(run.init_state().endpoints))
+    results = evaluation.evaluate(run, run.devices.run_once(run.init_state).endpoints)
     assert len(results["points"]) == rows
     assert all(0 <= row["accuracy"] <= 1 and row["nll"] > 0 for row in results["points"])
     assert sum(results["reliability"]["count"]) == 360
