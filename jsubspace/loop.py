@@ -70,13 +70,15 @@ def train_endpoints(run: Run, workdir: pathlib.Path) -> tuple[TrainState, float]
                 journal.add(step, info)
                 if is_due(step, epoch_steps, total_steps) and run.subspace.num_endpoints > 1:
                     journal.note("endpoints", step, geometry(state.endpoints))
-                if is_due(step, checkpoint_steps, total_steps):
+                save = is_due(step, checkpoint_steps, total_steps)
+                if save:
                     journal.finish()  # A loss that is not finite ends the run here, before it is saved.
-                    checkpoints.save(state, step, {"journal": journal.state(), "seconds": clock.seconds()})
                 for row in journal.take_rows():
                     row = described(row, run, clock)
                     writer.write(row.kind, row.step, row.values)
                     progress.show(row)
+                if save:  # After the rows: those up to a checkpoint are never written again.
+                    checkpoints.save(state, step, {"journal": journal.state(), "seconds": clock.seconds()})
                 progress.step()
     return state, clock.seconds()
 
