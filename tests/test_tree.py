@@ -230,7 +230,7 @@ def test_resolve_mask():
     assert tree.resolve_mask(tree.all_leaves, endpoints) == {"kernel": True, "bias": True}
     only_bias = {"kernel": False, "bias": True}
     assert tree.resolve_mask(only_bias, endpoints) == only_bias
-    with pytest.raises(ValueError, match="the mask has the structure .* but the endpoints have .* one bool a leaf"):
+    with pytest.raises(ValueError, match=r"the mask has the structure .* but the endpoints have .* one bool a leaf"):
         tree.resolve_mask({"kernel": True}, endpoints)
-    with pytest.raises(ValueError, match="the mask leaves out every leaf.*mask=jsubspace.all_leaves"):
+    with pytest.raises(ValueError, match=r"the mask leaves out every leaf.*mask=jsubspace.all_leaves"):
         tree.resolve_mask(None, {"bias": jnp.ones((2, 3))})
