@@ -128,7 +128,7 @@ def value_and_grad_at(
       `jsubspace.sample_alpha`, ``chosen`` the endpoints among whose pairs the penalty is the mean: ``(j, k)``,
       or all of them.
     """
-    if beta < 0:
+    if not beta >= 0:
         raise ValueError(f"beta is {beta}, and the penalty's strength is at least 0; 0 switches it off.")
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; a step takes at least one sample of alpha.")
@@ -141,7 +141,7 @@ def value_and_grad_at(
     def at_point(endpoints: Endpoints, alpha: Alpha, *args: Any) -> tuple[jax.Array, Any, Params, Any]:
         """Loss, aux and gradient of the network at alpha, on this device; and the endpoints' weights there."""
         weights = points.coefficients(endpoints, alpha, subspace)
-        (loss, aux), grad = task(tree.contract(endpoints, weights), *args)
+        (loss, aux), grad = task(_own_copy(tree.contract(endpoints, weights), axis_name), *args)
         return loss, aux, grad, weights
 
     def one_position(endpoints: Endpoints, alpha: Alpha, *args: Any) -> tuple[jax.Array, Any, Endpoints]:
@@ -175,6 +175,28 @@ def value_and_grad_at(
         return (loss + beta * penalty.value, Info(loss, penalty.value, alpha, aux)), grads
 
     return grad_fn
+
+
+def _own_copy(point: Params, axis_name: str | None) -> Params:
+    """``point``, marked as this device's own where a shard_map tracks which values differ between devices.
+
+    There (``check_vma=True``, its default) the gradient with respect to a value that all devices share is
+    summed over them by autodiff, and a mean taken afterwards is too large by their number. The gradient with
+    respect to a copy is this device's own everywhere, so that one mean is right under every wrapper.
+    """
+    if axis_name is None:
+        return point
+
+    def differs_over(x: jax.Array) -> frozenset[str]:
+        return jax.typeof(x).manual_axis_type.varying
+
+    tracked = differs_over(jax.lax.axis_index(axis_name))  # Empty under pmap, vmap and check_vma=False.
+
+    def own(leaf: jax.Array) -> jax.Array:
+        shared = tuple(tracked - differs_over(leaf))
+        return jax.lax.pcast(leaf, shared, to="varying") if shared else leaf
+
+    return jax.tree.map(own, point)
 
 
 def _cut(batch: Any, num_samples: int) -> Any:

@@ -79,10 +79,7 @@ def distances(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
     """
     m = tree.num_endpoints(endpoints)
     counts = tree.resolve_mask(mask, endpoints)
-    rows = [
-        jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), _row(endpoints, i))
-        for i in range(m)
-    ]
+    rows = [jax.tree.map(lambda leaf: leaf.astype(tree.accumulator(leaf.dtype)), _row(endpoints, i)) for i in range(m)]
 
     def distance(j: int, k: int) -> jax.Array:
         difference = jax.tree.map(jnp.subtract, rows[j], rows[k])
@@ -123,11 +120,11 @@ class Penalty(NamedTuple):
         def add_leaf(grad: jax.Array, leaf: jax.Array, counts: bool) -> jax.Array:
             if not counts:
                 return grad
-            wide = jnp.promote_types(leaf.dtype, jnp.float32)
+            wide = tree.accumulator(leaf.dtype)
             column = (-1,) + (1,) * (leaf.ndim - 1)
             total = grad.astype(wide)
-            for l, i in enumerate(self.chosen):
-                total += (beta * self.weights[:, l]).reshape(column).astype(wide) * leaf[i][None].astype(wide)
+            for n, i in enumerate(self.chosen):
+                total += (beta * self.weights[:, n]).reshape(column).astype(wide) * leaf[i][None].astype(wide)
             return total.astype(grad.dtype)
 
         return jax.tree.map(add_leaf, grads, endpoints, self.mask)

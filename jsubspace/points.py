@@ -150,4 +150,4 @@ def _as_array(alpha: Any) -> jax.Array:
             "(see jsubspace.sample_alpha)."
         ) from None
     dtype = array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.float32
-    return jax.lax.convert_element_type(array, jnp.promote_types(dtype, jnp.float32))
+    return jax.lax.convert_element_type(array, tree.accumulator(dtype))

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jsubspace.types import Endpoints, LayerNames, LeafMask, Params
 
@@ -45,7 +46,8 @@ def stack(networks: Sequence[Params]) -> Endpoints:
 
 def unstack(endpoints: Endpoints) -> list[Params]:
     """The m networks of ``endpoints``, leaves ``[*s]``; the inverse of `stack`."""
-    return [jax.tree.map(lambda leaf: leaf[i], endpoints) for i in range(num_endpoints(endpoints))]
+    leaves, structure = jax.tree.flatten(endpoints)
+    return [jax.tree.unflatten(structure, [leaf[i] for leaf in leaves]) for i in range(num_endpoints(endpoints))]
 
 
 def num_endpoints(endpoints: Endpoints) -> int:
@@ -91,7 +93,7 @@ def contract(endpoints: Endpoints, weights: Any) -> Params:
     """
 
     def contract_leaf(leaf: jax.Array, c: jax.Array) -> jax.Array:
-        wide = leaf.astype(_accumulator(leaf))
+        wide = leaf.astype(accumulator(leaf.dtype))
         return jnp.sum(_column(c, wide) * wide, axis=0).astype(leaf.dtype)
 
     return jax.tree.map(contract_leaf, endpoints, _per_leaf(endpoints, weights))
@@ -104,7 +106,7 @@ def spread(point: Params, weights: Any) -> Endpoints:
     """
 
     def spread_leaf(leaf: jax.Array, c: jax.Array) -> jax.Array:
-        wide = leaf.astype(_accumulator(leaf))[None]
+        wide = leaf.astype(accumulator(leaf.dtype))[None]
         return (_column(c, wide) * wide).astype(leaf.dtype)
 
     return jax.tree.map(spread_leaf, point, _per_leaf(point, weights))
@@ -124,9 +126,14 @@ def inner(a: Params, b: Params, mask: LeafMask) -> jax.Array:
     """<a, b> over the masked leaves taken as one vector: a scalar, float32 or wider."""
 
     def inner_leaf(x: jax.Array, y: jax.Array, counts: bool) -> jax.Array | None:
-        return jnp.sum(x.astype(_accumulator(x)) * y.astype(_accumulator(y))) if counts else None
+        return jnp.sum(x.astype(accumulator(x.dtype)) * y.astype(accumulator(y.dtype))) if counts else None
 
     return jax.tree.reduce(jnp.add, jax.tree.map(inner_leaf, a, b, mask))
+
+
+def accumulator(dtype: Any) -> Any:
+    """The dtype to compute in for leaves of ``dtype``: itself, and float32 at least."""
+    return np.promote_types(dtype, np.float32)  # jnp's own refuses to answer under strict promotion.
 
 
 def layers(tree: Params) -> LayerNames:
@@ -195,10 +202,6 @@ def _per_leaf(tree: Params, weights: Any) -> Any:
 def _column(c: jax.Array, leaf: jax.Array) -> jax.Array:
     """``[m] -> [m, 1, ..., 1]`` in the leaf's dtype, to scale the rows of a ``[m, *s]`` leaf."""
     return jnp.reshape(c, (-1,) + (1,) * (leaf.ndim - 1)).astype(leaf.dtype)
-
-
-def _accumulator(leaf: jax.Array) -> Any:
-    return jnp.promote_types(leaf.dtype, jnp.float32)
 
 
 def _parameter_path(path: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -4,22 +4,19 @@ They are aliases, for the reader: any pytree of floating-point arrays will do, f
 Equinox or a plain dictionary.
 """
 
-from collections.abc import Hashable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-import chex
-
-Params: TypeAlias = chex.ArrayTree
+Params: TypeAlias = Any
 """One network: a pytree with leaves ``[*s]``. In the paper, theta or P(alpha)."""
 
-Endpoints: TypeAlias = chex.ArrayTree
+Endpoints: TypeAlias = Any
 """The parameters of a subspace: the same pytree with leaves ``[m, *s]``, ``omega_i`` in row i."""
 
-Alpha: TypeAlias = chex.ArrayTree
+Alpha: TypeAlias = Any
 """A position in a subspace: one array, or (layerwise) a tree like the network with one array a leaf."""
 
-LeafMask: TypeAlias = chex.ArrayTree
+LeafMask: TypeAlias = Any
 """A tree like the network with a Python bool a leaf: which leaves count."""
 
-LayerNames: TypeAlias = chex.ArrayTree | Hashable
+LayerNames: TypeAlias = Any
 """A tree like the network with a name a leaf: leaves of one name form a layer and share their alpha."""

@@ -8,6 +8,7 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 import pathlib
 import tempfile
 
+import jax
 import pytest
 
 # Many tests compile the same programs, and so do the programs that they start.
@@ -15,6 +16,13 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.get
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture
+def x64():
+    """Arrays are float64 by default in this test, and in this test alone."""
+    with jax.enable_x64(True):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,8 @@ class BatchNorm(nn.BatchNorm):
     @nn.compact
     def __call__(self, x: jax.Array, use_running_average: bool | None = None, **kwargs: Any) -> jax.Array:
         y = super().__call__(x, use_running_average, **kwargs)
-        if self.unbiased and not use_running_average and not self.is_initializing():
+        evaluates = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
+        if self.unbiased and not evaluates and not self.is_initializing():
             n = x.size // x.shape[-1] * (jax.lax.axis_size(self.axis_name) if self.axis_name else 1)
             if n < 2:
                 raise ValueError(f"unbiased variance of {n} value a channel does not exist; use a larger batch.")

@@ -1,0 +1,193 @@
+"""The penalty: cos^2 of whole vectors, its closed-form gradient, and which pairs are drawn."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jsubspace
+from jsubspace import penalties, tree
+
+COUNTING = [None, jsubspace.all_leaves, {"a": {"kernel": False, "bias": True}, "b": {"kernel": True}}]
+
+
+def random_endpoints(m, dtype=jnp.float64):
+    """Correlated endpoints whose leaves differ in size and scale: a mean over leaves is not the whole vector's."""
+    rng = np.random.default_rng(m)
+
+    def leaf(scale, *shape):
+        return jnp.asarray(scale * (0.5 * rng.normal(size=shape) + rng.normal(size=(m, *shape))), dtype)
+
+    return {"a": {"kernel": leaf(1.0, 4, 3), "bias": leaf(2.0, 3)}, "b": {"kernel": leaf(0.3, 3, 5)}}
+
+
+def vectors(endpoints, mask):
+    """``[m, n]``: the counting leaves of each endpoint as one numpy vector."""
+    leaves = {"ak": endpoints["a"]["kernel"], "ab": endpoints["a"]["bias"], "bk": endpoints["b"]["kernel"]}
+    names = {None: ("ak", "bk"), jsubspace.all_leaves: ("ak", "ab", "bk")}.get(
+        mask if mask is None or callable(mask) else 0, ("ab", "bk")
+    )
+    return np.concatenate([np.asarray(leaves[n], np.float64).reshape(len(leaves[n]), -1) for n in names], axis=1)
+
+
+@pytest.mark.parametrize("mask", COUNTING)
+@pytest.mark.parametrize("m", [2, 3, 4])
+def test_cosines_and_distances_against_numpy(m, mask, x64):
+    endpoints = random_endpoints(m)
+    flat = vectors(endpoints, mask)
+    norms = np.linalg.norm(flat, axis=1)
+    cosines = (flat @ flat.T / np.outer(norms, norms)) ** 2
+    np.testing.assert_allclose(jsubspace.cosines_squared(endpoints, mask), cosines, rtol=1e-12)
+    above = np.triu_indices(m, 1)
+    np.testing.assert_allclose(jsubspace.mean_cosine_squared(endpoints, mask), cosines[above].mean(), rtol=1e-12)
+    for j, k in itertools.permutations(range(m), 2):
+        np.testing.assert_allclose(jsubspace.cosine_squared(endpoints, j, k, mask), cosines[j, k], rtol=1e-12)
+    distances = np.linalg.norm(flat[:, None] - flat[None], axis=-1)
+    np.testing.assert_allclose(jsubspace.distances(endpoints, mask), distances, rtol=1e-12)
+
+
+def test_cosine_with_traced_rows():
+    endpoints = random_endpoints(3, jnp.float32)
+    traced = jax.jit(jsubspace.cosine_squared)(endpoints, 2, 0)
+    np.testing.assert_allclose(traced, jsubspace.cosine_squared(endpoints, 2, 0), rtol=1e-6)
+
+
+def test_distances_of_close_endpoints_do_not_cancel():
+    """|a|^2 + |b|^2 - 2<a, b> in float32 has an error of 1e-7 |a|^2 = 0.1 here."""
+    a = jnp.full((1000, 1), 32.0)
+    endpoints = {"kernel": jnp.stack([a, a + 2.0**-10])}
+    np.testing.assert_allclose(jsubspace.distances(endpoints)[0, 1], 2.0**-10 * 1000**0.5, rtol=1e-6)
+
+
+def test_bfloat16_endpoints_are_compared_in_float32():
+    ones = jnp.ones((4000, 1), jnp.bfloat16)
+    endpoints = {"kernel": jnp.stack([ones, ones.at[:1000].set(-1)])}
+    with jax.numpy_dtype_promotion("strict"):
+        assert jsubspace.cosine_squared(endpoints, 0, 1) == 0.25
+        np.testing.assert_allclose(jsubspace.distances(endpoints)[0, 1], 4000**0.5, rtol=1e-6)
+        assert jsubspace.distances(endpoints).dtype == jnp.float32
+
+
+def test_limits():
+    direction = jax.random.normal(jax.random.key(0), (5, 5))
+    parallel = {"kernel": jnp.stack([direction, -3 * direction, 0.1 * direction])}
+    np.testing.assert_allclose(jsubspace.cosines_squared(parallel), 1.0, rtol=1e-5)
+    orthogonal = {"kernel": jnp.eye(2)[:, None]}
+    np.testing.assert_array_equal(jsubspace.cosines_squared(orthogonal), np.eye(2))
+    np.testing.assert_array_equal(jsubspace.distances({"kernel": jnp.ones((1, 2, 2))}), [[0.0]])
+
+
+@pytest.mark.parametrize("zeros", [(0,), (0, 1), (0, 1, 2)])
+def test_zero_vectors_are_orthogonal_to_everything_and_have_no_gradient(zeros):
+    endpoints = jax.tree.map(lambda leaf: leaf.at[jnp.array(zeros)].set(0), random_endpoints(3, jnp.float32))
+    mask = tree.kernels(endpoints)
+    assert np.all(np.asarray(jsubspace.cosines_squared(endpoints))[list(zeros)] == 0)
+    for grads in (jax.grad(jsubspace.mean_cosine_squared)(endpoints), closed_form(endpoints, (0, 1, 2), mask)):
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grads))
+        assert all(np.all(np.asarray(leaf)[list(zeros)] == 0) for leaf in jax.tree.leaves(grads))
+
+
+def closed_form(endpoints, chosen, mask, beta=1.0):
+    nothing = jax.tree.map(jnp.zeros_like, endpoints)
+    return penalties.penalty(endpoints, chosen, mask).add_gradient(nothing, endpoints, beta)
+
+
+@pytest.mark.parametrize("mask", COUNTING)
+@pytest.mark.parametrize("m", [2, 3, 5])
+def test_closed_form_gradient_is_the_derivative(m, mask, x64):
+    endpoints = random_endpoints(m)
+    counts = tree.resolve_mask(mask, endpoints)
+    grads = closed_form(endpoints, tuple(range(m)), counts)
+    expected = jax.grad(lambda e: jsubspace.mean_cosine_squared(e, mask))(endpoints)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-15), grads, expected)
+
+    rng = np.random.default_rng(0)
+    direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), endpoints)
+
+    def along(t):
+        return float(jsubspace.mean_cosine_squared(jax.tree.map(lambda e, d: e + t * d, endpoints, direction), mask))
+
+    slope = sum(float(jnp.vdot(g, d)) for g, d in zip(*map(jax.tree.leaves, (grads, direction)), strict=True))
+    np.testing.assert_allclose(slope, (along(1e-5) - along(-1e-5)) / 2e-5, rtol=1e-7)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_gradient_of_one_pair(traced, x64):
+    endpoints = random_endpoints(4)
+    counts = tree.kernels(endpoints)
+    pair = jnp.array([3, 1]) if traced else (3, 1)
+    grads = closed_form(endpoints, (pair[0], pair[1]), counts, beta=2.0)
+    expected = jax.grad(lambda e: 2.0 * jsubspace.cosine_squared(e, 3, 1))(endpoints)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-16), grads, expected)
+    for leaf in jax.tree.leaves(grads):
+        np.testing.assert_array_equal(leaf[jnp.array([0, 2])], 0)  # the others feel nothing
+    np.testing.assert_array_equal(grads["a"]["bias"], 0)  # the mask is heeded
+
+
+def test_pairs_average_to_the_exact_mean(x64):
+    """Equation 5 is the expectation of Algorithm 1's one pair, in value and in gradient."""
+    endpoints = random_endpoints(4)
+    counts = tree.kernels(endpoints)
+    pairs = list(itertools.combinations(range(4), 2))
+    exact = penalties.penalty(endpoints, (0, 1, 2, 3), counts)
+    values = [penalties.penalty(endpoints, pair, counts).value for pair in pairs]
+    np.testing.assert_allclose(np.mean(values), exact.value, rtol=1e-12)
+    mean_of_grads = jax.tree.map(
+        lambda *leaves: sum(leaves) / len(leaves), *[closed_form(endpoints, pair, counts) for pair in pairs]
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-15),
+        mean_of_grads,
+        closed_form(endpoints, (0, 1, 2, 3), counts),
+    )
+
+
+def test_the_penalty_turns_and_does_not_stretch(x64):
+    """cos^2 does not depend on lengths: the gradient is orthogonal to each endpoint."""
+    endpoints = random_endpoints(3)
+    grads = closed_form(endpoints, (0, 1, 2), tree.kernels(endpoints))
+    for i in range(3):
+        dots = [float(jnp.vdot(g[i], e[i])) for g, e in zip(*map(jax.tree.leaves, (grads, endpoints)), strict=True)]
+        assert abs(sum(dots)) < 1e-14
+        assert max(map(abs, dots)) > 1e-4  # not leaf by leaf
+
+
+def test_gradient_is_added_in_the_gradients_dtype():
+    endpoints = random_endpoints(2, jnp.bfloat16)
+    with jax.numpy_dtype_promotion("strict"):
+        grads = closed_form(endpoints, (0, 1), tree.kernels(endpoints))
+    exact = closed_form(jax.tree.map(lambda e: e.astype(jnp.float32), endpoints), (0, 1), tree.kernels(endpoints))
+    for actual, expected in zip(jax.tree.leaves(grads), jax.tree.leaves(exact), strict=True):
+        assert actual.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(actual, expected.astype(jnp.bfloat16))  # rounded once
+
+
+@pytest.mark.parametrize("m", [3, 4, 6])
+def test_pairs_are_uniform_over_unordered_pairs(m):
+    n = 30_000
+    keys = jax.random.split(jax.random.key(0), n)
+    j, k = map(np.asarray, jax.jit(jax.vmap(lambda key: penalties.sample_pair(key, m)))(keys))
+    assert not np.any(j == k)
+    assert j.min() >= 0
+    assert max(j.max(), k.max()) < m
+    pairs, counts = np.unique(np.sort(np.stack([j, k]), axis=0), axis=1, return_counts=True)
+    num_pairs = m * (m - 1) // 2
+    assert pairs.shape[1] == num_pairs
+    np.testing.assert_allclose(counts / n, 1 / num_pairs, atol=5 * (1 / num_pairs / n) ** 0.5)
+
+
+def test_two_endpoints_have_one_pair_and_draw_nothing():
+    assert penalties.sample_pair(jax.random.key(0), 2) == (0, 1)
+
+
+def test_penalties_that_do_not_exist():
+    with pytest.raises(ValueError, match="sample_pair: 1 endpoint has no pair"):
+        penalties.sample_pair(jax.random.key(0), 1)
+    with pytest.raises(ValueError, match="one endpoint has no pair; the penalty needs two"):
+        jsubspace.mean_cosine_squared({"kernel": jnp.ones((1, 2, 2))})
+    with pytest.raises(ValueError, match="the mask has the structure"):
+        jsubspace.cosine_squared(random_endpoints(2, jnp.float32), 0, 1, {"a": True})
+    with pytest.raises(ValueError, match="the mask leaves out every leaf"):
+        jsubspace.distances({"bias": jnp.ones((2, 3))})
