@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
     """``(images / 255 - mean) / std`` of uint8 images ``[..., c]``: float32."""
-    mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
-    return (images.astype(jnp.float32) / 255 - mean) / std
+    images = images.astype(jnp.float32) / 255
+    return (images - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
 
 def random_crop_and_flip(key: jax.Array, images: jax.Array, index: jax.Array, padding: int, flip: bool) -> jax.Array:
