@@ -5,7 +5,6 @@ It runs in a process of its own, because TFDS's own builders import TensorFlow a
 this file: it tells the builders the fakes' checksums in place of the originals', and leaves all else as it is.
 """
 
-import contextlib
 import functools
 import gzip
 import hashlib
@@ -351,13 +350,25 @@ def _register(manual_dir: str) -> None:
     tfds.core.download.DownloadManager.__init__ = init
 
 
+class _Without:
+    """A finder of modules that does not find one of them."""
+
+    def __init__(self, missing: str, finder):
+        self.missing, self.finder = missing, finder
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name == self.missing else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+
 def _main() -> int:
     names, data_dir, manual_dir, hide, after = json.loads(sys.argv[1])
     if hide:
-        sys.modules[hide] = None  # type: ignore[assignment]
+        sys.meta_path[:] = [_Without(hide, finder) for finder in sys.meta_path]
     _register(manual_dir)
-    with contextlib.suppress(SystemExit):
-        exec(after)
+    exec(after, {})
     for name in names:
         argv = [name, f"--data_dir={data_dir}"]
         code = prepare.main([*argv, f"--manual_dir={manual_dir}"] if manual_dir else argv)

@@ -1,6 +1,5 @@
 """Every data set, from a fake archive through its real builder to the arrays that are trained on."""
 
-import dataclasses
 import io
 
 import fake_archives
@@ -92,68 +91,3 @@ def test_facts_agree_with_each_other(data_set):
 def test_unknown_name_suggests_the_nearest():
     with pytest.raises(UsageError, match="did you mean 'tiny_imagenet'"):
         sets.find("tiny-imagenet")
-
-
-def test_missing_split_is_an_error(fake_data):
-    with pytest.raises(UsageError, match=r"no split 'nonsense', only test, train"):
-        examples.read(sets.find("digits"), fake_data, "nonsense")
-
-
-def test_label_out_of_range_is_an_error(fake_data, tmp_path):
-    import shutil
-
-    shutil.copytree(f"{fake_data}/digits", tmp_path / "digits")
-    fewer = dataclasses.replace(sets.find("digits"), num_classes=9)
-    for file in tmp_path.rglob("*.npz"):
-        file.unlink()
-    with pytest.raises(UsageError, match=r"test example \d+ of .* has the label 9, but digits has the classes 0 to 8"):
-        examples.read(fewer, str(tmp_path), "test")
-
-
-def test_image_of_another_size_is_an_error(fake_data, tmp_path):
-    import shutil
-
-    shutil.copytree(f"{fake_data}/digits", tmp_path / "digits")
-    for file in tmp_path.rglob("*.npz"):
-        file.unlink()
-    larger = dataclasses.replace(sets.find("digits"), image_shape=(9, 8, 1))
-    with pytest.raises(UsageError, match=r"has shape \[8, 8, 1\], but images of digits have \[9, 8, 1\]"):
-        examples.read(larger, str(tmp_path), "test")
-
-
-COLOURED = fake_archives.images((64, 64, 3), 1)[0]
-
-
-@pytest.mark.parametrize(
-    "file",
-    [
-        fake_archives.jpeg(COLOURED, "L"),
-        fake_archives.jpeg(COLOURED, "CMYK"),
-        fake_archives.png(COLOURED, "L"),
-        fake_archives.png(COLOURED, "RGBA"),
-        fake_archives.png(COLOURED, "P"),
-    ],
-    ids=["grey jpeg", "cmyk jpeg", "grey png", "rgba png", "palette png"],
-)
-def test_other_channels_become_rgb(file):
-    found = examples._decode(file, sets.find("tiny_imagenet"), "here")
-    image = Image.open(io.BytesIO(file))
-    assert found.shape == (64, 64, 3)
-    np.testing.assert_array_equal(found, np.asarray(image.convert("RGB")))
-    expected = np.repeat(np.asarray(Image.fromarray(COLOURED).convert("L"))[..., None], 3, axis=-1)
-    if image.mode != "L":
-        expected = COLOURED
-    assert np.abs(found.astype(int) - expected).mean() < (20 if image.mode == "P" else 2)
-
-
-def test_a_coloured_image_in_a_grey_data_set_is_an_error():
-    with pytest.raises(UsageError, match=r"here has shape \[8, 8, 3\], but images of digits have \[8, 8, 1\]"):
-        examples._decode(fake_archives.png(COLOURED[:8, :8], "RGB"), sets.find("digits"), "here")
-
-
-def test_bytes_that_are_no_image_are_an_error():
-    with pytest.raises(UsageError, match="here is not a readable image"):
-        examples._decode(b"nonsense", sets.find("digits"), "here")
-    whole = fake_archives.jpeg(COLOURED)
-    with pytest.raises(UsageError, match="here is not a readable image"):
-        examples._decode(whole[: len(whole) // 2], sets.find("tiny_imagenet"), "here")

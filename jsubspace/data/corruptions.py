@@ -104,11 +104,11 @@ def find(name: str) -> tuple[DataSet, ...]:
     if not family.endswith(_SUFFIX):
         return (sets.find(name),)
     data_set = sets.find(family.removesuffix(_SUFFIX))
-    corruption, severities = config, SEVERITIES
+    corruption, severities = config, list(SEVERITIES)
     if config[-2:-1] == "_" and config[-1].isdigit():
-        corruption, severities = config[:-2], (int(config[-1]),)
+        corruption, severities = config[:-2], [int(config[-1])]
     corruption = next((ours for ours, theirs in _CIFAR10_NAMES.items() if theirs == corruption), corruption)
-    found = {}
+    found: dict[str, DataSet] = {}
     for one in (corruption,) if config else CORRUPTIONS:
         for severity in severities:
             row = corrupted(data_set, one, severity)

@@ -59,7 +59,7 @@ def read(data_set: DataSet, data_dir: str, split: str) -> Examples:
 
 def _load(cache: pathlib.Path, fingerprint: str) -> Examples | None:
     try:
-        with np.load(cache) as arrays:  # the zip's checksums tell a damaged file
+        with cache.open("rb") as file, np.load(file) as arrays:  # the zip's checksums tell a damaged file
             if str(arrays["fingerprint"]) == fingerprint:
                 return Examples(arrays["images"], arrays["labels"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

@@ -52,7 +52,7 @@ def corrupt(images: np.ndarray, corruption: str, severity: int, name: str = "") 
     return result
 
 
-class _LocallyCorrupted(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _LocallyCorrupted(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """The test split of a prepared data set, corrupted; a configuration for every corruption and severity."""
 
     VERSION = tfds.core.Version("1.0.0")

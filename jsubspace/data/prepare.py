@@ -6,6 +6,7 @@ TFDS writes into a folder of its own and renames it when it is complete.
 
 import argparse
 import contextlib
+import importlib.util
 import os
 import pathlib
 import shutil
@@ -70,14 +71,16 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> pathlib.Path
 def _prepare_one(data_set: DataSet, folder: pathlib.Path, manual_dir: pathlib.Path | None) -> pathlib.Path:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+    from tensorflow_datasets.core.download.extractor import ExtractError
 
     try:
         builder = _builder(data_set, folder)
         path = pathlib.Path(builder.data_path)
         if path.exists():
             return path
+        _check_packages(data_set)
         _check_archives(data_set, manual_dir)
-        with _alone(folder, data_set.name):
+        with _alone(folder, data_set.name.partition("/")[0]):
             for leftover in path.parent.glob(f"incomplete.*_{path.name}"):  # of a run that was killed
                 shutil.rmtree(leftover)
             config = tfds.download.DownloadConfig(
@@ -86,17 +89,12 @@ def _prepare_one(data_set: DataSet, folder: pathlib.Path, manual_dir: pathlib.Pa
             builder.download_and_prepare(download_config=config, file_format="array_record")
     except UsageError:
         raise
-    except ImportError as error:
-        raise UsageError(
-            f"preparing {data_set.name} needs the package {error.name or error}: pip install 'jsubspace[{data_set.needs}]'. "
-            "Training does not."
-        ) from error
     except NonMatchingChecksumError as error:
         raise UsageError(
             f"an archive of {data_set.name} is not the original, it may be incomplete; download it again into "
             f"{manual_dir or folder / 'downloads'}. {error}"
         ) from error
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    except (ExtractError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise UsageError(
             f"an archive of {data_set.name} is incomplete or damaged ({error}); download it again into "
             f"{manual_dir or folder / 'downloads'}."
@@ -127,12 +125,26 @@ def _builder(data_set: DataSet, folder: pathlib.Path) -> Any:
 def _alone(folder: pathlib.Path, name: str) -> Iterator[None]:
     """One preparation of a data set at a time: a second waits. The lock goes with its process, even a killed one."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / f".{name.replace('/', '_')}.lock", "w") as lock:
+    with open(folder / f".{name}.lock", "w") as lock:
         with contextlib.suppress(ImportError):  # on systems that have no such lock
             import fcntl
 
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+_PACKAGES = {"digits": "sklearn", "corruptions": "imagecorruptions", "tensorflow": "tensorflow"}
+"""What each extra that a data set can need brings."""
+
+
+def _check_packages(data_set: DataSet) -> None:
+    """Before anything is downloaded."""
+    for extra in filter(None, data_set.needs.split(",")):
+        if importlib.util.find_spec(_PACKAGES[extra]) is None:
+            raise UsageError(
+                f"preparing {data_set.name} needs the package {_PACKAGES[extra]}: pip install 'jsubspace[{data_set.needs}]'. "
+                "Training does not."
+            )
 
 
 def _check_archives(data_set: DataSet, manual_dir: pathlib.Path | None) -> None:
