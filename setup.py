@@ -26,6 +26,9 @@ INSTALL = [
 ]
 
 EXTRAS = {
+    # The 19 corruptions. This fork works with today's scikit-image, and without ImageMagick; it brings the packages that TFDS
+    # corrupts ImageNet with.
+    "corruptions": ["imagecorruptions-imaug>=1.1.5"],
     "digits": ["scikit-learn>=1.4"],  # carries the handwritten digits
     "plot": ["matplotlib>=3.8"],  # figures
     "tensorboard": ["tensorboardX>=2.6.2"],  # events; unlike clu and flax.metrics it needs no TensorFlow
@@ -36,6 +39,8 @@ EXTRAS = {
 EXTRAS["demo"] = [*EXTRAS["digits"], *EXTRAS["plot"], *EXTRAS["tensorboard"]]
 EXTRAS["dev"] = [
     *EXTRAS["demo"],
+    *EXTRAS["corruptions"],
+    *EXTRAS["tensorflow"],
     "equinox>=0.13",  # a test trains one of its models
     "mypy>=1.15",
     "pytest>=8.0",

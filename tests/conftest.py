@@ -35,6 +35,16 @@ def data_dir(tmp_path_factory):
     return str(folder)
 
 
+@pytest.fixture(scope="session")
+def fake_data(tmp_path_factory):
+    """A folder in which a stand-in of every data set is prepared by its real builder (`fake_archives`)."""
+    import fake_archives
+
+    folder = tmp_path_factory.mktemp("fake_data")
+    fake_archives.prepare_all(folder)
+    return str(folder)
+
+
 @pytest.fixture
 def tiny_config(data_dir):
     """A run of seconds: a narrow cResNet-8 on digits, 12 steps an epoch, the last of 29 examples."""

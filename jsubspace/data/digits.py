@@ -40,16 +40,16 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, images, labels):
         for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-            yield i, {"image": _png(image), "label": int(label)}
+            yield i, {"image": png(image), "label": int(label)}
 
 
-def _png(image: np.ndarray):
-    """Encoded here, because TFDS would call TensorFlow to encode an array."""
+def png(image: np.ndarray):
+    """``image`` uint8 ``[h, w, c]`` as a PNG file in memory; TFDS would call TensorFlow to encode an array."""
     import io
 
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(image[..., 0]).save(buffer, format="png")
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, format="png")
     buffer.seek(0)
     return buffer

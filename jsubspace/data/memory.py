@@ -1,30 +1,17 @@
 """Small data sets, held in memory as uint8: batches are gathered on the host and augmented in the step."""
 
 import dataclasses
-import io
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
 
-from jsubspace.data import augment, labels, prepare
+from jsubspace.data import augment, corruptions, examples, labels
+from jsubspace.data.examples import Examples
 from jsubspace.data.sets import DataSet
-from jsubspace.errors import UsageError
 
 Batch = dict[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Examples:
-    """One split: ``images`` uint8 ``[n, h, w, c]`` and ``labels`` int32 ``[n]``."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +30,8 @@ class InMemory:
         return -(-len(self.train) // self.batch_size)
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
-        epoch, first = divmod(start_step, self.steps_per_epoch)
-        for epoch in itertools.count(epoch):
+        first_epoch, first = divmod(start_step, self.steps_per_epoch)
+        for epoch in itertools.count(first_epoch):
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train))
             for start in range(first * self.batch_size, len(order), self.batch_size):
                 rows = order[start : start + self.batch_size]
@@ -75,42 +62,25 @@ def load(
     data_set: DataSet, data_dir: str, *, batch_size: int, eval_batch_size: int, seed: int, label_noise: float = 0.0
 ) -> InMemory:
     """Reads a prepared data set into memory. See `pipeline.make_pipeline`."""
-    builder = prepare.prepared(data_set, data_dir)
-    train, test = (_read(builder, split, data_set) for split in ("train", data_set.test_split))
+    train, test = (examples.read(data_set, data_dir, split) for split in ("train", data_set.test_split))
     if label_noise:
         train = dataclasses.replace(train, labels=labels.add_noise(train.labels, label_noise, data_set.num_classes))
     return InMemory(data_set, train, test, batch_size, eval_batch_size, seed)
 
 
-def _read(builder: Any, split: str, data_set: DataSet) -> Examples:
-    import tensorflow_datasets as tfds
+def load_corrupted(data_set: DataSet, corruption: str, severity: int, data_dir: str = "") -> Examples:
+    """The corrupted test split of ``data_set``; BatchNorm statistics come from its clean training images all the same.
 
-    source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    images = np.empty((len(source), *data_set.image_shape), np.uint8)
-    targets = np.empty(len(source), np.int32)
-    for i, example in enumerate(source.__getitems__(range(len(source)))):
-        images[i] = _decode(example["image"], data_set, f"{split} example {i} of {builder.data_path}")
-        targets[i] = example["label"]
-        if not 0 <= targets[i] < data_set.num_classes:
-            raise UsageError(
-                f"{split} example {i} of {builder.data_path} has the label {targets[i]}, but {data_set.name} has the classes "
-                f"0 to {data_set.num_classes - 1}: the files are damaged; delete the folder and prepare the data set again."
-            )
-    return Examples(images, targets)
+    One that has to be computed here is computed the first time it is asked for. ImageNet-C takes 7.5 GB.
 
+    Args:
+      data_set: the clean one.
+      corruption: one of `corruptions.CORRUPTIONS`.
+      severity: 1 to 5.
+      data_dir: the folder of prepared data; "" for the default one.
 
-def _decode(encoded: bytes, data_set: DataSet, where: str) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        image = np.asarray(Image.open(io.BytesIO(encoded)))
-    except Exception as error:
-        raise UsageError(
-            f"{where} is not a readable image ({error}); delete the folder and prepare the data set again."
-        ) from error
-    image = image[..., None] if image.ndim == 2 else image
-    if image.shape != data_set.image_shape:
-        raise UsageError(
-            f"{where} has shape {list(image.shape)}, but images of {data_set.name} have {list(data_set.image_shape)}."
-        )
-    return image
+    Raises:
+      UsageError: as `corruptions.corrupted` and `examples.read`.
+    """
+    corrupted = corruptions.corrupted(data_set, corruption, severity)
+    return examples.read(corrupted, data_dir, corrupted.test_split)

@@ -5,12 +5,18 @@ TFDS writes into a folder of its own and renames it when it is complete.
 """
 
 import argparse
+import contextlib
+import importlib.util
 import os
 import pathlib
+import shutil
 import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
 from typing import Any
 
-from jsubspace.data import sets
+from jsubspace.data import corruptions, sets
 from jsubspace.data.sets import DataSet
 from jsubspace.errors import UsageError
 
@@ -25,18 +31,18 @@ def default_data_dir() -> pathlib.Path:
 
 
 def prepared(data_set: DataSet, data_dir: str = "") -> Any:
-    """The TFDS builder of a data set that is on the disk; one that needs no download is prepared now.
+    """The TFDS builder of a data set that is on the disk; one that needs no archive is prepared now.
 
     Raises:
       UsageError: if it is not there; the message has the command that prepares it.
     """
-    folder = pathlib.Path(data_dir).expanduser() if data_dir else default_data_dir()
-    builder = data_set.tfds_builder(str(folder))
+    folder = _folder(data_dir)
+    builder = _builder(data_set, folder)
     if not pathlib.Path(builder.data_path).exists():
-        if data_set.needs == "tensorflow":
+        if data_set.archives:
             raise UsageError(_how_to_prepare(data_set, folder))
-        prepare(data_set.name, str(folder))
-        builder = data_set.tfds_builder(str(folder))
+        _prepare_one(data_set, folder, None)
+        builder = _builder(data_set, folder)
     return builder
 
 
@@ -44,63 +50,151 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> pathlib.Path
     """Prepares a data set, unless it already is, and returns its folder.
 
     Args:
-      name: one of `sets.SETS`.
+      name: one of `sets.SETS`, or of its corrupted test sets (`corruptions.find`).
       data_dir: where to; "" for `default_data_dir`.
       manual_dir: a folder with the original archives, for machines without a network; their checksums are
         verified. "" to download.
 
-    Raises:
-      UsageError: for an unknown name, a package that preparing needs, an archive that is missing or has the
-        wrong checksum, a folder that cannot be written.
-    """
-    import tensorflow_datasets as tfds
+    Returns:
+      The folder of the data set, or of all of them if the name stands for several.
 
-    data_set = sets.find(name)
-    folder = pathlib.Path(data_dir).expanduser() if data_dir else default_data_dir()
-    if manual_dir:
-        _check_archives(data_set, pathlib.Path(manual_dir).expanduser())
-    config = tfds.download.DownloadConfig(
-        manual_dir=str(pathlib.Path(manual_dir).expanduser()) if manual_dir else None, try_download_gcs=False
-    )
+    Raises:
+      UsageError: for an unknown name, a package that preparing needs, an archive that is missing or not the original,
+        a folder that cannot be written.
+    """
+    folder = _folder(data_dir)
+    archives = pathlib.Path(manual_dir).expanduser() if manual_dir else None
+    paths = [_prepare_one(data_set, folder, archives) for data_set in corruptions.find(name)]
+    return pathlib.Path(os.path.commonpath(paths))
+
+
+def _prepare_one(data_set: DataSet, folder: pathlib.Path, manual_dir: pathlib.Path | None) -> pathlib.Path:
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+    from tensorflow_datasets.core.download.extractor import ExtractError
+
     try:
-        builder = data_set.tfds_builder(str(folder))
-        builder.download_and_prepare(download_config=config, file_format="array_record")
-    except ModuleNotFoundError as error:
+        builder = _builder(data_set, folder)
+        path = pathlib.Path(builder.data_path)
+        if path.exists():
+            return path
+        _check_packages(data_set)
+        _check_archives(data_set, manual_dir)
+        with _alone(folder, data_set.name.partition("/")[0]):
+            for leftover in path.parent.glob(f"incomplete.*_{path.name}"):  # of a run that was killed
+                shutil.rmtree(leftover)
+            config = tfds.download.DownloadConfig(
+                manual_dir=str(manual_dir) if manual_dir else None, try_download_gcs=False
+            )
+            builder.download_and_prepare(download_config=config, file_format="array_record")
+    except UsageError:
+        raise
+    except NonMatchingChecksumError as error:
         raise UsageError(
-            f"preparing {name} needs the package {error.name}: pip install 'jsubspace[{data_set.needs}]'. Training does not."
+            f"an archive of {data_set.name} is not the original, it may be incomplete; download it again into "
+            f"{manual_dir or folder / 'downloads'}. {error}"
         ) from error
-    except tfds.download.NonMatchingChecksumError as error:
+    except (ExtractError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise UsageError(
-            f"an archive of {name} is not the original, it may be incomplete; download it again into {manual_dir or folder / 'downloads'}. {error}"
+            f"an archive of {data_set.name} is incomplete or damaged ({error}); download it again into "
+            f"{manual_dir or folder / 'downloads'}."
         ) from error
     except OSError as error:
-        raise UsageError(f"cannot prepare {name} in {folder}: {error}") from error
-    return pathlib.Path(builder.data_path)
+        raise UsageError(f"cannot prepare {data_set.name} in {folder}: {error}") from error
+    return path
 
 
-def _check_archives(data_set: DataSet, manual_dir: pathlib.Path) -> None:
+def _folder(data_dir: str) -> pathlib.Path:
+    return pathlib.Path(data_dir).expanduser() if data_dir else default_data_dir()
+
+
+def _builder(data_set: DataSet, folder: pathlib.Path) -> Any:
+    """With a message for a folder that TFDS filled in a format that needs TensorFlow to be read."""
+    try:
+        return data_set.tfds_builder(str(folder))
+    except ValueError as error:
+        if "file format" not in str(error).lower() and "file_format" not in str(error).lower():
+            raise
+        raise UsageError(
+            f"{data_set.name} is in {folder} in another file format than array_record ({error}); "
+            "choose another --data_dir for jsubspace."
+        ) from error
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path, name: str) -> Iterator[None]:
+    """One preparation of a data set at a time: a second waits. The lock goes with its process, even a killed one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f".{name}.lock", "w") as lock:
+        with contextlib.suppress(ImportError):  # on systems that have no such lock
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+_PACKAGES = {"digits": "sklearn", "corruptions": "imagecorruptions", "tensorflow": "tensorflow"}
+"""What each extra that a data set can need brings."""
+
+
+def _check_packages(data_set: DataSet) -> None:
+    """Before anything is downloaded."""
+    for extra in filter(None, data_set.needs.split(",")):
+        if importlib.util.find_spec(_PACKAGES[extra]) is None:
+            raise UsageError(
+                f"preparing {data_set.name} needs the package {_PACKAGES[extra]}: pip install 'jsubspace[{data_set.needs}]'. "
+                "Training does not."
+            )
+
+
+def _check_archives(data_set: DataSet, manual_dir: pathlib.Path | None) -> None:
+    if manual_dir is None:
+        if data_set.archives and not data_set.downloads:
+            raise UsageError(
+                f"{data_set.name} cannot be downloaded by a program: get {', '.join(data_set.archives)} from its authors, put "
+                "them into one folder and pass it by --manual_dir=FOLDER."
+            )
+        return
     missing = [name for name in data_set.archives if not (manual_dir / name).is_file()]
     if missing:
         raise UsageError(
             f"{manual_dir} has no {', '.join(missing)}; to prepare {data_set.name} without a network put these archives there: "
             f"{', '.join(data_set.archives)}."
         )
+    for name, size in zip(data_set.archives, data_set.sizes, strict=False):
+        found = (manual_dir / name).stat().st_size
+        if found != size:
+            raise UsageError(
+                f"{manual_dir / name} is not the original, it may be incomplete: it has {found} bytes instead of {size}; "
+                "download it again."
+            )
 
 
 def _how_to_prepare(data_set: DataSet, folder: pathlib.Path) -> str:
+    install = f"    pip install 'jsubspace[{data_set.needs}]'\n" if data_set.needs else ""
+    command = f"    python -m jsubspace.data.prepare {data_set.name} --data_dir={folder}"
+    archives = ", ".join(data_set.archives)
+    if not data_set.downloads:
+        return (
+            f"{data_set.name} is not prepared in {folder}. Get {archives} from its authors, put them into one folder "
+            f"and prepare it once:\n{install}{command} --manual_dir=FOLDER"
+        )
     return (
-        f"{data_set.name} is not prepared in {folder}. Prepare it once, with a network:\n"
-        f"    pip install 'jsubspace[{data_set.needs}]'\n"
-        f"    python -m jsubspace.data.prepare {data_set.name} --data_dir={folder}\n"
-        f"or without one from the archives {', '.join(data_set.archives)} by adding --manual_dir=FOLDER."
+        f"{data_set.name} is not prepared in {folder}. Prepare it once, with a network:\n{install}{command}\n"
+        f"or without one from the archives {archives} by adding --manual_dir=FOLDER."
     )
 
 
 def main(argv: list[str] | None = None) -> int:
+    """The command. Returns its exit code: 2 for what the user can mend."""
     parser = argparse.ArgumentParser(
         prog="python -m jsubspace.data.prepare", description="Prepares a data set for training."
     )
-    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(sets.SETS)}")
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        help=f"one of {', '.join(sets.SETS)}; or a corrupted test set: NAME_corrupted, NAME_corrupted/fog or NAME_corrupted/fog_3",
+    )
     parser.add_argument("--data_dir", default="", help=f"where to put it (default: {default_data_dir()})")
     parser.add_argument(
         "--manual_dir", default="", help="folder with the original archives, for machines without a network"

@@ -15,7 +15,7 @@ class DataSet:
     """What a pipeline must know of a data set.
 
     Attributes:
-      name: as in a config; also TFDS's name unless ``builder`` says otherwise.
+      name: as in a config; also TFDS's name, with its configuration after a slash, unless ``builder`` says otherwise.
       image_shape: ``(h, w, c)`` of one uint8 image.
       num_classes: k; labels are 0, ..., k - 1.
       mean, std: of each channel, for pixels scaled to [0, 1].
@@ -23,8 +23,11 @@ class DataSet:
       flip: whether training images are mirrored at random.
       test_split: TFDS's name of the split that is evaluated on.
       builder: ``module:class`` of a builder of ours; empty for TFDS's own.
-      needs: what preparing takes: "" for nothing, else packages of an extra in setup.py.
-      archives: files that ``--manual_dir`` must hold where there is no network.
+      needs: what preparing takes: "" for nothing, else extras in setup.py, with commas between.
+      archives: files that ``--manual_dir`` must hold where there is no network; empty if there is nothing to download.
+      sizes: of the first archives in bytes, where TFDS has no checksum and a tar cut between two files would pass for a
+        whole one.
+      downloads: whether the archives can be fetched from the network; those of ImageNet can not.
     """
 
     name: str
@@ -38,6 +41,8 @@ class DataSet:
     builder: str = ""
     needs: str = "tensorflow"
     archives: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
+    downloads: bool = True
 
     def tfds_builder(self, data_dir: str) -> Any:
         """The TFDS builder for ``data_dir``. Importing TFDS here keeps it out of programs that have no data."""
@@ -46,7 +51,9 @@ class DataSet:
         if not self.builder:
             return tfds.builder(self.name, data_dir=data_dir, file_format="array_record")
         module, name = self.builder.split(":")
-        return getattr(importlib.import_module(module), name)(data_dir=data_dir, file_format="array_record")
+        config = self.name.partition("/")[2] or None
+        builder = getattr(importlib.import_module(module), name)
+        return builder(data_dir=data_dir, config=config, file_format="array_record")
 
 
 _ALL = (
@@ -95,6 +102,32 @@ _ALL = (
         crop_padding=4,
         flip=True,
         archives=("cifar-100-binary.tar.gz",),
+    ),
+    DataSet(
+        name="tiny_imagenet",
+        image_shape=(64, 64, 3),
+        num_classes=200,
+        mean=(0.480, 0.448, 0.397),
+        std=(0.276, 0.269, 0.282),
+        crop_padding=4,
+        flip=True,
+        test_split="validation",
+        builder="jsubspace.data.tiny_imagenet:TinyImagenet",
+        needs="",
+        archives=("tiny-imagenet-200.zip",),
+    ),
+    DataSet(
+        name="imagenet2012",
+        image_shape=(224, 224, 3),  # of what its pipeline yields; on the disk they are of any size
+        num_classes=1000,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        crop_padding=0,  # random resized crops instead
+        flip=True,
+        test_split="validation",
+        archives=("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"),
+        sizes=(147_897_477_120, 6_744_924_160),
+        downloads=False,
     ),
 )
 
