@@ -30,7 +30,7 @@ def stack(networks: Sequence[Params]) -> Endpoints:
         raise ValueError("stack: no networks were given; at least one is needed.")
     first = jax.tree_util.tree_flatten_with_path(networks[0])
     for i, network in enumerate(networks):
-        if jax.tree.structure(network) != first[1]:
+        if not same_structure(network, networks[0]):
             raise ValueError(
                 f"stack: network {i} has the structure {jax.tree.structure(network)} but network 0 has {first[1]}; "
                 "stack networks of one architecture."
@@ -136,6 +136,11 @@ def accumulator(dtype: Any) -> Any:
     return np.promote_types(dtype, np.float32)  # jnp's own refuses to answer under strict promotion.
 
 
+def same_structure(a: Any, b: Any) -> bool:
+    """Whether two trees have the same containers and names, whatever their leaves."""
+    return bool(jax.tree.structure(a) == jax.tree.structure(b))  # type: ignore[operator]  # jax's stub has no ==
+
+
 def layers(tree: Params) -> LayerNames:
     """Names the layer of every leaf: the path of the module that holds it, without the leaf's own name.
 
@@ -180,7 +185,7 @@ def resolve_mask(mask: LeafMask | Callable[[Endpoints], LeafMask] | None, endpoi
       ValueError: if its structure is not that of the endpoints, or no leaf counts.
     """
     tree = kernels(endpoints) if mask is None else mask(endpoints) if callable(mask) else mask
-    if jax.tree.structure(tree) != jax.tree.structure(endpoints):
+    if not same_structure(tree, endpoints):
         raise ValueError(
             f"the mask has the structure {jax.tree.structure(tree)} but the endpoints have {jax.tree.structure(endpoints)}; "
             "give one bool a leaf."
@@ -194,7 +199,7 @@ def resolve_mask(mask: LeafMask | Callable[[Endpoints], LeafMask] | None, endpoi
 
 def _per_leaf(tree: Params, weights: Any) -> Any:
     """``weights`` as a tree like ``tree``: itself if it is one, the one vector for every leaf otherwise."""
-    if jax.tree.structure(weights) == jax.tree.structure(tree):
+    if same_structure(weights, tree):
         return weights
     return jax.tree.map(lambda _: weights, tree)
 

@@ -28,16 +28,24 @@ RUNTIME = [
     "train_step",
     "parallel",
     "checkpoint",
-    "config",
+    "journal",
     "writer",
+    "config",
+    "recipes",
+    "build",
+    "survey",
+    "evaluation",
+    "report",
+    "figures",
     "loop",
-    "evaluate",
+    "program",
     "main",
+    "evaluate",
 ]
 ANYONE = {"types", "errors"}  # vocabulary; errors imports nothing
 FRAMEWORKS_OF_THE_CORE = {"jax", "numpy"}
 MANY_DEVICES = {"pmap", "shard_map", "Mesh", "make_mesh", "NamedSharding"}
-SEE_A_CONFIG = {"config", "loop", "evaluate", "main"}
+SEE_A_CONFIG = {"config", "recipes", "build", "report", "loop", "evaluate", "main"}
 
 
 def modules():
