@@ -91,3 +91,12 @@ def test_facts_agree_with_each_other(data_set):
 def test_unknown_name_suggests_the_nearest():
     with pytest.raises(UsageError, match="did you mean 'tiny_imagenet'"):
         sets.find("tiny-imagenet")
+
+
+def test_reading_imports_no_tensorflow(fake_data):
+    import sys
+
+    for data_set in sets.SETS.values():
+        if data_set.name != "imagenet2012":
+            examples.read(data_set, fake_data, data_set.test_split)
+    assert "tensorflow" not in sys.modules

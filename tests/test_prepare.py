@@ -17,7 +17,7 @@ def message(capsys, *argv):
     """What the command says when it refuses: one message, no stack trace."""
     assert prepare.main(list(argv)) == 2
     printed = capsys.readouterr().err
-    assert printed.startswith("error: ")
+    assert "error: " in printed  # after TFDS's progress
     assert "Traceback" not in printed
     return printed
 
@@ -224,3 +224,27 @@ def test_missing_package(name, hide, capsys, monkeypatch, tmp_path):
     if name.startswith("imagenet") and not fake_archives.has_tensorflow():
         pytest.skip("TensorFlow is missing too, and named first")
     assert f"needs the package {hide}: pip install 'jsubspace[" in message(capsys, name, f"--data_dir={tmp_path}")
+
+
+@pytest.mark.parametrize("corruption", ["snow", "motion_blur"])
+def test_missing_imagemagick(corruption, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = message(capsys, f"imagenet2012_corrupted/{corruption}_1", f"--data_dir={tmp_path}/data")
+    assert "needs ImageMagick" in said
+
+
+def test_no_network(capsys, monkeypatch, tmp_path):
+    import requests
+
+    def refuse(*args, **kwargs):
+        raise requests.ConnectionError("no route to host")
+
+    monkeypatch.setattr(requests.Session, "get", refuse)
+    for name, archive in (
+        ("tiny_imagenet", "tiny-imagenet-200.zip"),
+        ("tiny_imagenet_corrupted", "Tiny-ImageNet-C.tar"),
+    ):
+        said = message(capsys, name, f"--data_dir={tmp_path}")
+        assert f"error: cannot download {name} (no route to host)" in said[said.rindex("error: ") :]
+        assert f"get {archive} elsewhere, put them into one folder and pass it by --manual_dir" in said

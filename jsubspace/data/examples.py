@@ -1,6 +1,7 @@
 """A split of a prepared data set as arrays.
 
-Decoding costs 0.2 ms an image, so the arrays are kept beside the prepared files and read from there the next time.
+Decoding costs 0.2 ms an image (TFDS and pillow about half each), so the arrays are kept beside the prepared files, and
+read from there the next time: Fashion-MNIST's 60,000 images in less than 0.2 s.
 """
 
 import dataclasses
@@ -31,10 +32,16 @@ class Examples:
         return len(self.labels)
 
 
-def read(data_set: DataSet, data_dir: str, split: str) -> Examples:
+def read(data_set: DataSet, data_dir: str, split: str, keep_decoded: bool = True) -> Examples:
     """All examples of a split, in the order of the files.
 
     Images of an RGB data set that are grey, or have an alpha or a black channel, are converted to RGB.
+
+    Args:
+      data_set: what to read.
+      data_dir: the folder of prepared data; "" for the default one.
+      split: TFDS's name of it.
+      keep_decoded: whether to write, and read, the decoded copy; it is as large as the arrays.
 
     Raises:
       UsageError: if the data set is not prepared or has no such split, a record is damaged, an image has another size, or
@@ -46,6 +53,8 @@ def read(data_set: DataSet, data_dir: str, split: str) -> Examples:
             f"{builder.data_path} has no split {split!r}, only {', '.join(sorted(builder.info.splits))}: "
             f"{data_set.name} was prepared from other archives than these: {', '.join(data_set.archives)}."
         )
+    if not keep_decoded:
+        return _decode_all(builder, split, data_set)
     files = [pathlib.Path(file) for file in builder.info.splits[split].filepaths]
     cache = pathlib.Path(builder.data_path) / f"{split}.decoded.npz"
     # Files that were prepared anew, or damaged since, are decoded again.

@@ -83,4 +83,5 @@ def load_corrupted(data_set: DataSet, corruption: str, severity: int, data_dir: 
       UsageError: as `corruptions.corrupted` and `examples.read`.
     """
     corrupted = corruptions.corrupted(data_set, corruption, severity)
-    return examples.read(corrupted, data_dir, corrupted.test_split)
+    # 95 decoded copies would fill the disk.
+    return examples.read(corrupted, data_dir, corrupted.test_split, keep_decoded=False)

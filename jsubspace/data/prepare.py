@@ -69,6 +69,7 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> pathlib.Path
 
 
 def _prepare_one(data_set: DataSet, folder: pathlib.Path, manual_dir: pathlib.Path | None) -> pathlib.Path:
+    import requests  # by which TFDS downloads
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
     from tensorflow_datasets.core.download.extractor import ExtractError
@@ -98,6 +99,11 @@ def _prepare_one(data_set: DataSet, folder: pathlib.Path, manual_dir: pathlib.Pa
         raise UsageError(
             f"an archive of {data_set.name} is incomplete or damaged ({error}); download it again into "
             f"{manual_dir or folder / 'downloads'}."
+        ) from error
+    except requests.RequestException as error:
+        raise UsageError(
+            f"cannot download {data_set.name} ({error}); on a machine without a network get {', '.join(data_set.archives)} "
+            "elsewhere, put them into one folder and pass it by --manual_dir=FOLDER."
         ) from error
     except OSError as error:
         raise UsageError(f"cannot prepare {data_set.name} in {folder}: {error}") from error
@@ -145,6 +151,12 @@ def _check_packages(data_set: DataSet) -> None:
                 f"preparing {data_set.name} needs the package {_PACKAGES[extra]}: pip install 'jsubspace[{data_set.needs}]'. "
                 "Training does not."
             )
+    needs_imagemagick = data_set.name.startswith(("imagenet2012_corrupted/snow", "imagenet2012_corrupted/motion_blur"))
+    if needs_imagemagick and shutil.which("imagemagick") is None:
+        raise UsageError(
+            f"preparing {data_set.name} needs ImageMagick: TFDS runs its command convert under the name imagemagick. "
+            "Install it and give it that name: ln -s $(which convert) FOLDER/imagemagick, for a FOLDER in $PATH."
+        )
 
 
 def _check_archives(data_set: DataSet, manual_dir: pathlib.Path | None) -> None:
