@@ -16,7 +16,7 @@ class DataSet:
 
     Attributes:
       name: as in a config; also TFDS's name unless ``builder`` says otherwise.
-      image_shape: ``(h, w, c)`` of one uint8 image.
+      image_shape: ``(h, w, c)`` of one uint8 image, as it leaves the pipeline.
       num_classes: k; labels are 0, ..., k - 1.
       mean, std: of each channel, for pixels scaled to [0, 1].
       crop_padding: training crops are taken from the image with so many black pixels on each side.
@@ -25,6 +25,7 @@ class DataSet:
       builder: ``module:class`` of a builder of ours; empty for TFDS's own.
       needs: what preparing takes: "" for nothing, else packages of an extra in setup.py.
       archives: files that ``--manual_dir`` must hold where there is no network.
+      in_memory: whether the images are of one size and few enough to be held in memory.
     """
 
     name: str
@@ -38,6 +39,7 @@ class DataSet:
     builder: str = ""
     needs: str = "tensorflow"
     archives: tuple[str, ...] = ()
+    in_memory: bool = True
 
     def tfds_builder(self, data_dir: str) -> Any:
         """The TFDS builder for ``data_dir``. Importing TFDS here keeps it out of programs that have no data."""
@@ -95,6 +97,18 @@ _ALL = (
         crop_padding=4,
         flip=True,
         archives=("cifar-100-binary.tar.gz",),
+    ),
+    DataSet(
+        name="imagenet2012",
+        image_shape=(224, 224, 3),
+        num_classes=1000,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        crop_padding=0,
+        flip=True,
+        test_split="validation",
+        archives=("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"),
+        in_memory=False,
     ),
 )
 
