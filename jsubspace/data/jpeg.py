@@ -37,14 +37,13 @@ def decode(encoded: bytes) -> np.ndarray:
     Raises:
       ValueError, OSError: if the image is damaged. A file cut off in the middle is.
     """
-    if simplejpeg is not None and simplejpeg.is_jpeg(encoded):
-        if simplejpeg.decode_jpeg_header(encoded)[2] in ("YCbCr", "RGB", "Gray"):
-            try:
-                return simplejpeg.decode_jpeg(encoded)
-            except ValueError as error:
-                if "Premature end" in str(error):
-                    raise
-        # CMYK, or a JPEG that breaks a rule without harm, as a few of ImageNet's do: Pillow knows what to do.
+    if _is_plain_jpeg(encoded):
+        try:
+            return simplejpeg.decode_jpeg(encoded)
+        except ValueError as error:
+            if "Premature end" in str(error):
+                raise
+            # Else it breaks a rule without harm, which Pillow lets pass.
     from PIL import Image
 
     return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
@@ -66,14 +65,16 @@ def random_box(rng: random.Random, height: int, width: int) -> Box:
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def resized_crop(image: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """The box of ``image [h, w, 3]``, antialiased, as ``[size, size, 3]``."""
+def resized_crop(image: np.ndarray, box: Box, size: int, mirror: bool = False) -> np.ndarray:
+    """The box of ``image [h, w, 3]``, antialiased, as ``[size, size, 3]``; left and right exchanged if ``mirror``."""
     top, left, h, w = box
     crop = image[top : top + h, left : left + w]
     if cv2 is None:
-        return _resize(crop, size, size)
+        crop = _resize(crop, size, size)
+        return crop[:, ::-1] if mirror else crop
     # INTER_AREA is for shrinking only: where it enlarges it repeats pixels.
-    return cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if min(h, w) >= size else cv2.INTER_LINEAR)
+    crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if min(h, w) >= size else cv2.INTER_LINEAR)
+    return cv2.flip(crop, 1) if mirror else crop
 
 
 def central_crop(image: np.ndarray, resize: int, size: int) -> np.ndarray:
@@ -85,6 +86,15 @@ def central_crop(image: np.ndarray, resize: int, size: int) -> np.ndarray:
         height, width = int(resize * height / width), resize
     top, left = round((height - size) / 2), round((width - size) / 2)
     return _resize(image, height, width)[top : top + size, left : left + size]
+
+
+def _is_plain_jpeg(encoded: bytes) -> bool:
+    """Whether simplejpeg decodes it as Pillow does. A few images of ImageNet are CMYK, one is a PNG."""
+    return (
+        simplejpeg is not None
+        and simplejpeg.is_jpeg(encoded)
+        and simplejpeg.decode_jpeg_header(encoded)[2] in ("YCbCr", "RGB", "Gray")
+    )
 
 
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
