@@ -21,7 +21,8 @@ class Pipeline(Protocol):
       steps_per_epoch: number of batches that hold every training example once; the last may be smaller.
     """
 
-    data_set: DataSet
+    @property
+    def data_set(self) -> DataSet: ...
 
     @property
     def steps_per_epoch(self) -> int: ...

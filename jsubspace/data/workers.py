@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from multiprocessing.shared_memory import SharedMemory
 from typing import Protocol
 
@@ -56,7 +56,7 @@ def num_cores() -> int:
 
 def batches(
     parts: Parts, start_step: int, num_workers: int, on_start: Callable[[], None] | None = None
-) -> Iterator[Arrays]:
+) -> Generator[Arrays, None, None]:
     """Images and labels of each step from ``start_step`` on, two batches made ahead.
 
     Args:
@@ -150,6 +150,7 @@ class _Ring:
     def _buffer(self) -> memoryview:
         if self._memory is None:
             self._memory = SharedMemory(self.name)
+        assert self._memory.buf is not None  # It is not closed.
         return self._memory.buf
 
     @property
