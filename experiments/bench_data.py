@@ -9,6 +9,8 @@ Where the data set is not prepared, random images of its size take its place, an
 
 import argparse
 import multiprocessing
+import os
+import pathlib
 import random
 import statistics
 import sys
@@ -17,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
 from jsubspace.data import imagenet, jpeg, memory, pipeline, prepare, sets, stand_in, workers
@@ -46,7 +49,7 @@ def open_pipeline(
         )
 
     try:
-        return from_disk(data_dir), "real images"
+        return from_disk(data_dir), f"as prepared in {data_dir or prepare.default_data_dir()}"
     except UsageError:
         pass
     if data_set.in_memory:
@@ -67,53 +70,78 @@ def rate(batches: Iterator[Batch], seconds: float, step: Step | None = None) -> 
         batch = next(batches)
         if step is not None:
             step(batch)
-    start, count, result = time.perf_counter(), 0, None
+    start, count, result = time.perf_counter(), 0, None  # type: float, int, Any
     while time.perf_counter() - start < seconds:
         batch = next(batches)
         count += len(batch["label"])
         if step is not None:
             result = step(batch)
-    if hasattr(result, "block_until_ready"):
-        result.block_until_ready()
+    jax.block_until_ready(result)
     return count / (time.perf_counter() - start)
 
 
-def decode_and_crop(encoded: list[bytes], size: int, seconds: float) -> float:
-    """Images/s of one process."""
+def decode_and_crop(encoded: list[bytes], size: int, seconds: float) -> tuple[float, float]:
+    """Images/s of one process, and images per second that a core has worked on them."""
     jpeg.use_one_thread()
-    rng, count, start = random.Random(0), 0, time.perf_counter()
+    rng, count, start, worked = random.Random(0), 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - start < seconds:
         image = jpeg.decode(encoded[count % len(encoded)])
         jpeg.resized_crop(image, jpeg.random_box(rng, *image.shape[:2]), size)
         count += 1
-    return count / (time.perf_counter() - start)
+    return count / (time.perf_counter() - start), count / (time.process_time() - worked)
+
+
+def core_seconds(pids: list[int]) -> float:
+    """Seconds that cores have worked for this process and ``pids`` (Linux)."""
+    total = time.process_time()
+    for pid in pids:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
 
 
 def compare_with_decoder(data: imagenet.ImageNet, seconds: float, rounds: int) -> None:
-    """Prints the rate of the pipeline and of its decoder alone, in the same number of processes."""
+    """Prints the rate of the pipeline and of its decoder alone, in the same number of processes.
+
+    By the clock, which a busy machine spoils, and by the seconds that cores worked, main process included.
+    """
     num_processes = data.num_workers or workers.num_cores()
     records, size = data.train.records, data.data_set.image_shape[0]
     encoded = [records.read(i)[1] for i in range(min(256, len(records)))]
     print(f"  {num_processes} processes, {np.mean([len(e) for e in encoded]) / 1000:.0f} kB an image, {jpeg.DECODER}")
-    batches = data.train_batches(0)
-    pairs = []
+    batches: Any = data.train_batches(0)
+    next(batches)
+    pids = [child.pid for child in multiprocessing.active_children() if child.pid]
+    rows = []
     with multiprocessing.get_context("spawn").Pool(num_processes) as pool:
-        tasks = [(encoded, size, 0.5)] * num_processes
-        pool.starmap(decode_and_crop, tasks, chunksize=1)  # starts the processes
+
+        def alone(seconds: float) -> tuple[float, float]:
+            rates = pool.starmap(decode_and_crop, [(encoded, size, seconds)] * num_processes, chunksize=1)
+            return sum(r for r, _ in rates), statistics.mean(r for _, r in rates)
+
+        alone(0.5)  # starts the processes
         for _ in range(rounds):
-            through = rate(batches, seconds)
-            time.sleep(BUFFERED * data.train.batch_size / through)  # It reads ahead, then rests.
-            tasks = [(encoded, size, seconds)] * num_processes
-            bare = sum(pool.starmap(decode_and_crop, tasks, chunksize=1))
-            pairs.append((through, bare))
+            for _ in range(BUFFERED):
+                next(batches)
+            count, start, worked = 0, time.perf_counter(), core_seconds(pids)
+            while time.perf_counter() - start < seconds:
+                count += len(next(batches)["label"])
+            through = count / (time.perf_counter() - start), count / (core_seconds(pids) - worked)
+            time.sleep(BUFFERED * data.train.batch_size / through[0])  # It reads ahead, then rests.
+            bare = alone(seconds)
+            rows.append([*through, *bare, through[0] / bare[0], through[1] / bare[1]])
             print(
-                f"    pipeline {through:6.0f}/s, decode and crop alone {bare:6.0f}/s: {through / bare:.0%}", flush=True
+                "    pipeline {:.0f}/s, {:.0f}/core-s; alone {:.0f}/s, {:.0f}/core-s; {:.0%}, {:.0%}".format(*rows[-1])
             )
     batches.close()
-    through, bare = (statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = statistics.median(a / b for a, b in pairs)
-    print(f"  pipeline alone           {through:8.0f} images/s")
-    print(f"  decode and crop alone    {bare:8.0f} images/s; the pipeline reaches {ratio:.0%} (medians of {rounds})")
+    clock, work, bare_clock, bare_work, by_clock, by_work = (
+        statistics.median(column) for column in zip(*rows, strict=True)
+    )
+    print(f"  pipeline alone           {clock:8.0f} images/s, {work:6.0f} per second of a core")
+    print(f"  decode and crop alone    {bare_clock:8.0f} images/s, {bare_work:6.0f} per second of a core")
+    print(
+        f"  the pipeline reaches     {by_clock:8.0%} by the clock, {by_work:6.0%} by the cores' work (medians of {rounds})"
+    )
 
 
 def bench(name: str, data_dir: str, batch_size: int, num_workers: int | None, seconds: float, rounds: int) -> None:
@@ -131,7 +159,7 @@ def bench(name: str, data_dir: str, batch_size: int, num_workers: int | None, se
         zeros = {key: np.zeros_like(value) for key, value in next(data.train_batches(0)).items()}
         zeros["index"] = np.arange(batch_size, dtype=np.int32)
         print(f"  step alone, on zeros     {rate(iter(lambda: zeros, None), seconds, step):8.0f} images/s")
-        batches = data.train_batches(0)
+        batches: Any = data.train_batches(0)
         print(f"  both together            {rate(batches, seconds, step):8.0f} images/s")
         batches.close()
 
