@@ -21,7 +21,7 @@ INSTALL = [
     "tensorflow-datasets>=4.9.10",  # prepared data; it imports no TensorFlow unless an official builder prepares
     "importlib_resources>=6.0",  # tensorflow-datasets imports it without declaring it
     "grain>=0.2.18; sys_platform != 'win32'",  # tensorflow-datasets' random-access reader; the ImageNet pipeline
-    "pillow>=10.0",  # decodes the images of small data sets
+    "pillow>=10.0",  # decodes the images of small data sets; resizes ImageNet's test images
     "tqdm>=4.66",  # progress on the terminal
 ]
 
@@ -30,6 +30,10 @@ EXTRAS = {
     # corrupts ImageNet with.
     "corruptions": ["imagecorruptions-imaug>=1.1.5"],
     "digits": ["scikit-learn>=1.4"],  # carries the handwritten digits
+    "imagenet": [
+        "simplejpeg>=1.8",  # decodes JPEGs, half again as fast as Pillow
+        "opencv-python-headless>=4.10",  # resizes training crops; the first for numpy 2
+    ],
     "plot": ["matplotlib>=3.8"],  # figures
     "tensorboard": ["tensorboardX>=2.6.2"],  # events; unlike clu and flax.metrics it needs no TensorFlow
     "tensorflow": ["tensorflow-cpu>=2.18"],  # official builders need it, to prepare only
@@ -40,6 +44,7 @@ EXTRAS["demo"] = [*EXTRAS["digits"], *EXTRAS["plot"], *EXTRAS["tensorboard"]]
 EXTRAS["dev"] = [
     *EXTRAS["demo"],
     *EXTRAS["corruptions"],
+    *EXTRAS["imagenet"],
     *EXTRAS["tensorflow"],
     "equinox>=0.13",  # a test trains one of its models
     "mypy>=1.15",

@@ -1,12 +1,13 @@
 """What training and evaluation ask of a data pipeline, and which pipeline a data set has."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import jax
 import numpy as np
 
-from jsubspace.data import memory, sets
+from jsubspace.data import imagenet, memory, sets
 from jsubspace.data.sets import DataSet
 
 Batch = dict[str, np.ndarray]
@@ -44,7 +45,14 @@ class Pipeline(Protocol):
 
 
 def make_pipeline(
-    name: str, data_dir: str, *, batch_size: int, eval_batch_size: int, seed: int, label_noise: float = 0.0
+    name: str,
+    data_dir: str,
+    *,
+    batch_size: int,
+    eval_batch_size: int,
+    seed: int,
+    label_noise: float = 0.0,
+    num_workers: int | None = None,
 ) -> Pipeline:
     """The pipeline of the data set ``name``, prepared under ``data_dir``.
 
@@ -52,14 +60,20 @@ def make_pipeline(
       name: one of `sets.SETS`.
       data_dir: the folder of prepared data; "" for the default one (`prepare.default_data_dir`).
       batch_size, eval_batch_size: of the whole batch, over all devices.
-      seed: of the order of the training examples.
+      seed: of the order of the training examples, and of what is done to them on the host.
       label_noise: fraction of training labels that are replaced (`labels.add_noise`).
+      num_workers: processes that decode JPEGs; None for one a core, 0 for threads. Not for data held in memory.
 
     Raises:
       UsageError: if the data set is unknown or not prepared; the message says how to prepare it.
     """
-    return memory.load(
-        sets.find(name),
+    data_set = sets.find(name)
+    if data_set.in_memory:
+        load: Callable[..., Pipeline] = memory.load
+    else:
+        load = functools.partial(imagenet.load, num_workers=num_workers)
+    return load(
+        data_set,
         data_dir,
         batch_size=batch_size,
         eval_batch_size=eval_batch_size,

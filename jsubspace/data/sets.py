@@ -28,6 +28,7 @@ class DataSet:
       sizes: of the first archives in bytes, where TFDS has no checksum and a tar cut between two files would pass for a
         whole one.
       downloads: whether the archives can be fetched from the network; those of ImageNet can not.
+      in_memory: whether the images are of one size and few enough to be held in memory.
     """
 
     name: str
@@ -43,6 +44,7 @@ class DataSet:
     archives: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()
     downloads: bool = True
+    in_memory: bool = True
 
     def tfds_builder(self, data_dir: str) -> Any:
         """The TFDS builder for ``data_dir``. Importing TFDS here keeps it out of programs that have no data."""
@@ -128,6 +130,7 @@ _ALL = (
         archives=("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"),
         sizes=(147_897_477_120, 6_744_924_160),
         downloads=False,
+        in_memory=False,
     ),
 )
 
