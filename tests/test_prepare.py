@@ -36,6 +36,12 @@ def tiny_archives(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def every_package(monkeypatch):
+    """The check for packages, which comes first, finds all of them."""
+    monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda name: True)
+
+
 def test_the_command_prepares_and_repeats(tmp_path):
     command = [sys.executable, "-m", "jsubspace.data.prepare", "digits", f"--data_dir={tmp_path}"]
     for _ in range(2):
@@ -49,14 +55,14 @@ def test_unknown_name(capsys, tmp_path):
     assert "did you mean 'fashion_mnist'" in message(capsys, "fashion-mnist", f"--data_dir={tmp_path}")
 
 
-def test_missing_archive(capsys, tmp_path):
+def test_missing_archive(capsys, every_package, tmp_path):
     (tmp_path / "ILSVRC2012_img_val.tar").touch()
     said = message(capsys, "imagenet2012", f"--data_dir={tmp_path}/data", f"--manual_dir={tmp_path}")
     assert f"{tmp_path} has no ILSVRC2012_img_train.tar;" in said
     assert "put these archives there: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar." in said
 
 
-def test_imagenet_without_manual_dir_says_that_it_cannot_be_downloaded(capsys, tmp_path):
+def test_imagenet_without_manual_dir_says_that_it_cannot_be_downloaded(capsys, every_package, tmp_path):
     said = message(capsys, "imagenet2012", f"--data_dir={tmp_path}")
     assert (
         "imagenet2012 cannot be downloaded by a program: get ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar" in said
@@ -64,7 +70,7 @@ def test_imagenet_without_manual_dir_says_that_it_cannot_be_downloaded(capsys, t
     assert "--manual_dir" in said
 
 
-def test_truncated_imagenet_archive(capsys, tmp_path):
+def test_truncated_imagenet_archive(capsys, every_package, tmp_path):
     for name in sets.find("imagenet2012").archives:
         (tmp_path / name).write_bytes(b"0" * 512)
     said = message(capsys, "imagenet2012", f"--data_dir={tmp_path}/data", f"--manual_dir={tmp_path}")
@@ -227,8 +233,7 @@ def test_missing_package(name, hide, capsys, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("corruption", ["snow", "motion_blur"])
-def test_missing_imagemagick(corruption, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda name: True)
+def test_missing_imagemagick(corruption, capsys, every_package, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     said = message(capsys, f"imagenet2012_corrupted/{corruption}_1", f"--data_dir={tmp_path}/data")
     assert "needs ImageMagick" in said
