@@ -1,8 +1,9 @@
-"""A Bezier curve with one bend: cResNet20 on CIFAR-10, with the paper's settings.
+"""A Bezier curve with one bend: cResNet20 on CIFAR-10.
 
     python -m jsubspace.main --config=configs/cifar10_cresnet20_curve.py
 
-After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: Figures 4 and 5.
+Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 2, 4 and 5.
+The paper plots accuracies between 0.913 and 0.935 along its subspaces; its numbers are in no table.
 """
 
 import ml_collections
@@ -11,6 +12,4 @@ from jsubspace import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
-    settings = recipes.cifar10_cresnet20()
-    settings.subspace.name = "curve"
-    return settings
+    return recipes.cifar10_cresnet20("curve")

@@ -1,8 +1,10 @@
-"""A line: cResNet20 on CIFAR-10, with the paper's settings.
+"""A line: cResNet20 on CIFAR-10.
 
     python -m jsubspace.main --config=configs/cifar10_cresnet20_line.py
 
-After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: Figures 3 to 6.
+Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 3 to 6.
+The paper plots accuracies between 0.913 and 0.935 along its subspaces; its numbers are in no table.
+Label noise (figure 8) by ``--config.data.label_noise=c``.
 """
 
 import ml_collections
@@ -11,6 +13,4 @@ from jsubspace import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
-    settings = recipes.cifar10_cresnet20()
-    settings.subspace.name = "line"
-    return settings
+    return recipes.cifar10_cresnet20("line")

@@ -1,8 +1,11 @@
-"""A simplex with three corners: cResNet20 on CIFAR-10, with the paper's settings.
+"""A simplex: cResNet20 on CIFAR-10.
 
     python -m jsubspace.main --config=configs/cifar10_cresnet20_simplex.py
 
-After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: Figure 7; other sizes by --config.subspace.num_endpoints=m.
+Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 7, 8 and 11.
+Three corners; others by ``--config.subspace.num_endpoints=m``, in the paper 2 to 6.
+The paper plots accuracies between 0.913 and 0.935 along its subspaces; its numbers are in no table.
+Label noise (figure 8) by ``--config.data.label_noise=c``.
 """
 
 import ml_collections
@@ -11,7 +14,4 @@ from jsubspace import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
-    settings = recipes.cifar10_cresnet20()
-    settings.subspace.name = "simplex"
-    settings.subspace.num_endpoints = 3
-    return settings
+    return recipes.cifar10_cresnet20("simplex", num_endpoints=3)

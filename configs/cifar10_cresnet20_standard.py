@@ -1,8 +1,11 @@
-"""Standard training: cResNet20 on CIFAR-10, with the paper's settings.
+"""Standard training: cResNet20 on CIFAR-10.
 
     python -m jsubspace.main --config=configs/cifar10_cresnet20_standard.py
 
-After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: the baseline, as the subspace with one endpoint.
+Wortsman et al., Learning Neural Network Subspaces, ICML 2021: the baseline of every figure.
+The paper plots accuracies between 0.913 and 0.935 along its subspaces; its numbers are in no table.
+Label noise (figure 8) by ``--config.data.label_noise=c``, dropout and label smoothing by
+``--config.model.dropout_rate=p`` and ``--config.optimizer.label_smoothing=s``, of 0.05, 0.1, 0.2, 0.4 and 0.8.
 """
 
 import ml_collections
@@ -11,6 +14,4 @@ from jsubspace import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
-    settings = recipes.cifar10_cresnet20()
-    settings.subspace.name = "point"
-    return settings
+    return recipes.cifar10_cresnet20("point")

@@ -2,7 +2,7 @@
 
     python -m jsubspace.main --config=configs/digits_cresnet8_curve.py
 
-After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: Figures 4 and 5.
+After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 2, 4 and 5.
 """
 
 import ml_collections
@@ -11,6 +11,4 @@ from jsubspace import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
-    settings = recipes.digits_cresnet8()
-    settings.subspace.name = "curve"
-    return settings
+    return recipes.digits_cresnet8("curve")

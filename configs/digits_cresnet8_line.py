@@ -2,8 +2,8 @@
 
     python -m jsubspace.main --config=configs/digits_cresnet8_line.py
 
-After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: Figures 3 to 6.
-Expected: midpoint accuracy above 0.97, squared cosine of the endpoints below 0.01; the demo of this repository.
+After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 3 to 6.
+Expected: midpoint accuracy above 0.97, squared cosine of the endpoints below 0.01. The demo of this repository.
 """
 
 import ml_collections
@@ -12,6 +12,4 @@ from jsubspace import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
-    settings = recipes.digits_cresnet8()
-    settings.subspace.name = "line"
-    return settings
+    return recipes.digits_cresnet8("line")

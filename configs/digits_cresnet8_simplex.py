@@ -1,8 +1,9 @@
-"""A simplex with three corners: cResNet-8 on handwritten digits, at the smallest scale at which the question makes sense.
+"""A simplex: cResNet-8 on handwritten digits, at the smallest scale at which the question makes sense.
 
     python -m jsubspace.main --config=configs/digits_cresnet8_simplex.py
 
-After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: Figure 7; other sizes by --config.subspace.num_endpoints=m.
+After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 7, 8 and 11.
+Three corners; others by ``--config.subspace.num_endpoints=m``, in the paper 2 to 6.
 """
 
 import ml_collections
@@ -11,7 +12,4 @@ from jsubspace import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
-    settings = recipes.digits_cresnet8()
-    settings.subspace.name = "simplex"
-    settings.subspace.num_endpoints = 3
-    return settings
+    return recipes.digits_cresnet8("simplex", num_endpoints=3)

@@ -2,7 +2,8 @@
 
     python -m jsubspace.main --config=configs/digits_cresnet8_standard.py
 
-After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: the baseline, as the subspace with one endpoint.
+After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: the baseline of every figure.
+Expected: accuracy above 0.97.
 """
 
 import ml_collections
@@ -11,6 +12,4 @@ from jsubspace import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
-    settings = recipes.digits_cresnet8()
-    settings.subspace.name = "point"
-    return settings
+    return recipes.digits_cresnet8("point")

@@ -2,7 +2,7 @@
 
     python -m jsubspace.main --config=configs/fashion_mnist_cresnet8_line.py
 
-After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: Figures 3 to 6.
+After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 3 to 6.
 """
 
 import ml_collections
@@ -11,6 +11,4 @@ from jsubspace import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
-    settings = recipes.fashion_mnist_cresnet8()
-    settings.subspace.name = "line"
-    return settings
+    return recipes.fashion_mnist_cresnet8("line")

@@ -1,8 +1,9 @@
-"""A simplex with three corners: cResNet-8 on Fashion-MNIST, at a scale for a CPU.
+"""A simplex: cResNet-8 on Fashion-MNIST, at a scale for a CPU.
 
     python -m jsubspace.main --config=configs/fashion_mnist_cresnet8_simplex.py
 
-After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: Figure 7; other sizes by --config.subspace.num_endpoints=m.
+After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 7, 8 and 11.
+Three corners; others by ``--config.subspace.num_endpoints=m``, in the paper 2 to 6.
 """
 
 import ml_collections
@@ -11,7 +12,4 @@ from jsubspace import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:
-    settings = recipes.fashion_mnist_cresnet8()
-    settings.subspace.name = "simplex"
-    settings.subspace.num_endpoints = 3
-    return settings
+    return recipes.fashion_mnist_cresnet8("simplex", num_endpoints=3)

@@ -8,6 +8,7 @@ Where the data set is not prepared, random images of its size take its place, an
 """
 
 import argparse
+import collections
 import multiprocessing
 import os
 import pathlib
@@ -22,6 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jsubspace import build, parallel, recipes
 from jsubspace.data import imagenet, jpeg, memory, pipeline, prepare, sets, stand_in, workers
 from jsubspace.errors import UsageError
 
@@ -32,10 +34,36 @@ BUFFERED = 4
 """Batches that a pipeline may have made ahead, which do not count."""
 
 
-def make_step(data: pipeline.Pipeline, batch_size: int) -> Step | None:
-    """A train step that takes a batch on the host and returns when it has begun, as the loop does. None: no step."""
-    del data, batch_size
-    return None
+RECIPES = {
+    "digits": recipes.digits_cresnet8,
+    "fashion_mnist": recipes.fashion_mnist_cresnet8,
+    "cifar10": recipes.cifar10_cresnet20,
+    "cifar100": recipes.cifar10_cresnet20,
+    "tiny_imagenet": recipes.tiny_imagenet_resnet18,
+    "imagenet2012": recipes.imagenet_resnet50,
+}
+"""The network that each data set is measured with, training a line."""
+
+
+def make_step(data: pipeline.Pipeline, batch_size: int) -> Step:
+    """A train step that takes a batch on the host and returns when it has begun, as the loop does."""
+    config = RECIPES[data.data_set.name]("line")
+    config.data.batch_size = config.evaluation.batch_size = batch_size
+    run = build.assemble(config, data, build.choose_devices(config))
+    compiled = run.devices.compile(run.train_step(), donate=("state",))
+    state, key = run.devices.run_once(run.init_state), run.devices.put(run.key)
+    under_way: collections.deque[Any] = collections.deque()
+
+    def step(batch: Batch) -> Any:
+        nonlocal state
+        (on_devices,) = run.devices.put_batches([batch])
+        state, info = compiled(state, on_devices, key)
+        under_way.append(info)
+        if len(under_way) > parallel.RUN_AHEAD:
+            jax.block_until_ready(under_way.popleft())
+        return info
+
+    return step
 
 
 def open_pipeline(
@@ -154,8 +182,6 @@ def bench(name: str, data_dir: str, batch_size: int, num_workers: int | None, se
         else:
             print(f"  pipeline alone           {rate(data.train_batches(0), seconds):8.0f} images/s")
         step = make_step(data, batch_size)
-        if step is None:
-            return
         zeros = {key: np.zeros_like(value) for key, value in next(data.train_batches(0)).items()}
         zeros["index"] = np.arange(batch_size, dtype=np.int32)
         print(f"  step alone, on zeros     {rate(iter(lambda: zeros, None), seconds, step):8.0f} images/s")
@@ -176,6 +202,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=7, help="of the pipeline and its decoder in turn")
     arguments = parser.parse_args(argv)
+    parallel.use_cpu_cores()
     try:
         for name in [arguments.set] if arguments.set else sets.SETS:
             bench(

@@ -11,6 +11,8 @@ import optax
 from jsubspace import optim, parallel, points, tree
 from jsubspace.data import pipeline
 from jsubspace.models.cresnet import CResNet
+from jsubspace.models.mlp import MLP
+from jsubspace.models.resnet import ResNet
 from jsubspace.parallel import AXIS, DataParallel
 from jsubspace.subspaces import Curve, Line, Point, Simplex, Subspace
 from jsubspace.train_state import TrainState, init_train_state
@@ -102,11 +104,7 @@ def build(config: ml_collections.ConfigDict) -> Run:
     Raises:
       UsageError: if the data is not prepared, or the devices do not divide the batches.
     """
-    batch_sizes = {
-        "config.data.batch_size / config.subspace.num_samples": config.data.batch_size // config.subspace.num_samples,
-        "config.evaluation.batch_size": config.evaluation.batch_size,
-    }
-    devices = parallel.data_parallel(batch_sizes, config.num_devices)
+    devices = choose_devices(config)
     data = pipeline.make_pipeline(
         config.data.name,
         config.data.dir,
@@ -114,11 +112,26 @@ def build(config: ml_collections.ConfigDict) -> Run:
         eval_batch_size=config.evaluation.batch_size,
         seed=config.seed,
         label_noise=config.data.label_noise,
+        num_workers=None if config.data.num_workers < 0 else config.data.num_workers,
     )
+    return assemble(config, data, devices)
+
+
+def assemble(config: ml_collections.ConfigDict, data: pipeline.Pipeline, devices: DataParallel) -> Run:
+    """The run of a config on data and devices that are there already."""
     schedule = make_schedule(config, data.steps_per_epoch)
     optimizer = optim.sgd(schedule, config.optimizer.momentum, config.optimizer.weight_decay)
     model = make_model(config, data.data_set.num_classes)
     return Run(config, data, model, make_subspace(config), schedule, optimizer, devices)
+
+
+def choose_devices(config: ml_collections.ConfigDict) -> DataParallel:
+    """Devices that divide the config's batches."""
+    batch_sizes = {
+        "config.data.batch_size / config.subspace.num_samples": config.data.batch_size // config.subspace.num_samples,
+        "config.evaluation.batch_size": config.evaluation.batch_size,
+    }
+    return parallel.data_parallel(batch_sizes, config.num_devices)
 
 
 def make_subspace(config: ml_collections.ConfigDict) -> Subspace:
@@ -139,18 +152,22 @@ def make_subspace(config: ml_collections.ConfigDict) -> Subspace:
 def make_model(config: ml_collections.ConfigDict, num_classes: int) -> Any:
     """The network that ``config.model`` names."""
     settings = config.model
-    match settings.name:
-        case "cresnet":
-            return CResNet(
-                num_classes=num_classes,
-                depth=settings.depth,
-                width=settings.width,
-                dropout_rate=settings.dropout_rate,
-                dtype=jnp.bfloat16 if settings.dtype == "bfloat16" else None,
-                axis_name=AXIS if settings.sync_batch_norm else None,
-                unbiased_batch_stats=settings.unbiased_batch_stats,
-            )
-    raise ValueError(settings.name)
+    dtype = jnp.bfloat16 if settings.dtype == "bfloat16" else None
+    if settings.name == "mlp":
+        widths = (settings.width,) * settings.depth
+        return MLP(num_classes, widths, dropout_rate=settings.dropout_rate, dtype=dtype)
+    shared = {
+        "num_classes": num_classes,
+        "depth": settings.depth,
+        "width": settings.width,
+        "dropout_rate": settings.dropout_rate,
+        "dtype": dtype,
+        "axis_name": AXIS if settings.sync_batch_norm else None,
+        "unbiased_batch_stats": settings.unbiased_batch_stats,
+    }
+    if settings.name == "resnet":
+        return ResNet(stem=settings.stem, inner_width=settings.inner_width, **shared)
+    return CResNet(**shared)
 
 
 def make_schedule(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optax.Schedule:

@@ -13,13 +13,14 @@ import ml_collections
 
 from jsubspace.data import sets
 from jsubspace.errors import UsageError
+from jsubspace.models import resnet
 from jsubspace.writer import write_json
 
 CONFIG = "config.json"
 SUBSPACES = ("point", "line", "curve", "simplex")
-MODELS = ("cresnet",)
+MODELS = ("cresnet", "resnet", "mlp")
 
-WHERE_IT_RUNS = ("data.dir", "num_devices")
+WHERE_IT_RUNS = ("data.dir", "data.num_workers", "num_devices")
 """Fields that may change when a run goes on on another machine: its results do not depend on them."""
 
 
@@ -33,11 +34,14 @@ def default() -> ml_collections.ConfigDict:
     config.data.dir = ""  # of prepared data; empty: $JSUBSPACE_DATA_DIR or ~/.cache/jsubspace
     config.data.batch_size = 128  # over all devices
     config.data.label_noise = 0.0  # fraction of the training labels that are drawn anew
+    config.data.num_workers = -1  # processes that decode ImageNet; -1: one a core, 0: threads
 
     config.model = ml_collections.ConfigDict()
     config.model.name = "cresnet"
-    config.model.depth = 20
-    config.model.width = 16
+    config.model.depth = 20  # cresnet: 6n + 2; resnet: 18, 34, 50 or 101; mlp: number of hidden layers
+    config.model.width = 16  # channels of the first stage; mlp: units of a hidden layer
+    config.model.inner_width = 1  # resnet: factor of the 3 x 3 channels in a bottleneck; 2: WideResNet50-2
+    config.model.stem = "tiny"  # resnet: "tiny" for 64 x 64 images, "imagenet" for 224 x 224
     config.model.dropout_rate = 0.0
     config.model.dtype = "float32"  # of the computation; endpoints are always float32
     config.model.sync_batch_norm = True  # statistics of the whole batch, not of each device's share
@@ -69,6 +73,7 @@ def default() -> ml_collections.ConfigDict:
     config.evaluation.num_points = 21  # of the grid along a line or curve
     config.evaluation.num_random_points = 6  # of a simplex
     config.evaluation.num_bins = 20  # of the calibration error
+    config.evaluation.num_stats_batches = 0  # training batches for BatchNorm statistics; 0: one epoch, as in the paper
 
     config.log_every_steps = 100
     config.checkpoint_every_epochs = 5
@@ -103,19 +108,23 @@ def validate(config: ml_collections.ConfigDict) -> None:
     one_of("data.name", tuple(sets.SETS))
     one_of("model.name", MODELS)
     one_of("model.dtype", ("float32", "bfloat16"))
+    one_of("model.stem", ("tiny", "imagenet"))
     one_of("subspace.name", SUBSPACES)
-    for field in ("data.batch_size", "evaluation.batch_size", "model.width", "subspace.num_samples"):
+    for field in ("data.batch_size", "evaluation.batch_size", "subspace.num_samples"):
+        at_least(field, 1)
+    for field in ("model.width", "model.inner_width"):
         at_least(field, 1)
     for field in ("optimizer.num_epochs", "evaluation.num_bins", "log_every_steps", "checkpoint_every_epochs"):
         at_least(field, 1)
     for field in ("keep_checkpoints", "evaluation.num_random_points"):
         at_least(field, 1)
-    for field in ("seed", "num_devices", "penalty.beta", "optimizer.weight_decay", "optimizer.warmup_epochs"):
+    for field in ("seed", "num_devices", "evaluation.num_stats_batches"):
+        at_least(field, 0)
+    for field in ("penalty.beta", "optimizer.weight_decay", "optimizer.warmup_epochs"):
         at_least(field, 0)
     for field in ("model.dropout_rate", "optimizer.momentum", "optimizer.label_smoothing"):
         fraction(field)
     require(0 <= config.data.label_noise <= 1, "data.label_noise", "between 0 and 1")
-    require(config.model.depth >= 8 and config.model.depth % 6 == 2, "model.depth", "6n + 2: 8, 14, 20, 26, 32, ...")
     require(config.optimizer.learning_rate > 0, "optimizer.learning_rate", "positive")
     require(
         config.optimizer.warmup_epochs < config.optimizer.num_epochs,
@@ -132,7 +141,22 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "subspace.num_samples",
         f"a divisor of config.data.batch_size, which is {config.data.batch_size}",
     )
+    require(config.data.num_workers >= -1, "data.num_workers", "at least 0, or -1 for one a core")
+    _validate_model(config, require)
     _validate_num_endpoints(config, require)
+
+
+def _validate_model(config: ml_collections.ConfigDict, require: Any) -> None:
+    name, depth = config.model.name, config.model.depth
+    if name == "cresnet":
+        require(depth >= 8 and depth % 6 == 2, "model.depth", "6n + 2 for a cresnet: 8, 14, 20, 26, 32, ...")
+    elif name == "resnet":
+        depths = tuple(resnet.BLOCKS_PER_STAGE)
+        require(depth in depths, "model.depth", f"one of {depths} for a resnet")
+        bottlenecks = depth >= resnet.BOTTLENECKS_FROM
+        require(config.model.inner_width == 1 or bottlenecks, "model.inner_width", f"1 for a resnet of depth {depth}")
+    else:
+        require(depth >= 1, "model.depth", "at least 1, the number of hidden layers")
 
 
 def _validate_num_endpoints(config: ml_collections.ConfigDict, require: Any) -> None:

@@ -64,7 +64,7 @@ def reestimate_batch_stats(run: Run, endpoints: Endpoints, plan: Survey) -> Any:
     """BatchNorm statistics of every point: leaves ``[p, ...]``.
 
     The plain average over the batches of one epoch of training data, shuffled and augmented as in training, each
-    batch in train mode.
+    batch in train mode. With ``config.evaluation.num_stats_batches``, over that many batches.
     """
 
     def batch_stats(endpoints: Endpoints, weights: jax.Array, batch: Any, key: jax.Array) -> Any:
@@ -83,12 +83,11 @@ def reestimate_batch_stats(run: Run, endpoints: Endpoints, plan: Survey) -> Any:
     compiled = run.devices.compile(batch_stats)
     weights, key = run.devices.put(plan.weights), run.devices.put(run.evaluation_key)
     # The epoch after the last of training: an order that training has not seen.
-    epoch = itertools.islice(run.pipeline.train_batches(run.total_steps), run.pipeline.steps_per_epoch)
-    numbered = (
-        batch | {"number": np.full(len(batch["label"]), number, np.int32)} for number, batch in enumerate(epoch)
-    )
+    num_batches = run.config.evaluation.num_stats_batches or run.pipeline.steps_per_epoch
+    batches = itertools.islice(run.pipeline.train_batches(run.total_steps), num_batches)
+    numbered = (batch | {"number": np.full(len(batch["label"]), i, np.int32)} for i, batch in enumerate(batches))
     total = run.devices.sum_over(lambda batch: compiled(endpoints, weights, batch, key), numbered)
-    return jax.tree.map(lambda leaf: leaf / run.pipeline.steps_per_epoch, total)
+    return jax.tree.map(lambda leaf: leaf / num_batches, total)
 
 
 def test_sums(run: Run, endpoints: Endpoints, plan: Survey, stats: Any) -> Sums:

@@ -1,0 +1,15 @@
+"""A line, trained layerwise: ResNet50 on ImageNet.
+
+    python -m jsubspace.main --config=configs/imagenet_resnet50_line_layerwise.py
+
+Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 9 and 10.
+Faster on TPU and recent GPUs: ``--config.model.dtype=bfloat16``.
+"""
+
+import ml_collections
+
+from jsubspace import recipes
+
+
+def get_config() -> ml_collections.ConfigDict:
+    return recipes.imagenet_resnet50("line", layerwise=True)

@@ -1,0 +1,16 @@
+"""A line: WideResNet50-2 on ImageNet.
+
+    python -m jsubspace.main --config=configs/imagenet_wide_resnet50_line.py
+
+Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 9, 10 and 12.
+Figure 12 (right) trains for 300 epochs: ``--config.optimizer.num_epochs=300``.
+Faster on TPU and recent GPUs: ``--config.model.dtype=bfloat16``.
+"""
+
+import ml_collections
+
+from jsubspace import recipes
+
+
+def get_config() -> ml_collections.ConfigDict:
+    return recipes.imagenet_wide_resnet50("line")

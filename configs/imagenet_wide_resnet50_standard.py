@@ -1,0 +1,15 @@
+"""Standard training: WideResNet50-2 on ImageNet.
+
+    python -m jsubspace.main --config=configs/imagenet_wide_resnet50_standard.py
+
+Wortsman et al., Learning Neural Network Subspaces, ICML 2021: the baseline of figures 9, 10 and 12.
+Faster on TPU and recent GPUs: ``--config.model.dtype=bfloat16``.
+"""
+
+import ml_collections
+
+from jsubspace import recipes
+
+
+def get_config() -> ml_collections.ConfigDict:
+    return recipes.imagenet_wide_resnet50("point")

@@ -1,0 +1,15 @@
+"""A Bezier curve with one bend: ResNet18 on Tiny-ImageNet.
+
+    python -m jsubspace.main --config=configs/tiny_imagenet_resnet18_curve.py
+
+Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 2, 4 and 5.
+The paper plots accuracies between 0.625 and 0.675 along its subspaces; its numbers are in no table.
+"""
+
+import ml_collections
+
+from jsubspace import recipes
+
+
+def get_config() -> ml_collections.ConfigDict:
+    return recipes.tiny_imagenet_resnet18("curve")

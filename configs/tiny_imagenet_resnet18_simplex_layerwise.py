@@ -1,0 +1,16 @@
+"""A simplex, trained layerwise: ResNet18 on Tiny-ImageNet.
+
+    python -m jsubspace.main --config=configs/tiny_imagenet_resnet18_simplex_layerwise.py
+
+Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 7, 8 and 11.
+Three corners; others by ``--config.subspace.num_endpoints=m``, in the paper 2 to 6.
+The paper plots accuracies between 0.625 and 0.675 along its subspaces; its numbers are in no table.
+"""
+
+import ml_collections
+
+from jsubspace import recipes
+
+
+def get_config() -> ml_collections.ConfigDict:
+    return recipes.tiny_imagenet_resnet18("simplex", num_endpoints=3, layerwise=True)
