@@ -54,7 +54,7 @@ def tiny_config(data_dir):
     settings.data.name = "digits"
     settings.data.dir = data_dir
     settings.model.depth = 8
-    settings.model.width = 4
+    settings.model.width = 4  # with model.name = "mlp": eight layers of four units, which compile at once
     settings.optimizer.num_epochs = 3
     settings.optimizer.warmup_epochs = 1
     settings.evaluation.num_points = 3

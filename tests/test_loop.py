@@ -35,8 +35,14 @@ class Killed(Exception):
     """Instead of a signal, at a moment of the test's choosing."""
 
 
-@pytest.mark.parametrize(("name", "m"), [("point", 0), ("line", 0), ("curve", 0), ("simplex", 3)])
-def test_the_same_loop_trains_every_subspace_and_resumes_it_to_the_bit(tiny_config, tmp_path, monkeypatch, name, m):
+@pytest.mark.parametrize(
+    ("model", "name", "m"),
+    [("cresnet", "line", 0), ("mlp", "point", 0), ("mlp", "line", 0), ("mlp", "curve", 0), ("mlp", "simplex", 3)],
+)
+def test_the_same_loop_trains_every_subspace_and_resumes_it_to_the_bit(
+    tiny_config, tmp_path, monkeypatch, model, name, m
+):
+    tiny_config.model.name = model
     tiny_config.subspace.name, tiny_config.subspace.num_endpoints = name, m
     results = loop.train(tiny_config, tmp_path / "whole")
     undisturbed = final_state(tiny_config, tmp_path / "whole")
@@ -99,6 +105,7 @@ def test_kill_9_and_again(data_dir, tmp_path):
 
 
 def test_a_finished_run_is_left_alone_and_can_be_evaluated_again(tiny_config, tmp_path):
+    tiny_config.model.name = "mlp"
     results = loop.train(tiny_config, tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert loop.train(tiny_config, tmp_path / "run") == results
@@ -126,6 +133,7 @@ def test_a_folder_of_something_else_is_refused(tiny_config, tmp_path):
 
 
 def test_divergence_stops_before_it_is_saved(tiny_config, tmp_path):
+    tiny_config.model.name = "mlp"
     tiny_config.optimizer.learning_rate = 1e30
     with pytest.raises(TrainingDiverged, match=r"of step [1-9]"):
         loop.train(tiny_config, tmp_path / "run")

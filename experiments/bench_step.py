@@ -1,0 +1,84 @@
+"""What a step of a subspace costs against one of standard training: ``python -m experiments.bench_step``.
+
+The steps of all methods are compiled first and then run in turn, round by round, so that a machine whose speed changes
+slows all of them. Prints the median over rounds of each method's time, and of its ratio to standard training in the
+same round. Images are random: what they show does not change the time.
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jsubspace import build, parallel, recipes
+from jsubspace.data import memory, sets
+
+METHODS: dict[str, dict[str, Any]] = {
+    "standard": {"subspace": "point"},
+    "line": {"subspace": "line"},
+    "line, layerwise": {"subspace": "line", "layerwise": True},
+    "curve": {"subspace": "curve"},
+    "simplex, m = 3": {"subspace": "simplex", "num_endpoints": 3},
+    "simplex, m = 6": {"subspace": "simplex", "num_endpoints": 6},
+}
+
+
+def random_cifar(batch_size: int) -> memory.InMemory:
+    """Noise of CIFAR-10's shape."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(4 * batch_size, 32, 32, 3), dtype=np.uint8)
+    examples = memory.Examples(images, rng.integers(10, size=len(images), dtype=np.int32))
+    return memory.InMemory(sets.find("cifar10"), examples, examples, batch_size, batch_size, 0)
+
+
+def make_timer(method: dict[str, Any], batch_size: int, steps: int) -> Callable[[], float]:
+    """A function that runs some steps, fed as in training, and returns the seconds of one."""
+    config = recipes.cifar10_cresnet20(**method)
+    config.data.batch_size = config.evaluation.batch_size = batch_size
+    run = build.assemble(config, random_cifar(batch_size), build.choose_devices(config))
+    compiled = run.devices.compile(run.train_step(), donate=("state",))
+    state, key = run.devices.run_once(run.init_state), run.devices.put(run.key)
+    batches = run.devices.put_batches(run.pipeline.train_batches(0))
+
+    def timer() -> float:
+        nonlocal state
+        start, reports = time.perf_counter(), []
+        for batch in itertools.islice(batches, steps):
+            state, info = compiled(state, batch, key)
+            reports.append(info)
+            if len(reports) > parallel.RUN_AHEAD:
+                jax.block_until_ready(reports.pop(0))
+        jax.block_until_ready(reports)
+        return (time.perf_counter() - start) / steps
+
+    timer()
+    return timer
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.bench_step", description=__doc__.splitlines()[0])
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=8, help="of each method a round")
+    arguments = parser.parse_args()
+    parallel.use_cpu_cores()
+    timers = {name: make_timer(method, arguments.batch_size, arguments.steps) for name, method in METHODS.items()}
+    rounds = [{name: timer() for name, timer in timers.items()} for _ in range(arguments.rounds)]
+    devices = jax.devices()
+    print(f"cResNet20, batch {arguments.batch_size}, {len(devices)} x {devices[0].device_kind}, jax {jax.__version__}")
+    print(f"medians of {arguments.rounds} rounds of {arguments.steps} steps")
+    for name in METHODS:
+        milliseconds = 1000 * statistics.median(seconds[name] for seconds in rounds)
+        ratios = sorted(seconds[name] / seconds["standard"] for seconds in rounds)
+        quartiles = f"{ratios[len(ratios) // 4]:.3f} to {ratios[3 * len(ratios) // 4]:.3f}"
+        print(f"{name:<16} {milliseconds:8.1f} ms  ratio {statistics.median(ratios):.3f} (quartiles {quartiles})")
+
+
+if __name__ == "__main__":
+    main()
