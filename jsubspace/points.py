@@ -117,7 +117,7 @@ def coefficients(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None =
         raise ValueError(
             f"{subspace} has {subspace.num_endpoints} endpoints but the parameters have {m} (the length of their leading axis)."
         )
-    if jax.tree.structure(alpha) == jax.tree.structure(endpoints):
+    if tree.same_structure(alpha, endpoints):
         return jax.tree.map(lambda a: _coefficients(_as_array(a), m, subspace), alpha)
     return _coefficients(_as_array(alpha), m, subspace)
 

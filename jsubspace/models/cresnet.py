@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jsubspace.models.blocks import BasicBlock
 from jsubspace.models.layers import BatchNorm, Classifier, Conv, Outputs
 
 
@@ -45,6 +46,8 @@ class CResNet(nn.Module):
             raise ValueError(
                 f"CResNet(depth={self.depth}): the depth is 6n + 2 for n basic blocks a stage: 8, 14, 20, 26, 32, ..."
             )
+        if isinstance(self.width, int) and self.width < 1:
+            raise ValueError(f"CResNet(width={self.width}): a layer has at least one channel.")
         super().__post_init__()
 
     @nn.compact
@@ -74,25 +77,3 @@ class CResNet(nn.Module):
         pooled = jnp.mean(nn.relu(x), axis=(1, 2))
         logits = Classifier(self.num_classes, dtype=self.dtype, name="classifier")(pooled)
         return Outputs(logits, jnp.reshape(x, (x.shape[0], -1)))
-
-
-class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut, 1 x 1 where the shape changes; the ReLU after the addition is the caller's."""
-
-    features: int
-    stride: int
-    conv: Any
-    norm: Any
-    dropout: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        strides = (self.stride, self.stride)
-        y = self.conv(self.features, (3, 3), strides, name="conv1")(x)
-        y = nn.relu(self.norm(name="norm1")(y))
-        y = self.conv(self.features, (3, 3), name="conv2")(y)
-        y = self.dropout()(self.norm(name="norm2")(y))
-        if y.shape != x.shape:
-            x = self.conv(self.features, (1, 1), strides, name="shortcut_conv")(x)
-            x = self.norm(name="shortcut_norm")(x)
-        return x + y

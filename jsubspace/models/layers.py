@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 
 KAIMING_NORMAL = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 """N(0, 2 / fan_in), not truncated (``he_normal`` is)."""
@@ -72,13 +73,18 @@ class BatchNorm(nn.BatchNorm):
         return y
 
 
-class Classifier(nn.Dense):
-    """``[n, f] -> [n, features]`` logits in float32 or wider, no bias."""
+class Classifier(nn.Module):
+    """``[n, f] -> [n, features]`` logits, no bias.
 
-    use_bias: bool = False
-    kernel_init: Any = KAIMING_NORMAL
+    Multiplied in ``dtype`` but added up, and returned, in float32 or wider: logits rounded to bfloat16 would
+    have three digits, too few for a calibration.
+    """
+
+    features: int
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        logits = super().__call__(inputs)
-        return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        kernel = self.param("kernel", KAIMING_NORMAL, (inputs.shape[-1], self.features), jnp.float32)
+        inputs, kernel = promote_dtype(inputs, kernel, dtype=self.dtype)
+        return jnp.matmul(inputs, kernel, preferred_element_type=jnp.promote_types(inputs.dtype, jnp.float32))
