@@ -38,7 +38,7 @@ def default() -> ml_collections.ConfigDict:
 
     config.model = ml_collections.ConfigDict()
     config.model.name = "cresnet"
-    config.model.depth = 20  # cresnet: 6n + 2; resnet: 18, 34, 50 or 101; mlp: number of hidden layers
+    config.model.depth = 20  # cresnet: 6n + 2; resnet: 10, 18, 34, 50 or 101; mlp: number of hidden layers
     config.model.width = 16  # channels of the first stage; mlp: units of a hidden layer
     config.model.inner_width = 1  # resnet: factor of the 3 x 3 channels in a bottleneck; 2: WideResNet50-2
     config.model.stem = "tiny"  # resnet: "tiny" for 64 x 64 images, "imagenet" for 224 x 224

@@ -28,14 +28,14 @@ def stack(networks: Sequence[Params]) -> Endpoints:
     """
     if not networks:
         raise ValueError("stack: no networks were given; at least one is needed.")
-    first = jax.tree_util.tree_flatten_with_path(networks[0])
+    first = jax.tree_util.tree_leaves_with_path(networks[0])
     for i, network in enumerate(networks):
         if not same_structure(network, networks[0]):
             raise ValueError(
-                f"stack: network {i} has the structure {jax.tree.structure(network)} but network 0 has {first[1]}; "
-                "stack networks of one architecture."
+                f"stack: network {i} has the structure {jax.tree.structure(network)} but network 0 has "
+                f"{jax.tree.structure(networks[0])}; stack networks of one architecture."
             )
-        for (path, a), b in zip(first[0], jax.tree.leaves(network), strict=True):
+        for (path, a), b in zip(first, jax.tree.leaves(network), strict=True):
             if jnp.shape(a) != jnp.shape(b) or jnp.result_type(a) != jnp.result_type(b):
                 raise ValueError(
                     f"stack: leaf {_name(path)} is {jnp.result_type(a)}{list(jnp.shape(a))} in network 0 but "
@@ -131,6 +131,12 @@ def inner(a: Params, b: Params, mask: LeafMask) -> jax.Array:
     return jax.tree.reduce(jnp.add, jax.tree.map(inner_leaf, a, b, mask))
 
 
+def same_structure(a: Any, b: Any) -> bool:
+    """Whether two trees differ in their leaves at most."""
+    structure: Any = jax.tree.structure(a)
+    return structure == jax.tree.structure(b)
+
+
 def accumulator(dtype: Any) -> Any:
     """The dtype to compute in for leaves of ``dtype``: itself, and float32 at least."""
     return np.promote_types(dtype, np.float32)  # jnp's own refuses to answer under strict promotion.
@@ -199,9 +205,7 @@ def resolve_mask(mask: LeafMask | Callable[[Endpoints], LeafMask] | None, endpoi
 
 def _per_leaf(tree: Params, weights: Any) -> Any:
     """``weights`` as a tree like ``tree``: itself if it is one, the one vector for every leaf otherwise."""
-    if same_structure(weights, tree):
-        return weights
-    return jax.tree.map(lambda _: weights, tree)
+    return weights if same_structure(weights, tree) else jax.tree.map(lambda _: weights, tree)
 
 
 def _column(c: jax.Array, leaf: jax.Array) -> jax.Array:

@@ -34,7 +34,7 @@ def smoke(settings, data_dir):
     if settings.model.name == "cresnet":
         settings.model.depth = 8
     else:
-        settings.model.depth, settings.model.inner_width = 18, 1
+        settings.model.depth, settings.model.inner_width = 10, 1
     settings.data.batch_size = settings.evaluation.batch_size = 16
     data = pipeline.make_pipeline(settings.data.name, data_dir, batch_size=1, eval_batch_size=1, seed=0, num_workers=0)
     settings.data.batch_size = data.steps_per_epoch

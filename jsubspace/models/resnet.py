@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jsubspace.models.blocks import BasicBlock, BottleneckBlock
 from jsubspace.models.layers import BatchNorm, Classifier, Conv, Outputs
 
-BLOCKS_PER_STAGE = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+BLOCKS_PER_STAGE = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """For each depth."""
 
 BOTTLENECKS_FROM = 50
@@ -22,7 +22,7 @@ class ResNet(nn.Module):
 
     Attributes:
       num_classes: k.
-      depth: 18, 34, 50 or 101.
+      depth: 10, 18, 34, 50 or 101.
       stem: "imagenet" for a 7 x 7 convolution of stride 2 and a 3 x 3 max-pool of stride 2, "tiny" for a 3 x 3
         convolution of stride 1 and no pool, as for the 64 x 64 images of Tiny-ImageNet.
       width: channels of the first stage.
