@@ -142,11 +142,6 @@ def accumulator(dtype: Any) -> Any:
     return np.promote_types(dtype, np.float32)  # jnp's own refuses to answer under strict promotion.
 
 
-def same_structure(a: Any, b: Any) -> bool:
-    """Whether two trees have the same containers and names, whatever their leaves."""
-    return bool(jax.tree.structure(a) == jax.tree.structure(b))  # type: ignore[operator]  # jax's stub has no ==
-
-
 def layers(tree: Params) -> LayerNames:
     """Names the layer of every leaf: the path of the module that holds it, without the leaf's own name.
 

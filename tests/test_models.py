@@ -296,7 +296,7 @@ def test_classifier_adds_up_in_float32():
         (lambda: CResNet(10, depth=18), r"CResNet\(depth=18\): the depth is 6n \+ 2"),
         (lambda: CResNet(10, depth=2), r"CResNet\(depth=2\)"),
         (lambda: CResNet(10, width=0), r"CResNet\(width=0\): a layer has at least one channel"),
-        (lambda: ResNet(10, depth=20), r"ResNet\(depth=20\): the depth is one of \[18, 34, 50, 101\]"),
+        (lambda: ResNet(10, depth=20), r"ResNet\(depth=20\): the depth is one of \[10, 18, 34, 50, 101\]"),
         (lambda: ResNet(10, stem="cifar"), r"""ResNet\(stem='cifar'\): the stem is "imagenet" or "tiny"."""),
         (lambda: ResNet(10, width=0), r"width=0, inner_width=1\): a layer has at least one channel"),
         (lambda: ResNet(10, depth=18, inner_width=2), r"only the bottlenecks of depth 50 and more"),
