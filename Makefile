@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= configs/digits_cresnet8_line.py
 WORKDIR ?= runs/$(basename $(notdir $(CONFIG)))
-WORKERS ?= 2
+WORKERS ?= auto
 
 .PHONY: demo test slow check format clean
 
@@ -13,10 +13,10 @@ demo: $(VENV)/.demo ## train a line on handwritten digits, evaluate it, print th
 	$(BIN)/python -m jsubspace.main --config=$(CONFIG) --workdir=$(WORKDIR)
 
 test: check ## everything that must hold
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 slow: $(VENV)/.dev ## the tests that take minutes each
-	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 -m slow
 
 check: $(VENV)/.dev ## format, lint and types, in seconds
 	$(BIN)/ruff format --check .

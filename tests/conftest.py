@@ -1,21 +1,18 @@
-"""The tests run on the CPU, which shows eight devices, whatever the machine has; set before jax looks for any."""
+"""The tests run on the CPU, which shows eight devices, whatever the machine has; set before jax is imported."""
 
 import os
+import pathlib
+
+REPOSITORY = pathlib.Path(__file__).parent.parent
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-
-import pathlib
-import tempfile
+# Many tests compile the same programs, and so do the programs that they start.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "compiled"))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import jax
 import pytest
-
-# Many tests compile the same programs, and so do the programs that they start.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "jsubspace-test-cache"))
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
-
-REPOSITORY = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def autodiff(subspace, beta, mask, alpha, endpoints, batch):
         (Simplex(4), 1.0, False, None),
         (Simplex(4), 1.0, True, jsubspace.all_leaves),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_same_as_plain_autodiff(subspace, beta, layerwise, mask, x64):
     endpoints, batch = problem(subspace)
