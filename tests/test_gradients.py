@@ -225,7 +225,7 @@ def test_layerwise_with_layers_of_your_own():
 
 def test_narrow_parameters_keep_their_dtype_under_strict_promotion():
     for dtype in (jnp.bfloat16, jnp.float32):
-        endpoints, batch = jax.tree.map(functools.partial(jnp.astype, dtype=dtype), problem(Simplex(3)))
+        endpoints, batch = jax.tree.map(lambda leaf, dtype=dtype: leaf.astype(dtype), problem(Simplex(3)))
         for settings in ({}, {"layerwise": True}, {"num_samples": 2}, {"all_pairs": True}):
             grad_fn = jsubspace.value_and_grad(
                 lambda *args: loss_fn(*args).astype(jnp.float32), Simplex(3), beta=1.0, **settings

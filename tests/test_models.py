@@ -86,29 +86,46 @@ def test_expected_initial_distance(model, image_shape, distance):
     np.testing.assert_allclose((4 * channels) ** 0.5, distance, rtol=1e-3)
 
 
-def test_drawn_cresnet_distance_and_cosine():
-    model = CResNet(10)
-    init = jax.jit(lambda key: model.init(key, jnp.zeros((1, 8, 8, 3)), train=True)["params"])
-    for seed in range(3):
-        endpoints = jsubspace.stack([init(key) for key in jax.random.split(jax.random.key(seed))])
-        np.testing.assert_allclose(jsubspace.distances(endpoints)[0, 1], 56.4, rtol=0.01)
-        assert jsubspace.cosine_squared(endpoints, 0, 1) < 1e-4
-        np.testing.assert_allclose(jsubspace.cosine_squared(endpoints, 0, 1, jsubspace.all_leaves), 0.11, atol=0.02)
-
-
-@pytest.mark.parametrize(
-    ("model", "image_shape", "distance"),
-    [(ResNet(200, 18, "tiny"), (64, 64, 3), 141.4), (ResNet(1000, 50), (224, 224, 3), 332)],
-    ids=["Tiny ResNet18", "ResNet50"],
-)
-def test_drawn_distance_of_large_networks(model, image_shape, distance):
-    """Kernels alone, from the layers' own initialiser: what the compiler would need for all of init is not worth it."""
+def drawn_endpoints(model, image_shape, seed):
+    """Two endpoints drawn leaf by leaf from the layers' own initialiser: compiling all of init takes a minute."""
     params = shapes(model, image_shape)[0]["params"]
-    squares = 0.0
-    for i, leaf in enumerate(leaf for leaf in jax.tree.leaves(params) if leaf.ndim > 1):
-        one, two = (KAIMING_NORMAL(key, leaf.shape) for key in jax.random.split(jax.random.key(i)))
-        squares += float(np.sum(np.square(np.asarray(one) - np.asarray(two))))
-    np.testing.assert_allclose(squares**0.5, distance, rtol=0.01)
+    keys = iter(jax.random.split(jax.random.key(seed), 2 * len(jax.tree.leaves(params))))
+
+    def draw(path, leaf):
+        if path[-1].key == "kernel":
+            return np.stack([KAIMING_NORMAL(next(keys), leaf.shape) for _ in range(2)])
+        return np.full((2, *leaf.shape), path[-1].key == "scale", np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, params)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_drawn_cresnet_distance_and_cosine(seed):
+    endpoints = drawn_endpoints(CResNet(10), (32, 32, 3), seed)
+    np.testing.assert_allclose(jsubspace.distances(endpoints)[0, 1], 56.4, rtol=0.01)
+    assert jsubspace.cosine_squared(endpoints, 0, 1) < 1e-4
+    np.testing.assert_allclose(jsubspace.cosine_squared(endpoints, 0, 1, jsubspace.all_leaves), 0.11, atol=0.02)
+
+
+def test_drawn_tiny_resnet18_distance():
+    endpoints = drawn_endpoints(ResNet(200, 18, "tiny"), (64, 64, 3), 0)
+    np.testing.assert_allclose(jsubspace.distances(endpoints)[0, 1], 141.4, rtol=0.01)
+
+
+def test_a_networks_own_init_draws_so():
+    """Every kernel's spread is that of the initialiser, independently in each endpoint; norms start at 1 and 0."""
+    model = CResNet(10, depth=8)
+    init_fn = jax.jit(lambda key: model.init(key, jnp.zeros((1, 4, 4, 3)), train=True)["params"])
+    endpoints = [init_fn(key) for key in jax.random.split(jax.random.key(0))]
+
+    def check(path, one, two):
+        if path[-1].key == "kernel":
+            fan_in = np.prod(one.shape[:-1])
+            np.testing.assert_allclose(np.std(one - np.asarray(two)), (4 / fan_in) ** 0.5, rtol=0.15)
+        else:
+            np.testing.assert_array_equal(np.stack([one, two]), float(path[-1].key == "scale"))
+
+    jax.tree_util.tree_map_with_path(check, *endpoints)
 
 
 def test_kernels_are_normal_and_not_truncated():
