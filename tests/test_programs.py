@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from jsubspace import config, main, program
+from jsubspace import config, program
 from jsubspace.errors import TrainingDiverged, UsageError
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
@@ -15,7 +15,7 @@ LINE = REPOSITORY / "configs" / "digits_cresnet8_line.py"
 
 BAD_COMMANDS = {
     "jsubspace.main": [
-        ([], "which run? Say --config=FILE"),
+        ([], r"which run\? Say --config=FILE"),
         ([f"--config={str(LINE).replace('line', 'lin')}"], "no config file .*did you mean .*digits_cresnet8_line.py"),
         ([f"--config={LINE}", "--config.optimizer.learning_rat=0.2"], "did you mean config.optimizer.learning_rate"),
         ([f"--config={LINE}", "--config.seed=zero"], "config.seed=zero"),
@@ -54,8 +54,11 @@ def test_a_config_file_that_fails_is_named(tmp_path):
     path.write_text(
         "from jsubspace import config\ndef get_config():\n  c = config.default()\n  c.sed = 1\n  return c\n"
     )
-    with pytest.raises(UsageError, match=r"the config does not load.*sed"):
-        main.parse_flags(["main", f"--config={path}"])
+    command = [sys.executable, "-m", "jsubspace.main", f"--config={path}"]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == program.USAGE
+    assert re.search("the config does not load: .*sed", result.stderr)
+    assert "Traceback" not in result.stderr
 
 
 def test_exit_codes_and_messages(capsys):
