@@ -5,15 +5,18 @@ the speed. The decoded pixels are the same. Training crops differ a little, by t
 areas, Pillow (and torchvision) over triangles. Test crops are always resized by Pillow, and are torchvision's to the bit.
 """
 
+import importlib
 import io
 import math
 import random
+from typing import Any
 
 import numpy as np
 
+cv2: Any
+simplejpeg: Any
 try:
-    import cv2
-    import simplejpeg
+    cv2, simplejpeg = importlib.import_module("cv2"), importlib.import_module("simplejpeg")
 except ModuleNotFoundError:
     cv2 = simplejpeg = None
 
