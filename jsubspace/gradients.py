@@ -61,9 +61,10 @@ def value_and_grad(
       beta: strength of the penalty, at least 0. With 0, or one endpoint, none is computed.
       layerwise: draw an alpha of its own for every layer: True for the layers that `jsubspace.layers` finds,
         or a tree of layer names.
-      num_samples: S positions a step (appendix B). The first of args, the batch, is cut into S equal
-        parts along the leading axis of each of its leaves (example i goes to part i modulo S), and the
-        loss is the mean over the parts; further args are given to every part whole.
+      num_samples: S positions a step (appendix B). Every array in args is then part of the batch, cut into S
+        equal parts along its leading axis (example i goes to part i modulo S), and the loss is the mean over
+        the parts. Typed PRNG keys in args are split: each part has its own. What is neither goes into loss_fn
+        by a closure.
       all_pairs: take the penalty's exact mean over pairs instead of one random pair a step.
       mask: the leaves that the penalty sees: a tree of bools, a function ``endpoints -> tree``, or None for
         the kernels (`jsubspace.kernels`).
@@ -148,12 +149,10 @@ def value_and_grad_at(
         loss, aux, grad, weights = at_point(endpoints, alpha, *args)
         return pmean(loss), aux, tree.spread(pmean(grad), weights)
 
-    def several_positions(
-        endpoints: Endpoints, alphas: Alpha, batch: Any, *args: Any
-    ) -> tuple[jax.Array, Any, Endpoints]:
+    def several_positions(endpoints: Endpoints, alphas: Alpha, *args: Any) -> tuple[jax.Array, Any, Endpoints]:
         """The mean over S positions, each with its part of the batch; one position's network in memory at a time."""
         losses, aux, grads, weights = jax.lax.map(
-            lambda alpha_part: at_point(endpoints, *alpha_part, *args), (alphas, _cut(batch, num_samples))
+            lambda alpha_part: at_point(endpoints, alpha_part[0], *alpha_part[1]), (alphas, _cut(args, num_samples))
         )
 
         def pull_back(grads: Params) -> Endpoints:
@@ -199,20 +198,23 @@ def _own_copy(point: Params, axis_name: str | None) -> Params:
     return jax.tree.map(own, point)
 
 
-def _cut(batch: Any, num_samples: int) -> Any:
-    """``[n, ...] -> [S, n / S, ...]``, example i in part i modulo S.
+def _cut(args: tuple[Any, ...], num_samples: int) -> tuple[Any, ...]:
+    """Arrays ``[n, ...] -> [S, n / S, ...]``, example i in part i modulo S; keys ``[] -> [S]``.
 
     Dealt out rather than sliced, so that a batch split over devices is cut into the same parts as a whole
     one, whenever the share of a device divides by S.
     """
 
     def cut(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        if jnp.ndim(leaf) == 0 and jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
+            return jax.random.split(leaf, num_samples)
         n = jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0
         if n == 0 or n % num_samples:
             raise ValueError(
-                f"the batch's leaf {jax.tree_util.keystr(path) or '(the array itself)'} of shape {list(jnp.shape(leaf))} "
-                f"cannot be cut into num_samples={num_samples} equal parts; make the leading axis a multiple of it."
+                f"argument {jax.tree_util.keystr(path)} of shape {list(jnp.shape(leaf))} cannot be cut into "
+                f"num_samples={num_samples} equal parts; make its leading axis a multiple of it, or, if it is no part "
+                "of the batch, let the loss function close over it."
             )
         return jnp.moveaxis(jnp.reshape(leaf, (n // num_samples, num_samples, *jnp.shape(leaf)[1:])), 1, 0)
 
-    return jax.tree_util.tree_map_with_path(cut, batch)
+    return jax.tree_util.tree_map_with_path(cut, args)

@@ -71,6 +71,22 @@ def test_all_at_once_is_one_at_a_time(run):
         assert row["feature_cosine_squared"] == pytest.approx(cosine, rel=1e-3)
 
 
+def test_statistics_from_fewer_batches(run, tiny_config):
+    tiny_config.evaluation.num_stats_batches = 1
+    plan, endpoints = survey(run.subspace, 3), run.devices.run_once(run.init_state).endpoints
+    stats = evaluation.reestimate_batch_stats(run, endpoints, plan)
+    batch = next(run.pipeline.train_batches(run.total_steps))
+    key, _ = jax.random.split(jax.random.fold_in(run.evaluation_key, 0))
+    images = run.pipeline.augment(key, batch["image"], batch["index"])
+    model, point = run.model.clone(axis_name=None), jsubspace.midpoint(jax.device_get(endpoints))
+    expected = model.apply({"params": point}, images, train=True, mutable=["batch_stats"])[1]["batch_stats"]
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_allclose(ours[plan.center], theirs, rtol=1e-3, atol=1e-5),
+        stats,
+        expected,
+    )
+
+
 def test_the_number_of_devices_does_not_matter(run, tiny_config):
     tiny_config.num_devices = 8
     eight = build.build(tiny_config)

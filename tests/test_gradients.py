@@ -151,9 +151,9 @@ def test_several_samples(subspace, num_samples, layerwise, x64):
     endpoints, (x, y) = problem(subspace)
     settings = {"layerwise": layerwise, "num_samples": num_samples, "all_pairs": True, "beta": 1.0}
     grad_fn = jsubspace.value_and_grad(
-        lambda point, batch, scale: scale * loss_fn(point, (batch["x"], batch["y"])), subspace, **settings
+        lambda point, batch: 2.0 * loss_fn(point, (batch["x"], batch["y"])), subspace, **settings
     )
-    (value, info), grads = jax.jit(grad_fn)(jax.random.key(3), endpoints, {"x": x, "y": y}, 2.0)
+    (value, info), grads = jax.jit(grad_fn)(jax.random.key(3), endpoints, {"x": x, "y": y})
     assert all(leaf.shape == (num_samples, *subspace.alpha_shape) for leaf in jax.tree.leaves(info.alpha))
 
     def objective(endpoints):
@@ -368,6 +368,26 @@ def test_what_travels_has_the_size_of_one_network(subspace):
     assert all_reduced_numbers(grad_fn, endpoints, batch) == one_network + loss
 
 
+def test_several_samples_cut_every_argument_and_split_keys():
+    """Parts stay together whether the batch is one argument or several, and each part has a key of its own."""
+    endpoints, batch = problem(Simplex(3))
+
+    def with_key(point, x, y, key):
+        return loss_fn(point, (x, y)), (x, y, jax.random.key_data(key))
+
+    grad_fn = jsubspace.value_and_grad(with_key, Simplex(3), num_samples=4, has_aux=True)
+    (value, info), grads = grad_fn(jax.random.key(0), endpoints, *batch, jax.random.key(5))
+    together = jsubspace.value_and_grad(loss_fn, Simplex(3), num_samples=4)
+    (expected, _), expected_grads = together(jax.random.key(0), endpoints, batch)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), grads, expected_grads)
+    x_parts, y_parts, keys = info.aux
+    for s in range(4):
+        np.testing.assert_array_equal(x_parts[s], batch[0][s::4])
+        np.testing.assert_array_equal(y_parts[s], batch[1][s::4])
+    assert len({tuple(key) for key in np.asarray(keys).tolist()}) == 4
+
+
 @pytest.mark.parametrize(("m", "num_samples", "networks"), [(3, 2, 2), (2, 2, 2), (2, 6, 2)])
 def test_of_samples_and_endpoints_the_fewer_travel(m, num_samples, networks):
     endpoints, batch = problem(Simplex(m))
@@ -397,9 +417,9 @@ def test_calls_that_do_not_fit():
     endpoints, batch = problem(Simplex(3))
     with pytest.raises(ValueError, match=r"Line\(\) has 2 endpoints but the parameters have 3"):
         jsubspace.value_and_grad(loss_fn, Line())(jax.random.key(0), endpoints, batch)
-    with pytest.raises(ValueError, match=r"leaf \['x'\] of shape \[24, 4\] cannot be cut into num_samples=5 equal"):
+    with pytest.raises(ValueError, match=r"argument \[0\]\['x'\] of shape \[24, 4\] cannot be cut into num_samples=5"):
         jsubspace.value_and_grad(loss_fn, Simplex(3), num_samples=5)(jax.random.key(0), endpoints, {"x": batch[0]})
-    with pytest.raises(ValueError, match=r"leaf \(the array itself\) of shape \[\] cannot be cut"):
+    with pytest.raises(ValueError, match=r"argument \[0\] of shape \[\] cannot be cut.*close over"):
         jsubspace.value_and_grad(lambda p, t: t, Simplex(3), num_samples=2)(jax.random.key(0), endpoints, jnp.ones(()))
     with pytest.raises(ValueError, match="the mask has the structure"):
         jsubspace.value_and_grad(loss_fn, Simplex(3), mask={"head": True})(jax.random.key(0), endpoints, batch)
