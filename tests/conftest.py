@@ -21,6 +21,13 @@ import jax
 import pytest
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled_programs():
+    """Thousands of them would be gigabytes by the end."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     """Arrays are float64 by default in this test, and in this test alone."""
