@@ -64,16 +64,18 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m experiments.bench_step", description=__doc__.splitlines()[0])
     parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), help="besides standard")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=8, help="of each method a round")
     arguments = parser.parse_args()
     parallel.use_cpu_cores()
-    timers = {name: make_timer(method, arguments.batch_size, arguments.steps) for name, method in METHODS.items()}
+    names = [name for name in METHODS if name == "standard" or name in arguments.methods]
+    timers = {name: make_timer(METHODS[name], arguments.batch_size, arguments.steps) for name in names}
     rounds = [{name: timer() for name, timer in timers.items()} for _ in range(arguments.rounds)]
     devices = jax.devices()
     print(f"cResNet20, batch {arguments.batch_size}, {len(devices)} x {devices[0].device_kind}, jax {jax.__version__}")
     print(f"medians of {arguments.rounds} rounds of {arguments.steps} steps")
-    for name in METHODS:
+    for name in names:
         milliseconds = 1000 * statistics.median(seconds[name] for seconds in rounds)
         ratios = sorted(seconds[name] / seconds["standard"] for seconds in rounds)
         quartiles = f"{ratios[len(ratios) // 4]:.3f} to {ratios[3 * len(ratios) // 4]:.3f}"
