@@ -11,7 +11,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "jsubspace" / "__init__.py"
 # Every dependency has a lower bound (the version that the tests ran with, or the first that has what is used) and a reason.
 INSTALL = [
     "jax>=0.10",  # everything
-    "chex>=0.1.92",  # types of trees; trace counts in tests
+    "chex>=0.1.92",  # trace counts in tests
     "flax>=0.12",  # the paper's networks
     "optax>=0.2.8",  # SGD, schedules
     "orbax-checkpoint>=0.12",  # checkpoints
