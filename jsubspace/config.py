@@ -13,6 +13,7 @@ import ml_collections
 
 from jsubspace.data import sets
 from jsubspace.errors import UsageError
+from jsubspace.lock import LOCK
 from jsubspace.models import resnet
 from jsubspace.writer import write_json
 
@@ -178,7 +179,7 @@ def check_same_run(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> 
       UsageError: with the fields that differ.
     """
     if not (workdir / CONFIG).exists():
-        if workdir.is_dir() and any(workdir.iterdir()):
+        if workdir.is_dir() and any(path.name != LOCK for path in workdir.iterdir()):
             raise UsageError(f"{workdir} is not empty and holds no run (no {CONFIG}); choose another --workdir.")
         return
     there, here = fields(load(workdir)), fields(config)
@@ -193,14 +194,22 @@ def check_same_run(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> 
         )
 
 
+def make_folder(workdir: pathlib.Path) -> None:
+    """Makes a run's folder if need be. Raises UsageError if that cannot be."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the run's folder {workdir}: {error}; choose another --workdir.") from error
+
+
 def save(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     """Writes the config into its run's folder, which is made if need be.
 
     Raises:
       UsageError: if the folder cannot be written.
     """
+    make_folder(workdir)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / CONFIG, config.to_dict())
     except OSError as error:
         raise UsageError(f"cannot write the run's folder {workdir}: {error}; choose another --workdir.") from error

@@ -1,5 +1,6 @@
 """Training from the first step, or from where it was interrupted, to the results."""
 
+import contextlib
 import logging
 import pathlib
 import time
@@ -9,34 +10,43 @@ import jax
 import ml_collections
 import tqdm
 
-from jsubspace import build, evaluation, figures, penalties, report
+from jsubspace import build, evaluation, figures, lock, penalties, report
 from jsubspace import config as config_lib
 from jsubspace.build import Run
 from jsubspace.checkpoint import Checkpoints
+from jsubspace.errors import Preempted, TrainingDiverged
 from jsubspace.journal import Journal, Row
-from jsubspace.train_state import TrainState
+from jsubspace.preemption import Preemption
+from jsubspace.train_state import TrainState, all_finite
 from jsubspace.types import Endpoints
 from jsubspace.writer import Writer, read_rows
 
 log = logging.getLogger(__name__)
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
+def train(
+    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, preemption: Preemption | None = None
+) -> dict[str, Any]:
     """Trains and evaluates a run in ``workdir`` and returns its results.
 
     Called again with the same config and folder after any interruption, it goes on from the newest checkpoint to the
     same bits as if it had never stopped. Called after the end, it returns the results and does nothing.
 
+    Interrupted in a notebook, it raises KeyboardInterrupt and has saved its last checkpoint; what came after is done again.
+
     Args:
       config: a config of this library, for example from ``configs/digits_cresnet8_line.py``.
       workdir: the run's folder: config.json, metrics.jsonl and TensorBoard events, checkpoints/, results.json, figures/.
+      preemption: of a program, whose signals then end training after a step that is saved.
 
     Returns:
       The content of results.json: see `report.describe` and `evaluation.evaluate`.
 
     Raises:
-      UsageError: for a setting out of range, data that is not prepared, a folder that holds another run.
+      UsageError: for a setting out of range, data that is not prepared, a folder that holds another run, or in which
+        one is under way, a disk that is full.
       TrainingDiverged: if a loss is not finite.
+      Preempted: if a signal ended it.
     """
     workdir = pathlib.Path(workdir)
     config_lib.validate(config)
@@ -45,12 +55,15 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
         log.info("%s holds the finished run; nothing to do.", workdir)
         return results
     run = build.build(config)
-    config_lib.save(workdir, config)
-    state, seconds = train_endpoints(run, workdir)
-    return evaluate(run, state.endpoints, workdir, seconds)
+    config_lib.make_folder(workdir)
+    with lock.alone(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+        config_lib.check_same_run(workdir, config)  # Somebody else may have been first.
+        config_lib.save(workdir, config)
+        state, seconds = train_endpoints(run, workdir, preemption or Preemption())
+        return evaluate(run, state.endpoints, workdir, seconds)
 
 
-def train_endpoints(run: Run, workdir: pathlib.Path) -> tuple[TrainState, float]:
+def train_endpoints(run: Run, workdir: pathlib.Path, preemption: Preemption) -> tuple[TrainState, float]:
     """Trains to the last step; returns the state and the seconds that it took, over all interruptions."""
     config, epoch_steps, total_steps = run.config, run.pipeline.steps_per_epoch, run.total_steps
     checkpoint_steps = config.checkpoint_every_epochs * epoch_steps
@@ -64,22 +77,30 @@ def train_endpoints(run: Run, workdir: pathlib.Path) -> tuple[TrainState, float]
         journal = Journal(config.log_every_steps, notes.get("journal"))
         clock = Clock(notes.get("seconds", 0.0))
         batches = run.devices.put_batches(run.pipeline.train_batches(start), parts=config.subspace.num_samples)
-        with Writer(workdir, start) as writer, Progress(start, total_steps) as progress:
+        with Writer(workdir, start) as writer, Progress(start, total_steps) as progress, preemption.held():
             for step in range(start + 1, total_steps + 1):
                 state, info = train_step(state, next(batches), key)
                 journal.add(step, info)
                 if is_due(step, epoch_steps, total_steps) and run.subspace.num_endpoints > 1:
                     journal.note("endpoints", step, geometry(state.endpoints))
-                save = is_due(step, checkpoint_steps, total_steps)
+                ends = preemption.received() or (checkpoints.reached_preemption(step) and "preemption")
+                save = is_due(step, checkpoint_steps, total_steps) or bool(ends)
                 if save:
                     journal.finish()  # A loss that is not finite ends the run here, before it is saved.
+                    check_finite(state, step)
                 for row in journal.take_rows():
                     row = described(row, run, clock)
                     writer.write(row.kind, row.step, row.values)
                     progress.show(row)
                 if save:  # After the rows: those up to a checkpoint are never written again.
+                    writer.sync()
                     checkpoints.save(state, step, {"journal": journal.state(), "seconds": clock.seconds()})
                 progress.step()
+                if ends:
+                    checkpoints.wait()
+                    raise Preempted(
+                        f"stopped by {ends} and saved after step {step}; the same command goes on from there."
+                    )
     return state, clock.seconds()
 
 
@@ -101,6 +122,15 @@ def restore_or_init(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, dic
     state, notes = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)
     log.info("going on from step %d", state.step)
     return state, notes
+
+
+def check_finite(state: TrainState, step: int) -> None:
+    """Raises TrainingDiverged if an endpoint is not finite: the last step's update, whose loss the next would tell of."""
+    if not all_finite(state.endpoints):
+        raise TrainingDiverged(
+            f"the endpoints after step {step} are not finite. Nothing since the last checkpoint has been saved; lower "
+            "config.optimizer.learning_rate, lengthen config.optimizer.warmup_epochs, or look at the data."
+        )
 
 
 def is_due(step: int, every: int, last: int) -> bool:
