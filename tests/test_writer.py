@@ -65,12 +65,10 @@ def test_a_damaged_line_costs_that_line(tmp_path, caplog):
 def test_a_full_disk_is_a_clear_error(tmp_path, monkeypatch):
     with Writer(tmp_path) as writer:
         writer.write("train", 1, {"loss": 0.5})
-        with (
-            monkeypatch.context() as patched,
-            pytest.raises(UsageError, match=r"cannot write .*metrics.jsonl: .*No space left.*Make room"),
-        ):
-            patched.setattr("os.fsync", lambda fd: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        monkeypatch.setattr("os.fsync", lambda fd: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(UsageError, match=r"cannot write .*metrics.jsonl: .*No space left.*Make room"):
             writer.sync()
+        monkeypatch.undo()
 
 
 def read_events(file, proto):
