@@ -27,9 +27,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import matplotlib.pyplot  # noqa: F401  This and the others that are not used: what each life would import again.
 import numpy as np
 import orbax.checkpoint
-import tensorflow_datasets  # noqa: F401  What each life would import again.
+import tensorboardX  # noqa: F401
+import tensorflow_datasets  # noqa: F401
 
 import jsubspace.loop
 from jsubspace import build, config, program
@@ -42,11 +44,12 @@ CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "digits_cresnet8_lin
 
 SETTINGS: dict[str, Any] = {
     "model.name": "mlp",
-    "model.depth": 2,
+    "model.depth": 1,
     "model.width": 32,
+    "data.batch_size": 479,  # a third of an epoch: one shape to compile, and steps that are as quick as their saves
     "optimizer.num_epochs": 60,
     "checkpoint_every_epochs": 1,
-    "log_every_steps": 5,  # does not divide the 12 steps of an epoch: a window is open at most checkpoints
+    "log_every_steps": 5,  # not a multiple of an epoch's 3 steps: a window is open at most checkpoints
     "evaluation.num_points": 3,
     "evaluation.num_random_points": 2,
     "num_devices": 1,
@@ -62,10 +65,11 @@ METHODS: dict[str, dict[str, Any]] = {
         "subspace.num_samples": 2,
         "model.dropout_rate": 0.1,
         "data.label_noise": 0.2,
+        "data.batch_size": 480,  # the last of an epoch is smaller
     },
 }
 
-LAST_STEP = 12 * SETTINGS["optimizer.num_epochs"]
+LAST_STEP = 3 * SETTINGS["optimizer.num_epochs"]
 
 
 def main() -> None:

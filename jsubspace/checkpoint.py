@@ -48,7 +48,8 @@ class Checkpoints:
         self._folder, self._read_only = folder.absolute(), read_only
         self._saving = 0
         with self._told("open"):
-            self._manager = ocp.CheckpointManager(self._folder, options=options)
+            handlers: Any = {"state": ocp.StandardCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()}
+            self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
 
     def save(
         self, state: TrainState, step: int, notes: dict[str, Any], metrics: dict[str, float] | None = None
@@ -98,12 +99,14 @@ class Checkpoints:
         step = self._newest_whole()
         abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like)
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore())
-        try:
-            restored = self._manager.restore(step, args=items)
-        except (ValueError, KeyError, TypeError) as error:
+        there = self._manager.item_metadata(step)["state"]
+        if _shapes(there) != _shapes(like):  # Orbax would say so in pages, after it has read everything.
             raise UsageError(
-                f"the checkpoint {self._folder / str(step)} is whole but not of this run or version: {_brief(error)}"
-            ) from error
+                f"the checkpoint {self._folder / str(step)} is whole but its arrays are not those of this run: they are "
+                "of another network, number of endpoints, optimizer or version."
+            )
+        with self._told("restore from"):
+            restored = self._manager.restore(step, args=items)
         return restored["state"], restored["notes"]
 
     def reached_preemption(self, step: int) -> bool:
@@ -177,6 +180,10 @@ class Checkpoints:
 
 def _rank(metrics: dict[str, float]) -> float:
     return metrics[RANKED_BY]
+
+
+def _shapes(tree: Any) -> list[tuple[tuple[int, ...], str]]:
+    return sorted((tuple(leaf.shape), str(leaf.dtype)) for leaf in jax.tree.leaves(tree))
 
 
 def _brief(error: Exception) -> str:
