@@ -127,6 +127,7 @@ class Stress:
             if not same:
                 raise UsageError(f"{self._path} is the report of another seed or version; choose another --folder.")
             self._report = before
+        self._until_saving = 0.0  # seconds of a life until its first save, when last seen
         self._before = self._report["seconds"]
         self._start = time.monotonic()
 
@@ -176,10 +177,12 @@ class Stress:
         number = signal.SIGTERM if rng.random() < 0.15 else signal.SIGKILL
         if not peaceful:
             if rng.random() < 0.4:
-                life.sleep_until(lambda: bool(saving(workdir)), rng.uniform(0.3, 0.7) * seconds)
+                start = time.monotonic()
+                life.sleep_until(lambda: bool(saving(workdir)), 60)
+                self._until_saving = time.monotonic() - start  # A busy machine's speed changes.
                 life.sleep_until(lambda: False, rng.uniform(0, 0.05))
             else:
-                life.sleep_until(lambda: False, rng.uniform(0, 0.7) * seconds)
+                life.sleep_until(lambda: False, rng.uniform(0, 2 * (self._until_saving or seconds / 2)))
             if life.is_running():
                 phase = phase_of(workdir, rows)
                 life.send(number)

@@ -178,6 +178,27 @@ class Checkpoints:
             ) from error
 
 
+def save_tree(folder: pathlib.Path, tree: dict[str, Any]) -> None:
+    """Writes dictionaries of numpy arrays into a new folder, which any program can read with Orbax."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder.absolute(), tree)
+
+
+def load_tree(folder: pathlib.Path) -> dict[str, Any]:
+    """What `save_tree` wrote, as numpy arrays.
+
+    Raises:
+      UsageError: if it is damaged, or something else.
+    """
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            there = checkpointer.metadata(folder.absolute()).item_metadata.tree
+            like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), there)
+            return checkpointer.restore(folder.absolute(), like)
+    except Exception as error:  # of Orbax, JSON, TensorStore
+        raise UsageError(f"{folder} is damaged or not a network of Orbax: {_brief(error)}") from error
+
+
 def _rank(metrics: dict[str, float]) -> float:
     return metrics[RANKED_BY]
 

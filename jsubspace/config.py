@@ -219,7 +219,7 @@ def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """The config of the run in ``workdir``.
 
     Raises:
-      UsageError: if there is none, or it was written by a version with other fields.
+      UsageError: if there is none, it was written by a version with other fields, or one of them is out of range.
     """
     path = workdir / CONFIG
     if not path.is_file():
@@ -229,6 +229,7 @@ def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         config.update(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UsageError(f"{path} is not the config of a run of this version: {error}") from error
+    validate(config)
     return config
 
 

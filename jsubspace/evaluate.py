@@ -4,33 +4,52 @@ Training ends with the same evaluation; this is for a run that was interrupted, 
 """
 
 import argparse
+import logging
 import pathlib
 from typing import Any
 
-from jsubspace import build, config, loop, parallel, program, report
+import ml_collections
+
+from jsubspace import build, config, lock, loop, parallel, program, report
 from jsubspace.checkpoint import Checkpoints
+from jsubspace.data import prepare, sets
 from jsubspace.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(workdir: str | pathlib.Path) -> dict[str, Any]:
     """Evaluates the newest checkpoint in ``workdir``; writes results.json and figures/, and returns the results.
 
     Raises:
-      UsageError: if the folder holds no run or no checkpoint.
+      UsageError: if the folder holds no run or no checkpoint, or a run is under way in it.
     """
     workdir = pathlib.Path(workdir)
+    settings, folder = load_config(workdir), workdir / "checkpoints"
+    run = build.build(settings)
+    with lock.alone(workdir), Checkpoints(folder, settings.keep_checkpoints, read_only=True) as checkpoints:
+        state, notes = loop.restore_or_init(run, checkpoints)
+        finished = int(state.step) == run.total_steps
+        return loop.evaluate(run, state.endpoints, workdir, notes["seconds"], finished)
+
+
+def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+    """The config of a run that has a checkpoint; the run may be somebody else's.
+
+    Its data folder counts if the data is there. Nothing is ever prepared, that is written, in a folder that a file names.
+
+    Raises:
+      UsageError: if the folder holds no run or no checkpoint.
+    """
     settings = config.load(workdir)
-    folder = workdir / "checkpoints"
-    if not folder.is_dir():
+    if not any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*")):
         raise UsageError(
             f"{workdir} has no checkpoint yet; train it first: python -m jsubspace.main --workdir={workdir}."
         )
-    run = build.build(settings)
-    with Checkpoints(folder, settings.keep_checkpoints, read_only=True) as checkpoints:
-        if checkpoints.latest_step() is None:
-            raise UsageError(f"{folder} holds no complete checkpoint; go on training: python -m jsubspace.main.")
-        state, notes = loop.restore_or_init(run, checkpoints)
-    return loop.evaluate(run, state.endpoints, workdir, notes["seconds"])
+    if settings.data.dir and not prepare.is_prepared(sets.find(settings.data.name), settings.data.dir):
+        log.warning("%s is not prepared in %s; looking in the default folder.", settings.data.name, settings.data.dir)
+        settings.data.dir = ""
+    return settings
 
 
 def main() -> None:

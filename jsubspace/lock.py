@@ -1,4 +1,4 @@
-"""One process at a time in a run's folder."""
+"""A run's folder: one process at a time, and nothing in it that leads out."""
 
 import contextlib
 import errno
@@ -26,8 +26,10 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
     stays, says nothing by being there. On a file system without such locks (some network file systems) it only warns.
 
     Raises:
-      UsageError: if another process is in it; the message names it.
+      UsageError: if another process is in it; the message names it. Or if a link in it leads out of it: a folder
+        of somebody else's must not make us write elsewhere.
     """
+    _refuse_links(workdir)
     try:
         import fcntl
     except ImportError:  # Windows
@@ -53,6 +55,16 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
         file.write(json.dumps({"pid": os.getpid(), "host": platform.node()}))
         file.flush()
         yield
+
+
+def _refuse_links(workdir: pathlib.Path) -> None:
+    inside = workdir.resolve()
+    for path in (*workdir.glob("*"), *workdir.glob("figures/*"), *workdir.glob("checkpoints/*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            raise UsageError(
+                f"{path} is a link out of the run's folder, to {path.resolve()}; replace it by what it stands for. To have a "
+                "run elsewhere, let --workdir itself be a link."
+            )
 
 
 def _owner(content: str) -> str:

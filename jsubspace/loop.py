@@ -51,7 +51,7 @@ def train(
     workdir = pathlib.Path(workdir)
     config_lib.validate(config)
     config_lib.check_same_run(workdir, config)
-    if results := report.read(workdir):
+    if (results := report.read(workdir)) and results.get("finished", True):
         log.info("%s holds the finished run; nothing to do.", workdir)
         return results
     run = build.build(config)
@@ -104,12 +104,17 @@ def train_endpoints(run: Run, workdir: pathlib.Path, preemption: Preemption) -> 
     return state, clock.seconds()
 
 
-def evaluate(run: Run, endpoints: Endpoints, workdir: pathlib.Path, training_seconds: float) -> dict[str, Any]:
-    """Evaluates endpoints that lie on the run's devices; writes results.json and figures/, and returns the results."""
+def evaluate(
+    run: Run, endpoints: Endpoints, workdir: pathlib.Path, training_seconds: float, finished: bool = True
+) -> dict[str, Any]:
+    """Evaluates endpoints that lie on the run's devices; writes results.json and figures/, and returns the results.
+
+    Those of a run that is not ``finished`` say so, and do not keep it from going on.
+    """
     clock = Clock()
     measured = evaluation.evaluate(run, endpoints)
     seconds = {"training": round(training_seconds, 1), "evaluation": round(clock.seconds(), 1)}
-    results = report.describe(run.config, measured, seconds)
+    results = report.describe(run.config, measured, seconds) | {"finished": finished}
     figures.draw(results, read_rows(workdir), workdir / "figures")
     report.write(workdir, results)
     return results

@@ -44,11 +44,14 @@ RUNTIME = [
     "program",
     "main",
     "evaluate",
+    "networks",
+    "authors",
+    "export",
 ]
 ANYONE = {"types", "errors"}  # vocabulary; errors imports nothing
 FRAMEWORKS_OF_THE_CORE = {"jax", "numpy"}
 MANY_DEVICES = {"pmap", "shard_map", "Mesh", "make_mesh", "NamedSharding"}
-SEE_A_CONFIG = {"config", "recipes", "build", "report", "loop", "evaluate", "main"}
+SEE_A_CONFIG = {"config", "recipes", "build", "report", "loop", "evaluate", "main", "export"}
 
 
 def modules():
