@@ -172,19 +172,19 @@ class Stress:
         rng = random.Random(f"{report['seed']} {report['lives']}")
         report["lives"] += 1
         log = self._folder / "log.txt"
-        rows = len(read_rows(workdir))
+        rows, left = len(read_rows(workdir)), saving(workdir)
         life = Life(method, workdir, log)
         number = signal.SIGTERM if rng.random() < 0.15 else signal.SIGKILL
         if not peaceful:
             if rng.random() < 0.4:
                 start = time.monotonic()
-                life.sleep_until(lambda: bool(saving(workdir)), 60)
+                life.sleep_until(lambda: bool(saving(workdir) - left), 60)
                 self._until_saving = time.monotonic() - start  # A busy machine's speed changes.
                 life.sleep_until(lambda: False, rng.uniform(0, 0.05))
             else:
                 life.sleep_until(lambda: False, rng.uniform(0, 2 * (self._until_saving or seconds / 2)))
             if life.is_running():
-                phase = phase_of(workdir, rows)
+                phase = phase_of(workdir, rows, left)
                 life.send(number)
                 count(report["phases"], phase)
                 count(report["signals"], number.name)
@@ -264,14 +264,18 @@ class Life:
         return self._code
 
 
-def saving(workdir: pathlib.Path) -> list[pathlib.Path]:
-    """Checkpoints that are being written."""
-    return list((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
+def saving(workdir: pathlib.Path) -> set[tuple[str, int]]:
+    """Checkpoints that are being written, or were when somebody was killed: names and times of birth."""
+    found = set()
+    for path in (workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
+        with contextlib.suppress(FileNotFoundError):  # complete by now
+            found.add((path.name, path.stat().st_ctime_ns))
+    return found
 
 
-def phase_of(workdir: pathlib.Path, rows: int) -> str:
-    """What a life that began with so many rows of metrics is doing, as far as its folder shows."""
-    if saving(workdir):
+def phase_of(workdir: pathlib.Path, rows: int, left: set[tuple[str, int]]) -> str:
+    """What a life that began with so many rows of metrics and left-over saves is doing, as far as its folder shows."""
+    if saving(workdir) - left:
         return "saving"
     if (workdir / "checkpoints" / str(LAST_STEP)).exists():
         return "evaluating"
