@@ -5,6 +5,7 @@ ensemble is computed from the logits that its members already gave. What leaves 
 and point (`metrics`), from which the host makes means, intervals and verdicts.
 """
 
+import copy
 import itertools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -56,6 +57,12 @@ class Evaluator:
         self._weights, self._key = run.devices.put(plan.weights), run.devices.put(run.evaluation_key)
         self._batch_stats = run.devices.compile(self._batch_stats_of_batch)
         self._outcomes = run.devices.compile(self._outcomes_of_batch)
+
+    def at(self, weights: np.ndarray) -> "Evaluator":
+        """The same programs for other points: ``weights`` like the plan's, ``[p, M]``."""
+        other = copy.copy(self)
+        other._weights = self._run.devices.put(weights)
+        return other
 
     def rows(self, endpoints: Endpoints) -> Endpoints:
         """The endpoints and, behind them, the networks that the plan draws: leaves ``[M, *s]``."""

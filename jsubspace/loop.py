@@ -99,8 +99,7 @@ def evaluate(run: Run, workdir: pathlib.Path, training_seconds: float) -> dict[s
     seconds = {"training": round(training_seconds, 1), "evaluation": round(clock.seconds(), 1)}
     described = report.describe(run.config, measured, seconds)
     figures.draw(described, rows, workdir / "figures")
-    report.write(workdir, described)
-    return described
+    return report.write(workdir, described)
 
 
 def trained_endpoints(run: Run, workdir: pathlib.Path) -> Endpoints:

@@ -35,9 +35,10 @@ def describe(config: ml_collections.ConfigDict, measured: dict[str, Any], second
     }
 
 
-def write(workdir: pathlib.Path, results: dict[str, Any]) -> None:
-    """Writes results.json."""
+def write(workdir: pathlib.Path, results: dict[str, Any]) -> dict[str, Any]:
+    """Writes results.json; returns what it holds now, with lists where there were tuples."""
     write_json(workdir / RESULTS, results)
+    return json.loads((workdir / RESULTS).read_text(encoding="utf-8"))
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any] | None:
