@@ -4,7 +4,7 @@ import contextlib
 import logging
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -32,23 +32,29 @@ class Checkpoints:
     Args:
       folder: of the checkpoints; made if need be.
       keep: how many of the newest to keep, at least 1.
+      keep_steps: checkpoints of these steps are never deleted.
       read_only: to look at them without making the folder or tidying up in it.
     """
 
-    def __init__(self, folder: pathlib.Path, keep: int = 2, read_only: bool = False) -> None:
-        best = ocp.checkpoint_managers.BestN(get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False)
-        newest = ocp.checkpoint_managers.LatestN(keep)
+    def __init__(
+        self, folder: pathlib.Path, keep: int = 2, keep_steps: Sequence[int] = (), read_only: bool = False
+    ) -> None:
+        policies = [
+            ocp.checkpoint_managers.LatestN(keep),
+            ocp.checkpoint_managers.BestN(get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False),
+            ocp.checkpoint_managers.CustomSteps(list(keep_steps)),
+        ]
         options = ocp.CheckpointManagerOptions(
             best_fn=_rank,
-            preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy([newest, best]),
+            preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             create=not read_only,
             read_only=read_only,
         )
         self._folder, self._read_only = folder.absolute(), read_only
         self._saving = 0
+        handlers: Any = {"state": ocp.StandardCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()}
         with self._told("open"):
-            handlers: Any = {"state": ocp.StandardCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()}
             self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
 
     def save(
@@ -81,22 +87,27 @@ class Checkpoints:
         """Number of steps of the best of the checkpoints with metrics, or None if there is none."""
         return self._manager.best_step()
 
-    def restore(self, like: TrainState, sharding: jax.sharding.Sharding) -> tuple[TrainState, dict[str, Any]]:
-        """The newest checkpoint that is whole: the state, placed by ``sharding``, and the notes.
+    def steps(self) -> list[int]:
+        """Numbers of steps of all complete checkpoints, in order."""
+        return sorted(self._manager.all_steps())
 
-        Checkpoints whose files are not what was written are passed over; each is named in the log and, unless
+    def restore(
+        self, like: TrainState, sharding: jax.sharding.Sharding, step: int | None = None
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """A checkpoint: the state, placed by ``sharding``, and the notes. By default the newest that is whole.
+
+        Newer checkpoints whose files are not what was written are passed over; each is named in the log and, unless
         ``read_only``, set aside as ``<step>.damaged``.
 
         Args:
           like: a state of the same shapes and dtypes; `jax.ShapeDtypeStruct` will do.
           sharding: where the arrays go.
+          step: of which step; None for the newest.
 
         Raises:
-          UsageError: if there is no checkpoint, none that is whole, or it is of another run.
+          UsageError: if there is no such checkpoint, it is damaged (all are), or it is of another run.
         """
-        if self.latest_step() is None:
-            raise UsageError(f"there is no checkpoint in {self._folder}; train first: python -m jsubspace.main.")
-        step = self._newest_whole()
+        step = self._whole(step)
         abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like)
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore())
         there = self._manager.item_metadata(step)["state"]
@@ -108,6 +119,19 @@ class Checkpoints:
         with self._told("restore from"):
             restored = self._manager.restore(step, args=items)
         return restored["state"], restored["notes"]
+
+    def restore_endpoints(self, sharding: jax.sharding.Sharding, step: int | None = None) -> Any:
+        """The endpoints of a checkpoint, of whatever network: nested dictionaries with leaves ``[m, *s]``.
+
+        Raises:
+          UsageError: if there is no such checkpoint, or it is damaged.
+        """
+        step = self._whole(step)
+        saved = self._manager.item_metadata(step)["state"].tree
+        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), saved)
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        with self._told("restore from"):
+            return self._manager.restore(step, args=items)["state"]["endpoints"]
 
     def reached_preemption(self, step: int) -> bool:
         """Whether a machine of those that train together is to be taken away; the same on all of them at a step."""
@@ -136,6 +160,21 @@ class Checkpoints:
         if jax.process_index() == 0:
             for folder in self._folder.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
                 checksums.write(folder)
+
+    def _whole(self, step: int | None) -> int:
+        """That step, or the newest whole one for None."""
+        if self.latest_step() is None:
+            raise UsageError(f"there is no checkpoint in {self._folder}; train first: python -m jsubspace.main.")
+        if step is None:
+            return self._newest_whole()
+        if step not in self._manager.all_steps():
+            raise UsageError(
+                f"there is no checkpoint of step {step} in {self._folder}, only of {self.steps()}; config.keep_epochs says "
+                "which a run keeps."
+            )
+        if damage := checksums.damage(self._folder / str(step)):
+            raise UsageError(f"the checkpoint {self._folder / str(step)} is damaged ({damage}); put back a copy.")
+        return step
 
     def _newest_whole(self) -> int:
         """The first host looks and tells the others."""

@@ -1,6 +1,8 @@
 """Evaluates a run again: ``python -m jsubspace.evaluate --workdir=runs/digits_cresnet8_line``.
 
-Training ends with the same evaluation; this is for a run that was interrupted, or after `evaluation` has learnt more.
+Training ends with the same evaluation; this is for a run that was interrupted, or to ask more of it:
+
+    python -m jsubspace.evaluate --workdir=RUN --config.evaluation.corruptions=all
 """
 
 import argparse
@@ -8,9 +10,10 @@ import logging
 import pathlib
 from typing import Any
 
+import jax
 import ml_collections
 
-from jsubspace import build, config, lock, loop, parallel, program, report
+from jsubspace import build, config, lock, loop, parallel, program, report, stacks
 from jsubspace.checkpoint import Checkpoints
 from jsubspace.data import prepare, sets
 from jsubspace.errors import UsageError
@@ -18,19 +21,29 @@ from jsubspace.errors import UsageError
 log = logging.getLogger(__name__)
 
 
-def evaluate(workdir: str | pathlib.Path) -> dict[str, Any]:
+def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None) -> dict[str, Any]:
     """Evaluates the newest checkpoint in ``workdir``; writes results.json and figures/, and returns the results.
 
+    Args:
+      workdir: the run's folder.
+      changes: other values of ``evaluation`` fields than the run was trained with, as text: ``{"evaluation.num_points":
+        "41"}``. results.json records them.
+
     Raises:
-      UsageError: if the folder holds no run or no checkpoint, or a run is under way in it.
+      UsageError: if the folder holds no run or no checkpoint, a run is under way in it, or a change is not possible.
     """
     workdir = pathlib.Path(workdir)
-    settings, folder = load_config(workdir), workdir / "checkpoints"
+    settings = load_config(workdir)
+    for field, given in (changes or {}).items():
+        if not field.startswith("evaluation."):
+            raise UsageError(f"config.{field} belongs to training; only config.evaluation fields can be changed now.")
+        config.change(settings, field, given)
+    config.validate(settings)
     run = build.build(settings)
-    with lock.alone(workdir), Checkpoints(folder, settings.keep_checkpoints, read_only=True) as checkpoints:
-        state, notes = loop.restore_or_init(run, checkpoints)
-        finished = int(state.step) == run.total_steps
-        return loop.evaluate(run, state.endpoints, workdir, notes["seconds"], finished)
+    with lock.alone(workdir):
+        with Checkpoints(workdir / stacks.CHECKPOINTS, read_only=True) as checkpoints:
+            state, notes = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)
+        return loop.evaluate(run, workdir, notes["seconds"], finished=int(state.step) == run.total_steps)
 
 
 def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
@@ -42,7 +55,7 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
       UsageError: if the folder holds no run or no checkpoint.
     """
     settings = config.load(workdir)
-    if not any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*")):
+    if not any(path.name.isdigit() for path in (workdir / stacks.CHECKPOINTS).glob("*")):
         raise UsageError(
             f"{workdir} has no checkpoint yet; train it first: python -m jsubspace.main --workdir={workdir}."
         )
@@ -56,9 +69,15 @@ def main() -> None:
     """The program."""
     parser = argparse.ArgumentParser(prog="python -m jsubspace.evaluate", description="Evaluates a trained run.")
     parser.add_argument("--workdir", required=True, help="the run's folder")
-    workdir = parser.parse_args().workdir
+    arguments, rest = parser.parse_known_args()
+    changes = {}
+    for argument in rest:
+        field, equals, given = argument.removeprefix("--config.").partition("=")
+        if not argument.startswith("--config.") or not equals:
+            raise UsageError(f"unexpected argument {argument!r}; settings are written --config.evaluation.name=value.")
+        changes[field] = given
     parallel.use_cpu_cores()
-    print(report.table(evaluate(workdir)))
+    print(report.table(evaluate(arguments.workdir, changes)))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import jsubspace
-from jsubspace import build, evaluate, evaluation, loop, networks, parallel, program
-from jsubspace.checkpoint import Checkpoints
+from jsubspace import build, evaluate, evaluation, loop, networks, parallel, program, survey
 from jsubspace.errors import UsageError
 from jsubspace.subspaces import Point, Simplex, Subspace
-from jsubspace.survey import Survey
 
 
 def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "") -> dict[str, Any]:
@@ -30,7 +28,7 @@ def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "")
       alpha: as on the command line; "" for the midpoint.
 
     Returns:
-      ``alpha`` and ``weights`` (of the endpoints), ``step``, the ``config``, and what must be done to images first:
+      ``alpha`` and ``weights`` (of the endpoints), the ``config``, and what must be done to images first:
       subtract ``mean`` from pixels in [0, 1], divide by ``std``.
 
     Raises:
@@ -39,21 +37,18 @@ def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "")
     workdir, to = pathlib.Path(workdir), pathlib.Path(to)
     networks.check_target(to)
     settings = evaluate.load_config(workdir)
-    subspace = build.make_subspace(settings)
+    subspace = build.make_evaluated(settings)
     position = read_alpha(alpha, subspace)
     run = build.build(settings)
-    with Checkpoints(workdir / "checkpoints", settings.keep_checkpoints, read_only=True) as checkpoints:
-        state, _ = loop.restore_or_init(run, checkpoints)
+    endpoints = loop.trained_endpoints(run, workdir)
     weights = np.asarray(subspace.coefficients(jnp.asarray(position, jnp.float32)))
-    plan = Survey((alpha or "midpoint",), position[None], weights[None], 0, (), ())
-    stats = evaluation.reestimate_batch_stats(run, state.endpoints, plan)
-    point = jax.jit(lambda endpoints: jsubspace.interpolate(endpoints, position, subspace))(state.endpoints)
+    stats = evaluation.Evaluator(run, survey.affine(weights[None])).batch_stats(endpoints)
+    point = jax.jit(lambda endpoints: jsubspace.interpolate(endpoints, position, subspace))(endpoints)
     network = jax.device_get({"params": point, "batch_stats": jax.tree.map(lambda leaf: leaf[0], stats)})
     data_set = run.pipeline.data_set
     facts = {
         "alpha": position.tolist(),
         "weights": weights.tolist(),
-        "step": int(state.step),
         "mean": list(data_set.mean),
         "std": list(data_set.std),
         "config": settings.to_dict(),
@@ -101,7 +96,7 @@ def main() -> None:
     arguments = parser.parse_args()
     parallel.use_cpu_cores()
     facts = export(arguments.workdir, arguments.to, arguments.alpha)
-    print(f"{arguments.to} is the network at alpha = {facts['alpha']} after step {facts['step']}.")
+    print(f"{arguments.to} is the network at alpha = {facts['alpha']}.")
 
 
 if __name__ == "__main__":

@@ -20,10 +20,15 @@ CORE = [
     "batch_stats",
     "ensembles",
     "metrics",
+    "estimates",
+    "connectors",
     "averaging",
+    "curvature",
+    "planes",
 ]
 RUNTIME = [
     "optim",
+    "schedules",
     "train_state",
     "train_step",
     "parallel",
@@ -33,17 +38,21 @@ RUNTIME = [
     "writer",
     "lock",
     "preemption",
+    "survey",
     "config",
     "recipes",
     "build",
-    "survey",
     "evaluation",
+    "landscape",
+    "results",
     "report",
     "figures",
+    "stacks",
     "loop",
     "program",
     "main",
     "evaluate",
+    "compare",
     "networks",
     "authors",
     "export",
@@ -51,7 +60,7 @@ RUNTIME = [
 ANYONE = {"types", "errors"}  # vocabulary; errors imports nothing
 FRAMEWORKS_OF_THE_CORE = {"jax", "numpy"}
 MANY_DEVICES = {"pmap", "shard_map", "Mesh", "make_mesh", "NamedSharding"}
-SEE_A_CONFIG = {"config", "recipes", "build", "report", "loop", "evaluate", "main", "export"}
+SEE_A_CONFIG = {"config", "recipes", "build", "results", "report", "stacks", "loop", "evaluate", "main", "export"}
 
 
 def modules():

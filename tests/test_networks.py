@@ -120,7 +120,7 @@ def test_a_network_with_batch_norm_needs_nothing_of_ours(tiny_config, tmp_path, 
     facts = export.export(tmp_path / "run", tmp_path / "out.safetensors", "0.25")
     network, found = networks.load(tmp_path / "out.safetensors")
     assert found == json.loads(json.dumps(facts)) | {networks.DIGEST: found[networks.DIGEST]}
-    assert (facts["alpha"], facts["weights"], facts["step"]) == (0.25, [0.75, 0.25], 0)
+    assert (facts["alpha"], facts["weights"]) == (0.25, [0.75, 0.25])
     endpoints = run.devices.run_once(run.init_state).endpoints
     same(network["params"], jax.jit(lambda e: jsubspace.interpolate(e, 0.25))(endpoints))
     assert jax.tree.leaves(network["batch_stats"])
