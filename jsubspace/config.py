@@ -15,6 +15,7 @@ import ml_collections
 from jsubspace import schedules
 from jsubspace.data import corruptions, sets
 from jsubspace.errors import UsageError
+from jsubspace.lock import LOCK
 from jsubspace.models import resnet
 from jsubspace.survey import KINDS
 from jsubspace.writer import write_json
@@ -309,7 +310,7 @@ def check_same_run(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> 
       UsageError: with the fields that differ.
     """
     if not (workdir / CONFIG).exists():
-        if workdir.is_dir() and any(workdir.iterdir()):
+        if workdir.is_dir() and any(path.name != LOCK for path in workdir.iterdir()):
             raise UsageError(f"{workdir} is not empty and holds no run (no {CONFIG}); choose another --workdir.")
         return
     there, here = fields(load(workdir)), fields(config)
@@ -324,14 +325,22 @@ def check_same_run(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> 
         )
 
 
+def make_folder(workdir: pathlib.Path) -> None:
+    """Makes a run's folder if need be. Raises UsageError if that cannot be."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the run's folder {workdir}: {error}; choose another --workdir.") from error
+
+
 def save(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     """Writes the config into its run's folder, which is made if need be.
 
     Raises:
       UsageError: if the folder cannot be written.
     """
+    make_folder(workdir)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / CONFIG, config.to_dict())
     except OSError as error:
         raise UsageError(f"cannot write the run's folder {workdir}: {error}; choose another --workdir.") from error
@@ -341,7 +350,7 @@ def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """The config of the run in ``workdir``.
 
     Raises:
-      UsageError: if there is none, or it was written by a version with other fields.
+      UsageError: if there is none, it was written by a version with other fields, or one of them is out of range.
     """
     path = workdir / CONFIG
     if not path.is_file():
@@ -351,6 +360,7 @@ def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         config.update(_tuples(json.loads(path.read_text(encoding="utf-8"))))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UsageError(f"{path} is not the config of a run of this version: {error}") from error
+    validate(config)
     return config
 
 

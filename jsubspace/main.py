@@ -13,6 +13,7 @@ from ml_collections import config_flags
 
 from jsubspace import config, loop, parallel, program, report
 from jsubspace.errors import UsageError
+from jsubspace.preemption import Preemption
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config file, one of configs/*.py.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; runs/<name of the config file> if not given.")
@@ -23,7 +24,8 @@ def main() -> None:
     settings, name = read_config()
     workdir = pathlib.Path(WORKDIR.value or pathlib.Path("runs") / name)
     parallel.use_cpu_cores()
-    print(report.table(loop.train(settings, workdir)))
+    with Preemption() as preemption:
+        print(report.table(loop.train(settings, workdir, preemption)))
     print(f"\nresults, checkpoints and figures are in {workdir}")
 
 
