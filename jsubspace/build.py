@@ -139,6 +139,7 @@ def build(config: ml_collections.ConfigDict) -> Run:
         label_noise=config.data.label_noise,
         num_workers=num_workers(config),
     )
+    pipeline.check_corrupted(config.data.name, config.data.dir, config.evaluation.corruptions)
     return assemble(config, data, devices)
 
 
