@@ -1,7 +1,9 @@
 """Checkpoints of a run: the only file that knows Orbax."""
 
 import contextlib
+import errno
 import logging
+import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
@@ -17,6 +19,8 @@ from jsubspace.errors import UsageError
 from jsubspace.train_state import TrainState
 
 log = logging.getLogger(__name__)
+
+_OF_FILE_SYSTEMS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ENOENT)
 
 RANKED_BY = "accuracy"
 """The metric by which the best checkpoint is found; more is better."""
@@ -247,5 +251,7 @@ def _shapes(tree: Any) -> list[tuple[tuple[int, ...], str]]:
 
 
 def _brief(error: Exception) -> str:
-    """The first line: TensorStore adds pages of its settings."""
-    return f"{type(error).__name__}: {error}".splitlines()[0][:500]
+    """What is the matter, without TensorStore's pages of settings: the file system's own words, if it was one."""
+    text = f"{type(error).__name__}: {error}"
+    said = [os.strerror(number) for number in _OF_FILE_SYSTEMS if os.strerror(number) in text]
+    return said[0] if said else text.splitlines()[0][:300]
