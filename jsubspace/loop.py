@@ -87,10 +87,11 @@ def train_endpoints(run: Run, workdir: pathlib.Path, preemption: Preemption) -> 
                 journal.add(step, info)
                 if is_due(step, epoch_steps, total_steps) and run.subspace.num_endpoints > 1:
                     journal.note("endpoints", step, geometry(state.endpoints))
-                if test_steps and is_due(step, test_steps, total_steps):
+                test = test_steps > 0 and is_due(step, test_steps, total_steps)
+                if test:
                     journal.note("test", step, midpoint(state.endpoints))
                 ends = preemption.received() or (checkpoints.reached_preemption(step) and "preemption")
-                save = is_due(step, checkpoint_steps, total_steps) or step in run.kept_steps or bool(ends)
+                save = is_due(step, checkpoint_steps, total_steps) or step in run.kept_steps or test or bool(ends)
                 if save:
                     journal.finish()  # A loss that is not finite ends the run here, before it is saved.
                     check_finite(state, step)

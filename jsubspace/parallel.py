@@ -79,20 +79,23 @@ class DataParallel:
             devices=self.devices,
         )
 
-    def sum_over(self, function: Callable[[Any], Any], batches: Iterable[Any]) -> Any:
-        """The sum of ``function(batch)`` over host batches, added up on the devices."""
+    def sum_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Any:
+        """The sum of ``function(batch)`` over host batches, added up on the devices.
+
+        Each device has its part of a batch, or with ``whole`` the batch as it is.
+        """
         total = None
-        for i, batch in enumerate(self.put_batches(batches)):
+        for i, batch in enumerate(map(self.put, batches) if whole else self.put_batches(batches)):
             addend = function(batch)
             total = addend if total is None else _add(total, addend)
             if i % RUN_AHEAD == 0:
                 jax.block_until_ready(total)
         return total
 
-    def map_over(self, function: Callable[[Any], Any], batches: Iterable[Any]) -> Iterator[Any]:
-        """``function(batch)`` for host batches, on the host, `RUN_AHEAD` of them under way."""
+    def map_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Iterator[Any]:
+        """``function(batch)`` for host batches, on the host, `RUN_AHEAD` of them under way. ``whole`` as in `sum_over`."""
         under_way: collections.deque[Any] = collections.deque()
-        for batch in self.put_batches(batches):
+        for batch in map(self.put, batches) if whole else self.put_batches(batches):
             under_way.append(function(batch))
             if len(under_way) > RUN_AHEAD:
                 yield jax.device_get(under_way.popleft())
