@@ -54,6 +54,7 @@ def train(
     if (written := report.read(workdir)) and written.get("finished", True):
         log.info("%s holds the finished run; nothing to do.", workdir)
         return written
+    config_lib.check_folder(workdir)
     run = build.build(config)
     if not (workdir / stacks.CHECKPOINTS).exists():
         stacks.check_start(run)

@@ -37,7 +37,7 @@ def call(main: Callable[[], Result]) -> Result:
         return main()
     except tuple(_CODES) as error:
         print(
-            f"error: {error}" if isinstance(error, ValueError | ArithmeticError) else error or "interrupted.",
+            f"error: {error}" if isinstance(error, ValueError | ArithmeticError) else str(error) or "interrupted.",
             file=sys.stderr,
         )
         sys.exit(next(code for kind, code in _CODES.items() if isinstance(error, kind)))

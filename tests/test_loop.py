@@ -38,7 +38,7 @@ class Killed(Exception):
 
 
 class StopAt(Preemption):
-    """As if a signal came during a step."""
+    """As if a signal came during the ``step``-th step of this process, the first being 1; 0: as if none came."""
 
     def __init__(self, step):
         super().__init__()
