@@ -139,6 +139,12 @@ def value_and_grad_at(
     def pmean(x: Any) -> Any:
         return x if axis_name is None else jax.lax.pmean(x, axis_name)
 
+    def psum(x: Any) -> Any:
+        return x if axis_name is None else jax.lax.psum(x, axis_name)
+
+    def count() -> int:
+        return 1 if axis_name is None else jax.lax.axis_size(axis_name)
+
     def at_point(endpoints: Endpoints, alpha: Alpha, *args: Any) -> tuple[jax.Array, Any, Params, Any]:
         """Loss, aux and gradient of the network at alpha, on this device; and the endpoints' weights there."""
         weights = points.coefficients(endpoints, alpha, subspace)
@@ -147,7 +153,8 @@ def value_and_grad_at(
 
     def one_position(endpoints: Endpoints, alpha: Alpha, *args: Any) -> tuple[jax.Array, Any, Endpoints]:
         loss, aux, grad, weights = at_point(endpoints, alpha, *args)
-        return pmean(loss), aux, tree.spread(pmean(grad), weights)
+        # The mean's division goes into the weights: by itself it would be a pass over the gradient.
+        return pmean(loss), aux, tree.spread(psum(grad), jax.tree.map(lambda c: c / count(), weights))
 
     def several_positions(endpoints: Endpoints, alphas: Alpha, *args: Any) -> tuple[jax.Array, Any, Endpoints]:
         """The mean over S positions, each with its part of the batch; one position's network in memory at a time."""

@@ -123,8 +123,20 @@ class Penalty(NamedTuple):
             wide = tree.accumulator(leaf.dtype)
             column = (-1,) + (1,) * (leaf.ndim - 1)
             total = grad.astype(wide)
-            for n, i in enumerate(self.chosen):
-                total += (beta * self.weights[:, n]).reshape(column).astype(wide) * leaf[i][None].astype(wide)
+
+            def add(weights: jax.Array, rows: jax.Array) -> None:
+                nonlocal total
+                total += (beta * weights).reshape(column).astype(wide) * rows.astype(wide)
+
+            if leaf.shape[0] == 2:
+                # A pair that is all there is: its rows, and its rows exchanged. XLA would write a copy of a
+                # row that it slices out before it adds it to all rows; it does not for these two.
+                square = jnp.zeros((2, 2), self.weights.dtype).at[:, jnp.array(self.chosen)].set(self.weights)
+                add(jnp.diagonal(square), leaf)
+                add(jnp.diagonal(square[:, ::-1]), leaf[::-1])
+            else:
+                for n, i in enumerate(self.chosen):
+                    add(self.weights[:, n], leaf[i][None])
             return total.astype(grad.dtype)
 
         return jax.tree.map(add_leaf, grads, endpoints, self.mask)
