@@ -21,6 +21,7 @@ from jsubspace.points import init_endpoints as init_endpoints
 from jsubspace.points import interpolate as interpolate
 from jsubspace.points import midpoint as midpoint
 from jsubspace.points import sample_alpha as sample_alpha
+from jsubspace.subspaces import Chain as Chain
 from jsubspace.subspaces import Curve as Curve
 from jsubspace.subspaces import Line as Line
 from jsubspace.subspaces import Point as Point

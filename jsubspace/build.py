@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from jsubspace import optim, parallel, points, tree
+from jsubspace import config as config_lib
+from jsubspace import optim, parallel, points, schedules, tree
 from jsubspace.data import pipeline
 from jsubspace.models.cresnet import CResNet
 from jsubspace.models.mlp import MLP
 from jsubspace.models.resnet import ResNet
 from jsubspace.parallel import AXIS, DataParallel
-from jsubspace.subspaces import Curve, Line, Point, Simplex, Subspace
+from jsubspace.subspaces import Chain, Curve, Line, Point, Simplex, Subspace
 from jsubspace.train_state import TrainState, init_train_state
 from jsubspace.train_step import TrainStep, make_train_step
 from jsubspace.types import Params
@@ -29,6 +30,7 @@ class Run:
       pipeline: the data.
       model: the Flax network.
       subspace: what is trained.
+      evaluated: what is evaluated: the same, or the simplex of the networks that are collected along the way.
       schedule: step -> learning rate.
       optimizer: of the stacked endpoints.
       devices: where it runs.
@@ -38,6 +40,7 @@ class Run:
     pipeline: pipeline.Pipeline
     model: Any
     subspace: Subspace
+    evaluated: Subspace
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     devices: DataParallel
@@ -46,6 +49,28 @@ class Run:
     def total_steps(self) -> int:
         """Steps from the first to the last."""
         return self.config.optimizer.num_epochs * self.pipeline.steps_per_epoch
+
+    @property
+    def collected_steps(self) -> tuple[int, ...]:
+        """The steps after which networks are collected; none with the paper's schedule."""
+        settings = self.config.optimizer
+        if not config_lib.collects(self.config):
+            return ()
+        epochs = schedules.collection_epochs(
+            settings.schedule, settings.warmup_epochs, settings.num_epochs, settings.num_collected
+        )
+        return tuple(epoch * self.pipeline.steps_per_epoch for epoch in epochs)
+
+    @property
+    def kept_steps(self) -> tuple[int, ...]:
+        """The steps whose checkpoints are never deleted."""
+        asked_for = (epoch * self.pipeline.steps_per_epoch for epoch in self.config.keep_epochs)
+        return tuple(sorted({*self.collected_steps, *asked_for}))
+
+    @property
+    def num_workers(self) -> int | None:
+        """Processes that decode; None for one a core."""
+        return num_workers(self.config)
 
     @property
     def key(self) -> jax.Array:
@@ -112,7 +137,7 @@ def build(config: ml_collections.ConfigDict) -> Run:
         eval_batch_size=config.evaluation.batch_size,
         seed=config.seed,
         label_noise=config.data.label_noise,
-        num_workers=None if config.data.num_workers < 0 else config.data.num_workers,
+        num_workers=num_workers(config),
     )
     return assemble(config, data, devices)
 
@@ -120,9 +145,10 @@ def build(config: ml_collections.ConfigDict) -> Run:
 def assemble(config: ml_collections.ConfigDict, data: pipeline.Pipeline, devices: DataParallel) -> Run:
     """The run of a config on data and devices that are there already."""
     schedule = make_schedule(config, data.steps_per_epoch)
-    optimizer = optim.sgd(schedule, config.optimizer.momentum, config.optimizer.weight_decay)
     model = make_model(config, data.data_set.num_classes)
-    return Run(config, data, model, make_subspace(config), schedule, optimizer, devices)
+    subspace = make_subspace(config)
+    evaluated = Simplex(config.optimizer.num_collected) if config_lib.collects(config) else subspace
+    return Run(config, data, model, subspace, evaluated, schedule, make_optimizer(config, schedule), devices)
 
 
 def choose_devices(config: ml_collections.ConfigDict) -> DataParallel:
@@ -144,6 +170,8 @@ def make_subspace(config: ml_collections.ConfigDict) -> Subspace:
             return Line()
         case "curve":
             return Curve(num_bends=(m or 3) - 2)
+        case "chain":
+            return Chain(num_bends=(m or 3) - 2)
         case "simplex":
             return Simplex(m)
     raise ValueError(config.subspace.name)
@@ -173,9 +201,29 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int) -> Any:
 def make_schedule(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     """step -> learning rate, changing every step or every epoch."""
     settings = config.optimizer
-    if settings.per_epoch:
-        epochs = optim.warmup_cosine(settings.learning_rate, settings.warmup_epochs, settings.num_epochs)
-        return optim.per_epoch(epochs, steps_per_epoch)
-    return optim.warmup_cosine(
-        settings.learning_rate, settings.warmup_epochs * steps_per_epoch, settings.num_epochs * steps_per_epoch
+    if settings.num_epochs == 0:
+        return optax.constant_schedule(0.0)  # nothing is trained
+    schedule = schedules.make_schedule(
+        settings.schedule,
+        settings.learning_rate,
+        warmup_epochs=settings.warmup_epochs,
+        num_epochs=settings.num_epochs,
+        num_networks=settings.num_collected,
+        unit=1 if settings.per_epoch else steps_per_epoch,
     )
+    return schedules.per_epoch(schedule, steps_per_epoch) if settings.per_epoch else schedule
+
+
+def make_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """SGD of the stacked endpoints, with what ``config.optimizer`` and ``config.subspace.fixed_ends`` put around it."""
+    optimizer = optim.sgd(schedule, config.optimizer.momentum, config.optimizer.weight_decay)
+    if config.optimizer.sam_rho:
+        optimizer = optim.sharpness_aware(optimizer, config.optimizer.sam_rho)
+    if config.subspace.fixed_ends:
+        optimizer = optim.fix_first(optimizer, 2)
+    return optimizer
+
+
+def num_workers(config: ml_collections.ConfigDict) -> int | None:
+    """Processes that decode ImageNet: ``config.data.num_workers``, with None for one a core."""
+    return None if config.data.num_workers < 0 else config.data.num_workers

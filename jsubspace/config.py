@@ -4,6 +4,7 @@ A file in ``configs/`` starts from `default` and sets what differs. Fields are t
 error, in a file as on the command line (``--config.optimizer.learning_rate=0.05``).
 """
 
+import ast
 import difflib
 import json
 import pathlib
@@ -11,13 +12,15 @@ from typing import Any
 
 import ml_collections
 
-from jsubspace.data import sets
+from jsubspace import schedules
+from jsubspace.data import corruptions, sets
 from jsubspace.errors import UsageError
 from jsubspace.models import resnet
+from jsubspace.survey import KINDS
 from jsubspace.writer import write_json
 
 CONFIG = "config.json"
-SUBSPACES = ("point", "line", "curve", "simplex")
+SUBSPACES = ("point", "line", "curve", "chain", "simplex")
 MODELS = ("cresnet", "resnet", "mlp")
 
 WHERE_IT_RUNS = ("data.dir", "data.num_workers", "num_devices")
@@ -49,10 +52,15 @@ def default() -> ml_collections.ConfigDict:
 
     config.subspace = ml_collections.ConfigDict()
     config.subspace.name = "line"
-    config.subspace.num_endpoints = 0  # 0: what the subspace has (point 1, line 2, curve 3); a simplex must say
+    config.subspace.num_endpoints = 0  # 0: what the subspace has (point 1, line 2, curve, chain 3); a simplex must say
     config.subspace.layerwise = False  # an alpha of its own for each layer
     config.subspace.num_samples = 1  # alphas a step (appendix B)
     config.subspace.shared_init = False  # all endpoints start from one initialisation (appendix E)
+    config.subspace.fixed_ends = False  # curve, chain: train the bends alone, between networks that stay as they are
+
+    config.start = ml_collections.ConfigDict()  # from networks that other runs trained (`stacks`)
+    config.start.runs = ""  # their folders, with commas between: one for each endpoint, or one for all
+    config.start.epoch = 0  # go on from the checkpoint of that one run after so many epochs; 0: start afresh
 
     config.penalty = ml_collections.ConfigDict()
     config.penalty.beta = 1.0
@@ -67,17 +75,28 @@ def default() -> ml_collections.ConfigDict:
     config.optimizer.num_epochs = 160
     config.optimizer.warmup_epochs = 5
     config.optimizer.per_epoch = False  # change the learning rate once an epoch, as the authors' program does
+    config.optimizer.schedule = "cosine"  # or one that collects networks: `schedules.COLLECTING`
+    config.optimizer.num_collected = 0  # networks that such a schedule collects; they are evaluated as a simplex
+    config.optimizer.sam_rho = 0.0  # sharpness-aware minimisation: the length of its ascent; 0: none
 
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.batch_size = 512  # over all devices
     config.evaluation.num_points = 21  # of the grid along a line or curve
-    config.evaluation.num_random_points = 6  # of a simplex
+    config.evaluation.num_random_points = 6  # of every kind of random points
+    config.evaluation.random_points = ""  # kinds, with commas between: `survey.KINDS`; "": what the method is known by
+    config.evaluation.ensemble = ()  # alphas of one more ensemble, as (-0.05, 1.05)
     config.evaluation.num_bins = 20  # of the calibration error
+    config.evaluation.num_resamples = 1000  # of the bootstrap over test examples
     config.evaluation.num_stats_batches = 0  # training batches for BatchNorm statistics; 0: one epoch, as in the paper
+    config.evaluation.corruptions = ""  # shifted test sets, as "snow,fog_3" or "all"; "": none
+    config.evaluation.sharpness_batches = 0  # training batches for the largest eigenvalue of the Hessian; 0: none
+    config.evaluation.plane_points = 0  # a side of the grid on the plane through three endpoints; 0: none
+    config.evaluation.every_epochs = 0  # test the midpoint during training; the best is the early stopping; 0: never
 
     config.log_every_steps = 100
     config.checkpoint_every_epochs = 5
     config.keep_checkpoints = 2
+    config.keep_epochs = ()  # epochs whose checkpoints are kept for ever, for other runs to go on from
     config.num_devices = 0  # 0: all
     return config.lock()
 
@@ -91,19 +110,19 @@ def validate(config: ml_collections.ConfigDict) -> None:
 
     def require(holds: bool, field: str, expected: str) -> None:
         if not holds:
-            raise UsageError(f"config.{field} is {_field(config, field)!r}; it must be {expected}.")
+            raise UsageError(f"config.{field} is {value(config, field)!r}; it must be {expected}.")
 
     def one_of(field: str, names: tuple[str, ...]) -> None:
-        value = _field(config, field)
-        nearest = difflib.get_close_matches(value, names, n=1)
+        given = value(config, field)
+        nearest = difflib.get_close_matches(given, names, n=1)
         hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-        require(value in names, field, f"one of {', '.join(names)}{hint}")
+        require(given in names, field, f"one of {', '.join(names)}{hint}")
 
     def at_least(field: str, least: float) -> None:
-        require(_field(config, field) >= least, field, f"at least {least}")
+        require(value(config, field) >= least, field, f"at least {least}")
 
     def fraction(field: str) -> None:
-        require(0 <= _field(config, field) < 1, field, "at least 0 and less than 1")
+        require(0 <= value(config, field) < 1, field, "at least 0 and less than 1")
 
     one_of("data.name", tuple(sets.SETS))
     one_of("model.name", MODELS)
@@ -114,11 +133,13 @@ def validate(config: ml_collections.ConfigDict) -> None:
         at_least(field, 1)
     for field in ("model.width", "model.inner_width"):
         at_least(field, 1)
-    for field in ("optimizer.num_epochs", "evaluation.num_bins", "log_every_steps", "checkpoint_every_epochs"):
+    for field in ("evaluation.num_bins", "evaluation.num_resamples", "log_every_steps", "checkpoint_every_epochs"):
         at_least(field, 1)
     for field in ("keep_checkpoints", "evaluation.num_random_points"):
         at_least(field, 1)
-    for field in ("seed", "num_devices", "evaluation.num_stats_batches"):
+    for field in ("seed", "num_devices", "evaluation.num_stats_batches", "evaluation.sharpness_batches"):
+        at_least(field, 0)
+    for field in ("start.epoch", "evaluation.every_epochs", "optimizer.sam_rho"):
         at_least(field, 0)
     for field in ("penalty.beta", "optimizer.weight_decay", "optimizer.warmup_epochs"):
         at_least(field, 0)
@@ -126,11 +147,6 @@ def validate(config: ml_collections.ConfigDict) -> None:
         fraction(field)
     require(0 <= config.data.label_noise <= 1, "data.label_noise", "between 0 and 1")
     require(config.optimizer.learning_rate > 0, "optimizer.learning_rate", "positive")
-    require(
-        config.optimizer.warmup_epochs < config.optimizer.num_epochs,
-        "optimizer.warmup_epochs",
-        f"less than config.optimizer.num_epochs, which is {config.optimizer.num_epochs}",
-    )
     require(
         config.evaluation.num_points >= 3 and config.evaluation.num_points % 2 == 1,
         "evaluation.num_points",
@@ -144,6 +160,121 @@ def validate(config: ml_collections.ConfigDict) -> None:
     require(config.data.num_workers >= -1, "data.num_workers", "at least 0, or -1 for one a core")
     _validate_model(config, require)
     _validate_num_endpoints(config, require)
+    _validate_method(config, require, one_of)
+    _validate_evaluation(config, require)
+
+
+def _validate_method(config: ml_collections.ConfigDict, require: Any, one_of: Any) -> None:
+    """What the methods that a subspace is compared with need of each other's fields."""
+    settings, start = config.optimizer, config.start
+    one_of("optimizer.schedule", schedules.NAMES)
+    least = 0 if start.runs else 1
+    because = (
+        "" if start.runs else "; networks that are only stacked and evaluated (0 epochs) come from config.start.runs"
+    )
+    require(settings.num_epochs >= least, "optimizer.num_epochs", f"at least {least}{because}")
+    require(
+        settings.warmup_epochs < settings.num_epochs or settings.num_epochs == 0,
+        "optimizer.warmup_epochs",
+        f"less than config.optimizer.num_epochs, which is {settings.num_epochs}",
+    )
+    single = config.subspace.name == "point"
+    if settings.schedule in schedules.COLLECTING:
+        require(single, "subspace.name", f"point with the schedule {settings.schedule}, which collects single networks")
+        try:
+            schedules.collection_epochs(
+                settings.schedule, settings.warmup_epochs, settings.num_epochs, settings.num_collected
+            )
+        except ValueError as error:
+            raise UsageError(f"config.optimizer.num_collected is {settings.num_collected}: {error}") from error
+    else:
+        names = ", ".join(schedules.COLLECTING)
+        require(
+            settings.num_collected == 0, "optimizer.num_collected", f"0 unless config.optimizer.schedule is of {names}"
+        )
+    require(single or settings.sam_rho == 0, "optimizer.sam_rho", "0 unless config.subspace.name is point")
+    bends = config.subspace.name in ("curve", "chain")
+    require(
+        bends or not config.subspace.fixed_ends, "subspace.fixed_ends", "False unless the subspace is a curve or chain"
+    )
+    require(
+        bool(start.runs) or not config.subspace.fixed_ends,
+        "start.runs",
+        "the two runs whose networks are connected, with config.subspace.fixed_ends",
+    )
+    require(
+        start.epoch == 0 or bool(start.runs), "start.epoch", "0 unless config.start.runs names the run to go on from"
+    )
+    require(
+        start.epoch == 0 or start.epoch < settings.num_epochs,
+        "start.epoch",
+        f"less than config.optimizer.num_epochs, which is {settings.num_epochs}",
+    )
+    kept = [epoch for epoch in config.keep_epochs if not isinstance(epoch, int) or not 0 < epoch <= settings.num_epochs]
+    require(
+        not kept, "keep_epochs", f"epochs between 1 and config.optimizer.num_epochs, which is {settings.num_epochs}"
+    )
+
+
+def _validate_evaluation(config: ml_collections.ConfigDict, require: Any) -> None:
+    settings = config.evaluation
+    collecting = collects(config)
+    kinds = split(settings.random_points)
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    require(not unknown, "evaluation.random_points", f"of {', '.join(KINDS)}, with commas between")
+    require(
+        "gaussian" not in kinds or collecting or config.subspace.name == "simplex",
+        "evaluation.random_points",
+        "without gaussian unless networks are collected or stacked: SWA-Gaussian is fitted to a simplex of checkpoints",
+    )
+    m = config.optimizer.num_collected if collecting else config.subspace.num_endpoints
+    require(
+        "gaussian" not in kinds or m >= 2,
+        "evaluation.random_points",
+        f"without gaussian for {m} network: SWA-Gaussian needs two checkpoints for a covariance",
+    )
+    try:
+        corruptions.parse(settings.corruptions)
+    except UsageError as error:
+        raise UsageError(f"config.evaluation.corruptions is {settings.corruptions!r}: {error}") from error
+    require(
+        settings.plane_points == 0 or settings.plane_points >= 2, "evaluation.plane_points", "0, or at least 2 a side"
+    )
+    require(
+        settings.plane_points == 0 or m == 3 or (m == 0 and config.subspace.name in ("curve", "chain")),
+        "evaluation.plane_points",
+        "0 unless there are three endpoints: a plane goes through three networks (config.start.runs stacks those of runs)",
+    )
+    for alpha in settings.ensemble:
+        weights = alpha if isinstance(alpha, tuple) else (alpha,)
+        require(
+            all(isinstance(weight, int | float) for weight in weights),
+            "evaluation.ensemble",
+            "alphas: numbers on a line or curve, tuples of m weights on a simplex",
+        )
+        if collecting or config.subspace.name == "simplex":
+            require(
+                isinstance(alpha, tuple) and len(alpha) == m and abs(sum(alpha) - 1) < 1e-6,
+                "evaluation.ensemble",
+                f"tuples of {m} weights that sum to 1, the number of corners",
+            )
+        else:
+            require(not isinstance(alpha, tuple), "evaluation.ensemble", f"numbers for a {config.subspace.name}")
+    require(
+        not settings.ensemble or config.subspace.name != "point" or collecting,
+        "evaluation.ensemble",
+        "empty for a single network",
+    )
+
+
+def collects(config: ml_collections.ConfigDict) -> bool:
+    """Whether the run collects networks along the way and is evaluated as the simplex of them."""
+    return config.optimizer.schedule in schedules.COLLECTING
+
+
+def split(text: str) -> tuple[str, ...]:
+    """The words of a field that lists them with commas between."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def _validate_model(config: ml_collections.ConfigDict, require: Any) -> None:
@@ -164,8 +295,8 @@ def _validate_num_endpoints(config: ml_collections.ConfigDict, require: Any) -> 
     m = config.subspace.num_endpoints
     if name == "simplex":
         require(m >= 1, field, "at least 1 for a simplex: the number of its corners")
-    elif name == "curve":
-        require(m == 0 or m >= 3, field, "at least 3 for a curve: two ends and its bends (or 0, for one bend)")
+    elif name in ("curve", "chain"):
+        require(m == 0 or m >= 3, field, f"at least 3 for a {name}: two ends and its bends (or 0, for one bend)")
     else:
         natural = {"point": 1, "line": 2}[name]
         require(m in (0, natural), field, f"{natural} for a {name} (or 0, for the same)")
@@ -217,22 +348,59 @@ def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         raise UsageError(f"{workdir} holds no run (it has no {CONFIG}); train one: python -m jsubspace.main.")
     config = default()
     try:
-        config.update(json.loads(path.read_text(encoding="utf-8")))
+        config.update(_tuples(json.loads(path.read_text(encoding="utf-8"))))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UsageError(f"{path} is not the config of a run of this version: {error}") from error
     return config
 
 
+def _tuples(content: Any) -> Any:
+    """What JSON has read, with its lists as the tuples that they were."""
+    if isinstance(content, dict):
+        return {name: _tuples(inner) for name, inner in content.items()}
+    return tuple(map(_tuples, content)) if isinstance(content, list) else content
+
+
+def change(config: ml_collections.ConfigDict, field: str, text: str) -> None:
+    """Sets a field from text, as on a command line.
+
+    Raises:
+      UsageError: if there is no such field, or the text is not of its type.
+    """
+    known = fields(config)
+    if field not in known:
+        raise UsageError(unknown_field(field))
+    kind = type(known[field])
+    try:
+        given = text if kind is str else ast.literal_eval(text)
+        if kind is float and isinstance(given, int):
+            given = float(given)
+        if type(given) is not kind:
+            raise ValueError(f"of type {type(given).__name__}")
+    except (ValueError, SyntaxError) as error:
+        raise UsageError(f"config.{field} is {text!r}; it must be of type {kind.__name__}.") from error
+    group, _, name = field.rpartition(".")
+    (value(config, group) if group else config)[name] = given
+
+
+def unknown_field(field: str) -> str:
+    """A message for a field that there is not."""
+    nearest = difflib.get_close_matches(field, fields(default()), n=1)
+    hint = f"did you mean config.{nearest[0]}?" if nearest else "jsubspace/config.py lists the fields."
+    return f"there is no field config.{field}; {hint}"
+
+
 def fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Every field by its full name: ``{"optimizer.num_epochs": 160, ...}``."""
     flat: dict[str, Any] = {}
-    for name, value in config.items():
-        nested = isinstance(value, ml_collections.ConfigDict)
-        flat |= {f"{name}.{inner}": v for inner, v in fields(value).items()} if nested else {name: value}
+    for name, content in config.items():
+        nested = isinstance(content, ml_collections.ConfigDict)
+        flat |= {f"{name}.{inner}": v for inner, v in fields(content).items()} if nested else {name: content}
     return flat
 
 
-def _field(config: ml_collections.ConfigDict, path: str) -> Any:
+def value(config: ml_collections.ConfigDict, path: str) -> Any:
+    """The field of that full name, as ``optimizer.num_epochs``; or the group, as ``optimizer``."""
     for name in path.split("."):
         config = config[name]
     return config

@@ -3,6 +3,8 @@
 import pathlib
 from typing import Any
 
+import numpy as np
+
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 """Of the palette of Okabe and Ito, which colour-blind readers can tell apart."""
 
@@ -27,22 +29,103 @@ def draw(results: dict[str, Any], rows: list[dict[str, Any]], folder: pathlib.Pa
     drawn = [_save(_reliability(results), folder / "reliability.png")]
     if results["points"][0]["name"] == "0.00":
         drawn.append(_save(_accuracy_along(results), folder / "accuracy.png"))
+        if results["shifted"]:
+            drawn.append(_save(_under_shift(results), folder / "shifted.png"))
+    if results["plane"]:
+        drawn.append(_save(_plane(results["plane"]), folder / "plane.png"))
     endpoints = [row for row in rows if row["kind"] == "endpoints"]
     if endpoints:
         drawn.append(_save(_geometry(endpoints), folder / "endpoints.png"))
     return drawn
 
 
+def compare(rows: list[tuple[str, dict[str, list[float]]]], metrics: dict[str, str], path: pathlib.Path) -> None:
+    """Methods side by side: a panel a metric, the mean over runs as a dot, one standard deviation as a bar.
+
+    Args:
+      rows: for each method its name, and of every metric one value a run.
+      metrics: what to call each metric, and its name in the rows.
+      path: of the PNG file; none is drawn if matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    size = (2 + 2.4 * len(metrics), 1 + 0.28 * len(rows))
+    figure, panels = pyplot.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    places = range(len(rows))
+    for axes, (title, metric) in zip(panels[0], metrics.items(), strict=True):
+        means = [np.mean(values[metric]) for _, values in rows]
+        errors = [np.std(values[metric], ddof=1) if len(values[metric]) > 1 else 0 for _, values in rows]
+        axes.errorbar(means, places, xerr=errors, fmt="o", color=BLUE, ecolor=GREY, markersize=4)
+        axes.set_title(title, fontsize=10)
+        axes.grid(axis="y", color="0.9")
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0][0].set_yticks(places, [name for name, _ in rows])
+    panels[0][0].invert_yaxis()
+    _save(figure, path)
+
+
 def _accuracy_along(results: dict[str, Any]) -> Any:
     """Accuracy of P(alpha), and of its ensemble with P(1 - alpha), as figures 4 and 5 of the paper."""
     figure, axes = _axes("α", "test accuracy")
-    alphas = [row["alpha"] for row in results["points"]]
-    axes.plot(alphas, [row["accuracy"] for row in results["points"]], "o-", color=BLUE, label="P(α)")
-    half = [row["mean_probability"]["accuracy"] for row in results["ensembles"]]
-    middle = results["points"][len(half)]["accuracy"]
+    points, pairs = _grid(results), _pairs(results)
+    alphas = [row["alpha"] for row in points]
+    axes.plot(alphas, [row["accuracy"] for row in points], "o-", color=BLUE, label="P(α)")
+    half = [row["mean_probability"]["accuracy"] for row in pairs]
+    middle = points[len(half)]["accuracy"]
     axes.plot(alphas, [*half, middle, *half[::-1]], "s--", color=ORANGE, label="ensemble of P(α) and P(1 − α)")
     axes.legend(frameon=False)
     return figure
+
+
+def _under_shift(results: dict[str, Any]) -> Any:
+    """Accuracy of P(alpha) on each corrupted test set, minus that of the midpoint there, as in figure 9 of the paper."""
+    from matplotlib import colormaps
+
+    figure, axes = _axes("α", "accuracy minus that of the midpoint")
+    sets = {"clean": results} | results["shifted"]
+    colors = colormaps["cividis"](np.linspace(0, 0.95, len(sets)))
+    for color, (name, measured) in zip(colors, sets.items(), strict=True):
+        points = _grid(measured)
+        middle = points[len(points) // 2]["accuracy"]
+        axes.plot(
+            [row["alpha"] for row in points],
+            [row["accuracy"] - middle for row in points],
+            color="black" if name == "clean" else color,
+            linewidth=2 if name == "clean" else 1,
+            label=name.replace("_", " "),
+        )
+    if len(sets) <= 8:  # 95 names would hide the curves
+        axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _plane(plane: dict[str, Any]) -> Any:
+    """Test error on the plane through three endpoints, as figure 2 of the paper."""
+    figure, axes = _axes("distance", "distance")
+    error = 1 - np.array(plane["accuracy"])
+    filled = axes.contourf(plane["x"], plane["y"], error, levels=12, cmap="cividis")
+    figure.colorbar(filled, label="test error")
+    for number, (x, y) in enumerate(plane["corners"], 1):
+        axes.plot(x, y, "o", color="white", markeredgecolor="black")
+        axes.annotate(f"ω{number}", (x, y), xytext=(5, 5), textcoords="offset points", color="white")
+    axes.set_aspect("equal")
+    return figure
+
+
+def _grid(measured: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the points on the grid, without those that were added to it."""
+    return [row for row in measured["points"] if row["name"][0].isdigit()]
+
+
+def _pairs(measured: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the ensembles of alpha and 1 - alpha."""
+    return [row for row in measured["ensembles"] if all(member[0].isdigit() for member in row["members"])]
 
 
 def _geometry(rows: list[dict[str, Any]]) -> Any:

@@ -2,6 +2,7 @@
 
 import collections
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +30,7 @@ class Journal:
 
     def __init__(self, window_steps: int, state: dict[str, Any] | None = None) -> None:
         self._window_steps = window_steps
-        self._under_way: collections.deque[tuple[str, int, dict[str, jax.Array]]] = collections.deque()
+        self._under_way: collections.deque[tuple[str, int, Mapping[str, jax.Array | float]]] = collections.deque()
         self._rows: list[Row] = []
         self._sums: dict[str, float] = dict(state["sums"]) if state else dict.fromkeys(StepInfo._fields, 0.0)
         self._count: int = state["count"] if state else 0
@@ -42,7 +43,7 @@ class Journal:
         """
         self.note("train", step, info._asdict())
 
-    def note(self, kind: str, step: int, values: dict[str, jax.Array]) -> None:
+    def note(self, kind: str, step: int, values: Mapping[str, jax.Array | float]) -> None:
         """Takes numbers that become a row of their own as soon as they are there. Raises as `add` does."""
         self._under_way.append((kind, step, values))
         while len(self._under_way) > RUN_AHEAD:

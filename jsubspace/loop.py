@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import tqdm
 
-from jsubspace import build, evaluation, figures, penalties, report
+from jsubspace import build, figures, penalties, report, results, stacks
 from jsubspace import config as config_lib
 from jsubspace.build import Run
 from jsubspace.checkpoint import Checkpoints
@@ -41,24 +41,28 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     workdir = pathlib.Path(workdir)
     config_lib.validate(config)
     config_lib.check_same_run(workdir, config)
-    if results := report.read(workdir):
+    if finished := report.read(workdir):
         log.info("%s holds the finished run; nothing to do.", workdir)
-        return results
+        return finished
     run = build.build(config)
+    if not (workdir / stacks.CHECKPOINTS).exists():
+        stacks.check_start(run)
     config_lib.save(workdir, config)
-    state, seconds = train_endpoints(run, workdir)
-    return evaluate(run, state.endpoints, workdir, seconds)
+    seconds = train_endpoints(run, workdir)
+    return evaluate(run, workdir, seconds)
 
 
-def train_endpoints(run: Run, workdir: pathlib.Path) -> tuple[TrainState, float]:
-    """Trains to the last step; returns the state and the seconds that it took, over all interruptions."""
+def train_endpoints(run: Run, workdir: pathlib.Path) -> float:
+    """Trains to the last step, whose state is a checkpoint then; returns the seconds that it took, over interruptions."""
     config, epoch_steps, total_steps = run.config, run.pipeline.steps_per_epoch, run.total_steps
     checkpoint_steps = config.checkpoint_every_epochs * epoch_steps
+    test_steps = config.evaluation.every_epochs * epoch_steps
     train_step = run.devices.compile(run.train_step(), donate=("state",))
     geometry = jax.jit(lambda endpoints: penalties.geometry(endpoints, run.mask))
+    midpoint = results.Midpoint(run)
     key = run.devices.put(run.key)
 
-    with Checkpoints(workdir / "checkpoints", config.keep_checkpoints) as checkpoints:
+    with Checkpoints(workdir / stacks.CHECKPOINTS, config.keep_checkpoints, run.kept_steps) as checkpoints:
         state, notes = restore_or_init(run, checkpoints)
         start = int(state.step)
         journal = Journal(config.log_every_steps, notes.get("journal"))
@@ -70,7 +74,9 @@ def train_endpoints(run: Run, workdir: pathlib.Path) -> tuple[TrainState, float]
                 journal.add(step, info)
                 if is_due(step, epoch_steps, total_steps) and run.subspace.num_endpoints > 1:
                     journal.note("endpoints", step, geometry(state.endpoints))
-                save = is_due(step, checkpoint_steps, total_steps)
+                if test_steps and is_due(step, test_steps, total_steps):
+                    journal.note("test", step, midpoint(state.endpoints))
+                save = is_due(step, checkpoint_steps, total_steps) or step in run.kept_steps
                 if save:
                     journal.finish()  # A loss that is not finite ends the run here, before it is saved.
                 for row in journal.take_rows():
@@ -80,24 +86,34 @@ def train_endpoints(run: Run, workdir: pathlib.Path) -> tuple[TrainState, float]
                 if save:  # After the rows: those up to a checkpoint are never written again.
                     checkpoints.save(state, step, {"journal": journal.state(), "seconds": clock.seconds()})
                 progress.step()
-    return state, clock.seconds()
+            if total_steps == 0:  # networks of other runs, that are only stacked
+                checkpoints.save(state, 0, {"journal": journal.state(), "seconds": 0.0})
+    return clock.seconds()
 
 
-def evaluate(run: Run, endpoints: Endpoints, workdir: pathlib.Path, training_seconds: float) -> dict[str, Any]:
-    """Evaluates endpoints that lie on the run's devices; writes results.json and figures/, and returns the results."""
+def evaluate(run: Run, workdir: pathlib.Path, training_seconds: float) -> dict[str, Any]:
+    """Evaluates what the checkpoints hold; writes results.json and figures/, and returns the results."""
     clock = Clock()
-    measured = evaluation.evaluate(run, endpoints)
+    rows = read_rows(workdir)
+    measured = results.measure(run, trained_endpoints(run, workdir)) | {"early_stopping": results.early_stopping(rows)}
     seconds = {"training": round(training_seconds, 1), "evaluation": round(clock.seconds(), 1)}
-    results = report.describe(run.config, measured, seconds)
-    figures.draw(results, read_rows(workdir), workdir / "figures")
-    report.write(workdir, results)
-    return results
+    described = report.describe(run.config, measured, seconds)
+    figures.draw(described, rows, workdir / "figures")
+    return report.write(workdir, described)
+
+
+def trained_endpoints(run: Run, workdir: pathlib.Path) -> Endpoints:
+    """The endpoints of ``run.evaluated``: those of the newest checkpoint, or the networks collected along the way."""
+    with Checkpoints(workdir / stacks.CHECKPOINTS, read_only=True) as checkpoints:
+        if run.collected_steps:
+            return stacks.collected(run, checkpoints)
+        return checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)[0].endpoints
 
 
 def restore_or_init(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any]]:
-    """The newest checkpoint, on the run's devices, with its notes; the initial state and no notes if there is none."""
+    """The newest checkpoint, on the run's devices, with its notes; the state to start from and no notes if there is none."""
     if checkpoints.latest_step() is None:
-        return run.devices.run_once(run.init_state), {}
+        return stacks.init_state(run), {}
     state, notes = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)
     log.info("going on from step %d", state.step)
     return state, notes

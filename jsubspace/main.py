@@ -68,9 +68,7 @@ def _unknown_field(argv: list[str]) -> str | None:
     for argument in argv:
         field = argument.lstrip("-").split("=")[0].removeprefix("config.")
         if argument.lstrip("-").startswith("config.") and field not in known:
-            nearest = difflib.get_close_matches(field, known, n=1)
-            hint = f"did you mean config.{nearest[0]}?" if nearest else "jsubspace/config.py lists the fields."
-            return f"there is no field config.{field}; {hint}"
+            return config.unknown_field(field)
     return None
 
 

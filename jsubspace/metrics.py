@@ -1,117 +1,86 @@
-"""Metrics as masked sums: add them over batches and devices, divide once at the end.
+"""What one example says about a network, an ensemble, or two networks.
 
-Predictions are log-probabilities ``[..., n, k]``: any leading axes (points of a subspace, ensembles), then
-examples, then classes. A mask ``[n]`` says which examples are real and which are padding.
+Everything here is per example and runs on the devices; `estimates` turns it into means, calibration errors and intervals
+on the host. Predictions are log-probabilities ``[..., n, k]``: any leading axes (points of a subspace, ensembles), then
+examples, then classes.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+
+PerExample: TypeAlias = Any
+"""``[..., n]``: a jax array on the devices, a numpy array on the host."""
 
 
-class Classification(NamedTuple):
-    """Sums over examples that accuracy, likelihood and calibration are made of; leaves ``[...]`` and ``[..., bins]``.
+class Scores(NamedTuple):
+    """Of each example, leaves ``[..., n]``, float32 or wider.
 
     Attributes:
-      examples: how many.
-      correct: examples whose most probable class is the label.
+      correct: 1 if the most probable class is the label, else 0.
+      confidence: the probability of the most probable class.
       nll: negative log-likelihood of the label, in nats.
-      brier: squared distance of the probabilities to the one-hot label, summed over classes.
-      bin_count, bin_confidence, bin_correct: number of examples, sum of confidences and number of correct
-        examples, by confidence: the probability of the most probable class, in bins of equal width.
+      brier: squared distance of the probabilities to the one-hot label, summed over classes (between 0 and 2).
     """
 
-    examples: jax.Array
-    correct: jax.Array
-    nll: jax.Array
-    brier: jax.Array
-    bin_count: jax.Array
-    bin_confidence: jax.Array
-    bin_correct: jax.Array
+    correct: PerExample
+    confidence: PerExample
+    nll: PerExample
+    brier: PerExample
 
 
-def classification(log_probs: jax.Array, labels: jax.Array, mask: jax.Array, num_bins: int = 20) -> Classification:
-    """Sums over the examples of a batch.
+def score(log_probs: jax.Array, labels: jax.Array) -> Scores:
+    """`Scores` of log-probabilities ``[..., n, k]`` for integer labels ``[n]``.
 
-    Args:
-      log_probs: ``[..., n, k]``.
-      labels: ``[n]`` integers.
-      mask: ``[n]`` bools; the others do not count.
-      num_bins: bins ``(i / b, (i + 1) / b]`` of the confidence; the paper uses 20.
+    Example:
+      >>> score(jnp.log(jnp.array([[0.25, 0.75]])), jnp.array([1])).brier.tolist()
+      [0.125]
     """
     probs = jnp.exp(log_probs)
-    confidence = jnp.max(probs, axis=-1)
-    correct = (jnp.argmax(log_probs, axis=-1) == labels) & mask
     one_hot = jax.nn.one_hot(labels, log_probs.shape[-1], dtype=log_probs.dtype)
-    # A where, not a product: padding may hold anything, and 0 * inf is not 0. The label's own term alone, for
-    # the same reason: an impossible class has log-probability -inf.
-    nll = jnp.where(mask, -jnp.sum(jnp.where(one_hot > 0, log_probs, 0), axis=-1), 0)
-    brier = jnp.where(mask, jnp.sum((probs - one_hot) ** 2, axis=-1), 0)
-    bins = jnp.clip(jnp.ceil(confidence * num_bins).astype(jnp.int32) - 1, 0, num_bins - 1)
-    in_bin = (bins[..., None] == jnp.arange(num_bins)) & mask[:, None]
-    return Classification(
-        examples=jnp.broadcast_to(jnp.sum(mask, dtype=jnp.float32), correct.shape[:-1]),
-        correct=jnp.sum(correct, axis=-1, dtype=jnp.float32),
-        nll=jnp.sum(nll, axis=-1),
-        brier=jnp.sum(brier, axis=-1),
-        bin_count=jnp.sum(in_bin, axis=-2, dtype=jnp.float32),
-        bin_confidence=jnp.sum(jnp.where(in_bin, confidence[..., None], 0), axis=-2),
-        bin_correct=jnp.sum(in_bin & correct[..., None], axis=-2, dtype=jnp.float32),
+    return Scores(
+        correct=(jnp.argmax(log_probs, axis=-1) == labels).astype(log_probs.dtype),
+        confidence=jnp.max(probs, axis=-1),
+        # The label's own term alone: an impossible class has log-probability -inf, and 0 * inf is not 0.
+        nll=-jnp.sum(jnp.where(one_hot > 0, log_probs, 0), axis=-1),
+        brier=jnp.sum((probs - one_hot) ** 2, axis=-1),
     )
 
 
-def summarize(sums: Classification) -> dict[str, np.ndarray]:
-    """Means from sums, on the host: accuracy, nll, brier and ece, each ``[...]``.
-
-    The expected calibration error is sum_b (n_b / n) |confidence_b - accuracy_b| (Guo et al., 2017).
-    """
-    host = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums)
-    gaps = np.abs(host.bin_confidence - host.bin_correct)
-    return {
-        "accuracy": host.correct / host.examples,
-        "nll": host.nll / host.examples,
-        "brier": host.brier / host.examples,
-        "ece": np.sum(gaps, axis=-1) / host.examples,
-    }
-
-
 class Difference(NamedTuple):
-    """Sums over examples of how differently two networks predict; leaves ``[...]``.
+    """How differently two networks see each example, leaves ``[..., n]``.
 
     Attributes:
-      examples: how many.
-      disagreement: examples for which the most probable classes differ.
+      disagreement: 1 if their most probable classes differ, else 0.
+      one_is_right: 1 if at least one of them is right, else 0.
+      disagreement_and_one_is_right: 1 if they differ and one of them is right. Divided by ``one_is_right`` (sums over
+        examples), it is the disagreement among examples of which one is right: that which an ensemble can use.
       tv_distance: total variation distance of the probabilities, sum_k |p_k - q_k| / 2.
       feature_cosine_squared: squared cosine of the two feature vectors.
     """
 
-    examples: jax.Array
-    disagreement: jax.Array
-    tv_distance: jax.Array
-    feature_cosine_squared: jax.Array
+    disagreement: PerExample
+    one_is_right: PerExample
+    disagreement_and_one_is_right: PerExample
+    tv_distance: PerExample
+    feature_cosine_squared: PerExample
 
 
 def difference(
-    log_probs: tuple[jax.Array, jax.Array], features: tuple[jax.Array, jax.Array], mask: jax.Array
+    log_probs: tuple[jax.Array, jax.Array], features: tuple[jax.Array, jax.Array], labels: jax.Array
 ) -> Difference:
-    """Sums over a batch for two networks: log-probabilities ``[..., n, k]`` and features ``[..., n, f]`` of each."""
-    (log_p, log_q), (f, g) = log_probs, (x.astype(jnp.float32) for x in features)
-    disagree = jnp.argmax(log_p, axis=-1) != jnp.argmax(log_q, axis=-1)
-    tv = jnp.sum(jnp.abs(jnp.exp(log_p) - jnp.exp(log_q)), axis=-1) / 2
+    """`Difference` of two networks: log-probabilities ``[..., n, k]`` and features ``[..., n, f]`` of each."""
+    (log_p, log_q), (f, g) = log_probs, (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in features)
+    class_p, class_q = jnp.argmax(log_p, axis=-1), jnp.argmax(log_q, axis=-1)
+    differ, right = class_p != class_q, (class_p == labels) | (class_q == labels)
     norms = jnp.sum(f * f, axis=-1) * jnp.sum(g * g, axis=-1)
     # A feature vector of zeros (all units dead) has no direction; it counts as orthogonal.
     cosine = jnp.where(norms > 0, jnp.sum(f * g, axis=-1) ** 2 / jnp.where(norms > 0, norms, 1), 0)
     return Difference(
-        examples=jnp.broadcast_to(jnp.sum(mask, dtype=jnp.float32), disagree.shape[:-1]),
-        disagreement=jnp.sum(disagree & mask, axis=-1, dtype=jnp.float32),
-        tv_distance=jnp.sum(jnp.where(mask, tv, 0), axis=-1),
-        feature_cosine_squared=jnp.sum(jnp.where(mask, cosine, 0), axis=-1),
+        disagreement=differ.astype(log_p.dtype),
+        one_is_right=right.astype(log_p.dtype),
+        disagreement_and_one_is_right=(differ & right).astype(log_p.dtype),
+        tv_distance=jnp.sum(jnp.abs(jnp.exp(log_p) - jnp.exp(log_q)), axis=-1) / 2,
+        feature_cosine_squared=cosine,
     )
-
-
-def summarize_difference(sums: Difference) -> dict[str, np.ndarray]:
-    """Means from sums, on the host: disagreement, tv_distance and feature_cosine_squared, each ``[...]``."""
-    host = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums)
-    return {name: getattr(host, name) / host.examples for name in Difference._fields[1:]}

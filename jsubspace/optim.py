@@ -1,29 +1,9 @@
-"""The paper's optimizer: SGD with momentum, coupled weight decay, warm-up and a cosine."""
+"""Optimizers of stacked endpoints: the paper's, and what some of the methods it is compared with need on top."""
 
+import jax
+import jax.numpy as jnp
 import optax
-
-
-def warmup_cosine(learning_rate: float, warmup: int, total: int) -> optax.Schedule:
-    """``t -> learning rate`` for t = 0, ..., total - 1, in steps or in epochs.
-
-    lr (t + 1) / warmup while t < warmup, then lr (1 + cos(pi (t - warmup) / (total - warmup))) / 2: the
-    authors' formula, in which the first step already has lr / warmup and not 0.
-
-    Raises:
-      ValueError: unless 0 <= warmup < total.
-    """
-    if not 0 <= warmup < total:
-        raise ValueError(f"warmup is {warmup} and total is {total}; the warm-up must leave something to train.")
-    cosine = optax.cosine_decay_schedule(learning_rate, total - warmup)
-    if warmup == 0:
-        return cosine
-    ramp = optax.linear_schedule(learning_rate / warmup, learning_rate, max(warmup - 1, 1))
-    return optax.join_schedules([ramp, cosine], [warmup])
-
-
-def per_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
-    """A schedule over epochs as one over steps: constant within an epoch, as in the authors' program."""
-    return lambda step: schedule(step // steps_per_epoch)
+from optax import contrib
 
 
 def sgd(learning_rate: optax.ScalarOrSchedule, momentum: float, weight_decay: float) -> optax.GradientTransformation:
@@ -32,3 +12,29 @@ def sgd(learning_rate: optax.ScalarOrSchedule, momentum: float, weight_decay: fl
     Elementwise throughout, so on stacked endpoints it acts on each as on a network of its own.
     """
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum))
+
+
+def sharpness_aware(optimizer: optax.GradientTransformation, rho: float) -> optax.GradientTransformationExtraArgs:
+    """Sharpness-aware minimisation (Foret et al., 2021) around ``optimizer``, by optax's implementation.
+
+    The gradient is taken a second time, at w + rho g / |g|, and that one is used. Twice the cost of a step. The norm is
+    that of the whole tree: meant for one network.
+
+    Its ``update`` takes ``grad_fn(params, i) -> grads``, as optax describes.
+    """
+    # chain(normalize, sgd(rho)) is the step of length rho that optax's example takes.
+    ascent = optax.chain(contrib.normalize(), optax.sgd(rho))
+    return contrib.sam(optimizer, ascent, opaque_mode=True)
+
+
+def fix_first(optimizer: optax.GradientTransformation, num_fixed: int) -> optax.GradientTransformation:
+    """``optimizer``, but the first ``num_fixed`` endpoints stay as they are, bit for bit."""
+
+    def free(updates: optax.Updates) -> optax.Updates:
+        def free_leaf(leaf: jax.Array) -> jax.Array:
+            row = jnp.arange(leaf.shape[0]).reshape(-1, *(1,) * (leaf.ndim - 1))
+            return jnp.where(row < num_fixed, jnp.zeros((), leaf.dtype), leaf)
+
+        return jax.tree.map(free_leaf, updates)
+
+    return optax.chain(optimizer, optax.stateless(lambda updates, _: free(updates)))

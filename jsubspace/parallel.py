@@ -89,6 +89,16 @@ class DataParallel:
                 jax.block_until_ready(total)
         return total
 
+    def map_over(self, function: Callable[[Any], Any], batches: Iterable[Any]) -> Iterator[Any]:
+        """``function(batch)`` for host batches, on the host, `RUN_AHEAD` of them under way."""
+        under_way: collections.deque[Any] = collections.deque()
+        for batch in self.put_batches(batches):
+            under_way.append(function(batch))
+            if len(under_way) > RUN_AHEAD:
+                yield jax.device_get(under_way.popleft())
+        while under_way:
+            yield jax.device_get(under_way.popleft())
+
     def run_once(self, function: Callable[..., Any], *args: Any) -> Any:
         """``function(*args)``, compiled for a single call, with its arrays whole on every device.
 

@@ -135,6 +135,53 @@ class Curve:
 
 
 @dataclasses.dataclass(frozen=True)
+class Chain:
+    """Line segments from omega_1 over the bends omega_3, omega_4, ... to omega_2: a polygonal chain.
+
+    With b bends, alpha = i / (b + 1) is exactly the i-th point of the chain; between two of them P is linear. Garipov et
+    al. (2018) connect two trained networks by such a chain. The two ends come first, as in `Curve`; an alpha outside
+    [0, 1] goes on along the first or the last segment.
+
+    Args:
+      num_bends: number of points between the two ends, at least 1.
+
+    Example:
+      >>> Chain().coefficients(jnp.float32(0.25)).tolist()
+      [0.5, 0.0, 0.5]
+    """
+
+    num_bends: int = 1
+    alpha_shape = ()
+
+    def __post_init__(self) -> None:
+        if self.num_bends < 1:
+            raise ValueError(
+                f"Chain(num_bends={self.num_bends}): a chain has at least one bend; with none it is a Line()."
+            )
+
+    @property
+    def num_endpoints(self) -> int:
+        return self.num_bends + 2
+
+    @property
+    def center(self) -> jax.Array:
+        return jnp.full((), 0.5)
+
+    def coefficients(self, alpha: jax.Array) -> jax.Array:
+        segments = self.num_bends + 1
+        position = jnp.asarray(alpha * segments)
+        segment = jnp.clip(jnp.floor(position), 0, segments - 1)
+        rest = position - segment
+        first, *bends, last = [
+            jnp.where(segment == i, 1 - rest, 0) + jnp.where(segment == i - 1, rest, 0) for i in range(segments + 1)
+        ]
+        return jnp.stack([first, last, *bends], axis=-1)
+
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        return jax.random.uniform(key, shape)
+
+
+@dataclasses.dataclass(frozen=True)
 class Simplex:
     """The convex hull P(alpha) = sum_i alpha_i omega_i for alpha on the probability simplex.
 

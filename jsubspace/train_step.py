@@ -10,7 +10,7 @@ import optax
 from jsubspace import gradients, penalties
 from jsubspace.subspaces import Subspace
 from jsubspace.train_state import TrainState
-from jsubspace.types import LayerNames, Params
+from jsubspace.types import Endpoints, LayerNames, Params
 
 Batch = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, "StepInfo"]]
@@ -60,7 +60,8 @@ def make_train_step(
       augment_fn: ``(key, images, index) -> images``: from what the batch holds to what the network takes;
         ``index`` are the images' places in the whole batch.
       subspace, beta, layerwise, num_samples, all_pairs, mask: see `jsubspace.value_and_grad`.
-      optimizer: of the stacked endpoints.
+      optimizer: of the stacked endpoints. Its update may take ``grad_fn(endpoints, i) -> grads``, the gradient of this
+        step's loss elsewhere (`optim.sharpness_aware`).
       label_smoothing: s of `cross_entropy`.
       axis_name: of the devices, or None.
 
@@ -86,6 +87,8 @@ def make_train_step(
         axis_name=axis_name,
     )
 
+    optimizer = optax.with_extra_args_support(optimizer)
+
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, StepInfo]:
         subspace_key, augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
         if axis_name is not None:
@@ -93,7 +96,11 @@ def make_train_step(
         images = augment_fn(augment_key, batch["image"], batch["index"])
         examples = {"image": images, "label": batch["label"]}
         (_, info), grads = grad_fn(subspace_key, state.endpoints, examples, dropout_key)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.endpoints)
+
+        def grad_elsewhere(endpoints: Endpoints, _: int) -> Endpoints:
+            return grad_fn(subspace_key, endpoints, examples, dropout_key)[1]
+
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.endpoints, grad_fn=grad_elsewhere)
         endpoints = optax.apply_updates(state.endpoints, updates)
         accuracy = jnp.mean(info.aux) if axis_name is None else jax.lax.pmean(jnp.mean(info.aux), axis_name)
         return TrainState(state.step + 1, endpoints, opt_state), StepInfo(info.loss, info.penalty, accuracy)

@@ -20,32 +20,41 @@ CORE = [
     "batch_stats",
     "ensembles",
     "metrics",
+    "estimates",
+    "connectors",
     "averaging",
+    "curvature",
+    "planes",
 ]
 RUNTIME = [
     "optim",
+    "schedules",
     "train_state",
     "train_step",
     "parallel",
     "checkpoint",
     "journal",
     "writer",
+    "survey",
     "config",
     "recipes",
     "build",
-    "survey",
     "evaluation",
+    "landscape",
+    "results",
     "report",
     "figures",
+    "stacks",
     "loop",
     "program",
     "main",
     "evaluate",
+    "compare",
 ]
 ANYONE = {"types", "errors"}  # vocabulary; errors imports nothing
 FRAMEWORKS_OF_THE_CORE = {"jax", "numpy"}
 MANY_DEVICES = {"pmap", "shard_map", "Mesh", "make_mesh", "NamedSharding"}
-SEE_A_CONFIG = {"config", "recipes", "build", "report", "loop", "evaluate", "main"}
+SEE_A_CONFIG = {"config", "recipes", "build", "results", "report", "stacks", "loop", "evaluate", "main"}
 
 
 def modules():

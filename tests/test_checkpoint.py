@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsubspace import optim
+from jsubspace import optim, schedules
 from jsubspace.checkpoint import Checkpoints
 from jsubspace.errors import UsageError
 from jsubspace.parallel import DataParallel
@@ -14,7 +14,7 @@ from jsubspace.train_state import init_train_state
 
 def make_state(seed=0, m=2):
     endpoints = {"w": jax.random.normal(jax.random.key(seed), (m, 5, 3)), "b": jnp.full((m, 3), 1 / 3)}
-    return init_train_state(endpoints, optim.sgd(optim.warmup_cosine(0.1, 1, 9), 0.9, 1e-4))
+    return init_train_state(endpoints, optim.sgd(schedules.warmup_cosine(0.1, 1, 9), 0.9, 1e-4))
 
 
 def same(a, b):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import jsubspace
-from jsubspace import build, evaluation, report
+from jsubspace import build, report, results
+from jsubspace.evaluation import Evaluator
 from jsubspace.survey import survey
 
 
@@ -45,19 +46,19 @@ def plainly(run, endpoints, alpha):
 
 def test_all_at_once_is_one_at_a_time(run):
     state = run.devices.run_once(run.init_state)
-    results = evaluation.evaluate(run, state.endpoints)
+    measured = results.measure(run, state.endpoints)
     labels = run.pipeline.test.labels
     assert len(labels) == 360  # not a multiple of the batch: the last one counts, its padding does not
     outputs = {alpha: plainly(run, state.endpoints, jnp.float32(alpha)) for alpha in (0, 0.25, 0.5, 0.75, 1)}
 
-    assert [row["alpha"] for row in results["points"]] == list(outputs)
-    assert results["midpoint"] == "0.50"
-    for row in results["points"]:
+    assert [row["alpha"] for row in measured["points"]] == list(outputs)
+    assert measured["midpoint"] == "0.50"
+    for row in measured["points"]:
         probs = softmax(outputs[row["alpha"]][0])
         assert row["accuracy"] == pytest.approx(np.mean(probs.argmax(-1) == labels), abs=1.1 / 360)
         assert row["nll"] == pytest.approx(-np.log(probs[range(360), labels]).mean(), rel=1e-3)
 
-    for row, (a, b) in zip(results["ensembles"], [(0, 1), (0.25, 0.75)], strict=True):
+    for row, (a, b) in zip(measured["ensembles"], [(0, 1), (0.25, 0.75)], strict=True):
         (logits_a, features_a), (logits_b, features_b) = outputs[a], outputs[b]
         p, q = softmax(logits_a), softmax(logits_b)
         mean = (p + q) / 2
@@ -74,7 +75,7 @@ def test_all_at_once_is_one_at_a_time(run):
 def test_statistics_from_fewer_batches(run, tiny_config):
     tiny_config.evaluation.num_stats_batches = 1
     plan, endpoints = survey(run.subspace, 3), run.devices.run_once(run.init_state).endpoints
-    stats = evaluation.reestimate_batch_stats(run, endpoints, plan)
+    stats = Evaluator(run, plan).batch_stats(endpoints)
     batch = next(run.pipeline.train_batches(run.total_steps))
     key, _ = jax.random.split(jax.random.fold_in(run.evaluation_key, 0))
     images = run.pipeline.augment(key, batch["image"], batch["index"])
@@ -90,11 +91,11 @@ def test_statistics_from_fewer_batches(run, tiny_config):
 def test_the_number_of_devices_does_not_matter(run, tiny_config):
     tiny_config.num_devices = 8
     eight = build.build(tiny_config)
-    two = evaluation.evaluate(run, run.devices.run_once(run.init_state).endpoints)
-    other = evaluation.evaluate(eight, eight.devices.run_once(eight.init_state).endpoints)
+    two = results.measure(run, run.devices.run_once(run.init_state).endpoints)
+    other = results.measure(eight, eight.devices.run_once(eight.init_state).endpoints)
     for a, b in zip(two["points"], other["points"], strict=True):
         assert a["nll"] == pytest.approx(b["nll"], rel=1e-4)
-    np.testing.assert_allclose(two["endpoints"]["l2"], other["endpoints"]["l2"], rtol=1e-6)
+    np.testing.assert_allclose(two["endpoints"]["kernels"]["l2"], other["endpoints"]["kernels"]["l2"], rtol=1e-6)
 
 
 def test_data_is_read_once_and_the_programs_are_traced_once(run, monkeypatch):
@@ -108,8 +109,8 @@ def test_data_is_read_once_and_the_programs_are_traced_once(run, monkeypatch):
     plan = survey(run.subspace, 5)
     endpoints = run.devices.run_once(run.init_state).endpoints
     traces.clear()
-    stats = evaluation.reestimate_batch_stats(run, endpoints, plan)
-    evaluation.test_sums(run, endpoints, plan, stats)
+    evaluator = Evaluator(run, plan)
+    evaluator.outcomes(endpoints, evaluator.batch_stats(endpoints), run.pipeline.test_batches())
     assert len(read) == 3  # 360 examples in batches of 128, for all five points
     # One training batch size and the smaller last one, and one test batch size; not one a point.
     assert 1 <= len(traces) <= 3
@@ -118,12 +119,15 @@ def test_data_is_read_once_and_the_programs_are_traced_once(run, monkeypatch):
 def test_the_table_shows_every_point_and_ensemble(tiny_config):
     tiny_config.model.name, tiny_config.evaluation.num_points = "mlp", 5
     run = build.build(tiny_config)
-    measured = evaluation.evaluate(run, run.devices.run_once(run.init_state).endpoints)
-    table = report.table(measured)
+    measured = results.measure(run, run.devices.run_once(run.init_state).endpoints)
+    table = report.table(measured | {"early_stopping": None})
     assert table.count("\n0.") == 4 + 2
     assert "0.50" in table.split("<- midpoint")[0].splitlines()[-1]
     for row in measured["points"]:
-        assert f"{row['name']:<14} {row['accuracy']:8.4f}  {row['nll']:6.4f}  {row['ece']:6.4f}" in table
+        assert (
+            f"{row['name']:<14} {row['accuracy']:8.4f}  {row['nll']:6.4f}  {row['brier']:6.4f}  {row['ece']:6.4f}"
+            in table
+        )
 
 
 @pytest.mark.parametrize(("name", "m", "rows"), [("point", 0, 1), ("simplex", 3, 1 + 3 + 2), ("curve", 0, 5)])
@@ -132,8 +136,8 @@ def test_every_subspace_is_evaluated(tiny_config, name, m, rows):
     tiny_config.subspace.name, tiny_config.subspace.num_endpoints = name, m
     tiny_config.evaluation.num_points, tiny_config.evaluation.num_random_points = 5, 2
     run = build.build(tiny_config)
-    results = evaluation.evaluate(run, run.devices.run_once(run.init_state).endpoints)
-    assert len(results["points"]) == rows
-    assert all(0 <= row["accuracy"] <= 1 and row["nll"] > 0 for row in results["points"])
-    assert sum(results["reliability"]["count"]) == 360
-    assert report.table(results)
+    measured = results.measure(run, run.devices.run_once(run.init_state).endpoints)
+    assert len(measured["points"]) == rows
+    assert all(0 <= row["accuracy"] <= 1 and row["nll"] > 0 for row in measured["points"])
+    assert sum(measured["reliability"]["count"]) == 360
+    assert report.table(measured | {"early_stopping": None})

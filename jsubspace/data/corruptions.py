@@ -58,12 +58,7 @@ def corrupted(data_set: DataSet, corruption: str, severity: int) -> DataSet:
     Raises:
       UsageError: for an unknown corruption or severity, or images that are too small.
     """
-    if corruption not in CORRUPTIONS:
-        nearest = difflib.get_close_matches(corruption, CORRUPTIONS, n=1)
-        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-        raise UsageError(f"unknown corruption {corruption!r}: {hint}The corruptions are {', '.join(CORRUPTIONS)}.")
-    if severity not in SEVERITIES:
-        raise UsageError(f"the severity of a corruption is 1, 2, 3, 4 or 5, not {severity!r}.")
+    _check(corruption, severity)
     name, config = f"{data_set.name}{_SUFFIX}", f"{corruption}_{severity}"
     match data_set.name:
         case "cifar10":
@@ -92,6 +87,34 @@ def corrupted(data_set: DataSet, corruption: str, severity: int) -> DataSet:
     )
 
 
+def parse(text: str) -> tuple[tuple[str, int], ...]:
+    """The corruptions and severities that a setting lists.
+
+    Args:
+      text: "all" (19 types, five severities), or names with commas between: "fog_3", or "fog" for its five severities;
+        "" for none.
+
+    Raises:
+      UsageError: for an unknown name.
+
+    Example:
+      >>> parse("snow_3, fog_1")
+      (('snow', 3), ('fog', 1))
+    """
+    if text.strip() == "all":
+        return tuple((corruption, severity) for corruption in CORRUPTIONS for severity in SEVERITIES)
+    found: dict[tuple[str, int], None] = {}
+    for word in (word.strip() for word in text.split(",") if word.strip()):
+        name: str = word
+        severities: tuple[int, ...] = SEVERITIES
+        if word[-2:-1] == "_" and word[-1].isdigit():
+            name, severities = word[:-2], (int(word[-1]),)
+        for severity in severities:
+            _check(name, severity)
+            found[name, severity] = None
+    return tuple(found)
+
+
 def find(name: str) -> tuple[DataSet, ...]:
     """The data sets that ``name`` stands for: a clean one by its name, a corrupted one as in the module's docstring.
 
@@ -114,3 +137,12 @@ def find(name: str) -> tuple[DataSet, ...]:
             row = corrupted(data_set, one, severity)
             found.setdefault(row.name, row)
     return tuple(found.values())
+
+
+def _check(corruption: str, severity: int) -> None:
+    if corruption not in CORRUPTIONS:
+        nearest = difflib.get_close_matches(corruption, CORRUPTIONS, n=1)
+        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        raise UsageError(f"unknown corruption {corruption!r}: {hint}The corruptions are {', '.join(CORRUPTIONS)}.")
+    if severity not in SEVERITIES:
+        raise UsageError(f"the severity of a corruption is 1, 2, 3, 4 or 5, not {severity!r}.")

@@ -185,11 +185,7 @@ class ImageNet:
                 yield {"image": images, "label": targets, "index": np.array(self.train.batch(step)[2], np.int32)}
 
     def test_batches(self) -> Iterator[Batch]:
-        made = workers.batches(self.test, 0, self.num_workers, jpeg.use_one_thread)
-        with contextlib.closing(made):
-            for step, (images, targets) in enumerate(made):
-                records = step * self.test.batch_size + np.array(self.test.places)
-                yield {"image": images, "label": targets, "mask": records < len(self.test.records)}
+        return padded_batches(self.test, self.num_workers)
 
     def augment(self, key: jax.Array, images: jax.Array, index: jax.Array) -> jax.Array:
         del key, index  # Cropped and mirrored already.
@@ -241,6 +237,34 @@ def load(
         TestParts(test, eval_batch_size, host_index, host_count, eval_parts),
         num_workers,
     )
+
+
+def padded_batches(test: TestParts, num_workers: int) -> Iterator[Batch]:
+    """Every test example once: ``image``, ``label`` and ``mask``; the last batch is padded with black."""
+    made = workers.batches(test, 0, num_workers, jpeg.use_one_thread)
+    with contextlib.closing(made):
+        for step, (images, targets) in enumerate(made):
+            records = step * test.batch_size + np.array(test.places)
+            yield {"image": images, "label": targets, "mask": records < len(test.records)}
+
+
+def corrupted_batches(
+    data_set: DataSet, data_dir: str, *, eval_batch_size: int, num_workers: int | None = None
+) -> Iterator[Batch]:
+    """Every example of a corrupted test set once, decoded as it is read; see `padded_batches`.
+
+    Args:
+      data_set: of `corruptions.corrupted`.
+      data_dir, eval_batch_size, num_workers: as `load` takes them.
+
+    Raises:
+      UsageError: if the set is not prepared.
+    """
+    num_workers = workers.num_cores() if num_workers is None else num_workers
+    records = _open(prepare.prepared(data_set, data_dir), data_set.test_split, data_set)
+    hosts = jax.process_count()
+    parts = -(-eval_batch_size // hosts // workers.PART_SIZE)
+    return padded_batches(TestParts(records, eval_batch_size, jax.process_index(), hosts, parts), num_workers)
 
 
 def _open(builder: Any, split: str, data_set: DataSet) -> Records:

@@ -43,12 +43,7 @@ class InMemory:
             first = 0
 
     def test_batches(self) -> Iterator[Batch]:
-        size = self.eval_batch_size
-        for start in range(0, len(self.test), size):
-            rows = np.arange(start, start + size)
-            inside = rows < len(self.test)
-            rows = np.where(inside, rows, 0)
-            yield {"image": self.test.images[rows], "label": self.test.labels[rows], "mask": inside}
+        return padded_batches(self.test, self.eval_batch_size)
 
     def augment(self, key: jax.Array, images: jax.Array, index: jax.Array) -> jax.Array:
         images = augment.random_crop_and_flip(key, images, index, self.data_set.crop_padding, self.data_set.flip)
@@ -68,10 +63,19 @@ def load(
     return InMemory(data_set, train, test, batch_size, eval_batch_size, seed)
 
 
+def padded_batches(examples: Examples, size: int) -> Iterator[Batch]:
+    """Every example once, in batches of ``size``; the last is padded with examples whose mask is False."""
+    for start in range(0, len(examples), size):
+        rows = np.arange(start, start + size)
+        inside = rows < len(examples)
+        rows = np.where(inside, rows, 0)
+        yield {"image": examples.images[rows], "label": examples.labels[rows], "mask": inside}
+
+
 def load_corrupted(data_set: DataSet, corruption: str, severity: int, data_dir: str = "") -> Examples:
     """The corrupted test split of ``data_set``; BatchNorm statistics come from its clean training images all the same.
 
-    One that has to be computed here is computed the first time it is asked for. ImageNet-C takes 7.5 GB.
+    One that has to be computed here is computed the first time it is asked for.
 
     Args:
       data_set: the clean one.

@@ -7,7 +7,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from jsubspace.data import imagenet, memory, sets
+from jsubspace.data import corruptions, imagenet, memory, sets
 from jsubspace.data.sets import DataSet
 
 Batch = dict[str, np.ndarray]
@@ -80,3 +80,23 @@ def make_pipeline(
         seed=seed,
         label_noise=label_noise,
     )
+
+
+def corrupted_batches(
+    name: str,
+    data_dir: str,
+    corruption: str,
+    severity: int,
+    eval_batch_size: int,
+    num_workers: int | None = None,
+) -> Iterator[Batch]:
+    """The corrupted test set of the data set ``name``, as `Pipeline.test_batches` gives the clean one.
+
+    Raises:
+      UsageError: if there is no such corruption of the data set, or it is not prepared; the message says how to prepare it.
+    """
+    data_set = sets.find(name)
+    if data_set.in_memory:
+        return memory.padded_batches(memory.load_corrupted(data_set, corruption, severity, data_dir), eval_batch_size)
+    corrupted = corruptions.corrupted(data_set, corruption, severity)
+    return imagenet.corrupted_batches(corrupted, data_dir, eval_batch_size=eval_batch_size, num_workers=num_workers)

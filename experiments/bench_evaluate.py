@@ -1,0 +1,99 @@
+"""What evaluating a whole line at once saves: ``python -m experiments.bench_evaluate``.
+
+Both ways give the accuracy of P(alpha) for 21 alphas, and of the ensemble of P(alpha) and P(1 - alpha), on the same data:
+
+- *at once*: one program over all points, statistics of each point once, ensembles from the points' logits;
+- *one at a time*: as the authors' program does, for each alpha a pass over the training data for the statistics of P(alpha),
+  a pass over the test data, and for its ensemble fresh statistics of P(1 - alpha) and another pass over the test data.
+
+They run in turn, and the ratio of their times is taken in each round. Images are random and of CIFAR-10's shape.
+"""
+
+import argparse
+import statistics
+import time
+
+import jax
+import numpy as np
+
+from jsubspace import build, parallel, recipes
+from jsubspace.build import Run
+from jsubspace.data import memory, sets
+from jsubspace.evaluation import Evaluator
+from jsubspace.survey import Survey, affine, survey
+from jsubspace.types import Endpoints
+
+
+def make_run(num_train: int, num_test: int, width: int) -> Run:
+    """A line of cResNet20s on noise."""
+    rng = np.random.default_rng(0)
+
+    def noise(n: int) -> memory.Examples:
+        images = rng.integers(256, size=(n, 32, 32, 3), dtype=np.uint8)
+        return memory.Examples(images, rng.integers(10, size=n, dtype=np.int32))
+
+    config = recipes.cifar10_cresnet20("line")
+    config.model.width = width
+    data = memory.InMemory(sets.find("cifar10"), noise(num_train), noise(num_test), 128, 512, 0)
+    return build.assemble(config, data, build.choose_devices(config))
+
+
+def accuracies(evaluator: Evaluator, run: Run, endpoints: Endpoints) -> tuple[np.ndarray, np.ndarray]:
+    """Of the points and of the ensembles of an evaluator's plan."""
+    outcomes = evaluator.outcomes(endpoints, evaluator.batch_stats(endpoints), run.pipeline.test_batches())
+    by_logit = outcomes.by_logit.correct.mean(-1) if outcomes.by_logit is not None else np.zeros(0)
+    return outcomes.points.correct.mean(-1), by_logit
+
+
+def one_at_a_time(singles: Evaluator, pairs: Evaluator, plan: Survey, run: Run, endpoints: Endpoints) -> list[float]:
+    """Accuracies of every point, and of its ensemble with its mirror image, each evaluated afresh."""
+    found = []
+    for alpha in range(len(plan.weights)):
+        found += accuracies(singles.at(plan.weights[[alpha]]), run, endpoints)[0].tolist()
+        found += accuracies(pairs.at(plan.weights[[alpha, -1 - alpha]]), run, endpoints)[1].tolist()
+    return found
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.bench_evaluate", description=__doc__.splitlines()[0])
+    parser.add_argument("--train", type=int, default=1280, help="training images, for the statistics")
+    parser.add_argument("--test", type=int, default=1024, help="test images")
+    parser.add_argument("--width", type=int, default=16, help="of the cResNet20")
+    parser.add_argument("--points", type=int, default=21)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    parallel.use_cpu_cores()
+    run = make_run(arguments.train, arguments.test, arguments.width)
+    endpoints = run.devices.run_once(run.init_state).endpoints
+    plan = survey(run.subspace, arguments.points)
+    whole = Evaluator(run, plan)
+    singles = Evaluator(run, affine(plan.weights[:1]))
+    pairs = Evaluator(run, affine(plan.weights[[0, -1]])._replace(ensembles=((0, 1),), ensemble_names=("pair",)))
+
+    def timed(function) -> tuple[float, list[float]]:
+        start = time.perf_counter()
+        found = function()
+        return time.perf_counter() - start, found
+
+    ways = {
+        "one at a time": lambda: one_at_a_time(singles, pairs, plan, run, endpoints),
+        "at once": lambda: np.concatenate(accuracies(whole, run, endpoints)).tolist(),
+    }
+    for function in ways.values():
+        function()  # compiles
+    rounds = [{name: timed(function) for name, function in ways.items()} for _ in range(arguments.rounds)]
+    np.testing.assert_allclose(  # the same numbers, or there is nothing to compare
+        rounds[0]["at once"][1][: arguments.points], rounds[0]["one at a time"][1][::2], atol=2 / arguments.test
+    )
+    devices = jax.devices()
+    print(f"{arguments.points} points of a line of cResNet20s of width {arguments.width}, {arguments.train} training and")
+    print(f"{arguments.test} test images, {len(devices)} x {devices[0].device_kind}, jax {jax.__version__}")
+    for name in ways:
+        print(f"{name:<14} {statistics.median(row[name][0] for row in rounds):8.1f} s")
+    ratios = [row["one at a time"][0] / row["at once"][0] for row in rounds]
+    print(f"at once is {statistics.median(ratios):.2f} times as fast (rounds: {', '.join(f'{x:.2f}' for x in ratios)})")
+
+
+if __name__ == "__main__":
+    main()

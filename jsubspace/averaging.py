@@ -1,0 +1,114 @@
+"""Networks made from a stack of networks: what weight averaging and its Bayesian kin draw.
+
+Checkpoints of a run, stacked, are a `Simplex`: their average (SWA; Izmailov et al., 2018) is its `jsubspace.midpoint`, an
+ensemble of them its corners. What is here goes beyond a position on it: a Gaussian fitted to the stack, and random
+averages with weights of their own for every layer or every single parameter.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jsubspace import points, tree
+from jsubspace.subspaces import Simplex, Subspace
+from jsubspace.types import Endpoints, Params
+
+
+def gaussian(key: jax.Array, stack: Endpoints, num_samples: int) -> Endpoints:
+    """Draws from SWA-Gaussian (Maddox et al., 2019), the Gaussian fitted to m checkpoints.
+
+        mean + sqrt(1/2) sqrt(var) z_1 + (1 / sqrt(2 (m - 1))) sum_i (w_i - mean) z_2i
+
+    with ``var`` the diagonal of the checkpoints' covariance (the mean of squared deviations, over m), z_1 a standard
+    normal number a parameter and z_2i one a checkpoint. The deviations are taken before they are squared, so that the
+    variance is never negative.
+
+    Args:
+      key: a PRNG key.
+      stack: checkpoints, leaves ``[m, *s]``.
+      num_samples: s, of networks drawn.
+
+    Returns:
+      Networks with leaves ``[s, *s]``. Each needs BatchNorm statistics of its own (`jsubspace.reestimate_batch_stats`).
+
+    Raises:
+      ValueError: if there are fewer than two checkpoints, or no sample is asked for.
+
+    Example:
+      >>> stack = {"kernel": jnp.stack([jnp.zeros((2, 3)), jnp.ones((2, 3))])}
+      >>> gaussian(jax.random.key(0), stack, num_samples=5)["kernel"].shape
+      (5, 2, 3)
+    """
+    m = tree.num_endpoints(stack)
+    if m < 2:
+        raise ValueError("SWA-Gaussian needs at least 2 checkpoints for a covariance; there is 1.")
+    _at_least_one(num_samples)
+
+    def draw(key: jax.Array) -> Params:
+        diagonal_key, low_rank_key = jax.random.split(key)
+        leaves, structure = jax.tree.flatten(stack)
+        z2 = jax.random.normal(low_rank_key, (m,))
+        drawn = []
+        for i, leaf in enumerate(leaves):
+            wide = leaf.astype(tree.accumulator(leaf.dtype))
+            mean = jnp.mean(wide, axis=0)
+            deviations = wide - mean
+            z1 = jax.random.normal(jax.random.fold_in(diagonal_key, i), mean.shape, wide.dtype)
+            diagonal = jnp.sqrt(jnp.mean(deviations**2, axis=0) / 2) * z1
+            low_rank = jnp.sum(deviations * z2.astype(wide.dtype).reshape(m, *(1,) * mean.ndim), axis=0)
+            drawn.append((mean + diagonal + low_rank / (2 * (m - 1)) ** 0.5).astype(leaf.dtype))
+        return jax.tree.unflatten(structure, drawn)
+
+    return jax.lax.map(draw, jax.random.split(key, num_samples))
+
+
+def random_points(key: jax.Array, endpoints: Endpoints, subspace: Subspace, num_samples: int) -> Endpoints:
+    """Networks at positions drawn as in training, one for the whole network: leaves ``[s, *s]``."""
+    return _draw(key, num_samples, lambda key: points.interpolate(endpoints, subspace.sample(key), subspace))
+
+
+def layerwise_points(key: jax.Array, endpoints: Endpoints, subspace: Subspace, num_samples: int) -> Endpoints:
+    """Networks at positions drawn for every layer, as in layerwise training: leaves ``[s, *s]``."""
+    layers = tree.layers(endpoints)
+    return _draw(
+        key,
+        num_samples,
+        lambda key: points.interpolate(endpoints, points.sample_alpha(key, subspace, layers), subspace),
+    )
+
+
+def weightwise_points(key: jax.Array, endpoints: Endpoints, subspace: Subspace, num_samples: int) -> Endpoints:
+    """Networks at positions drawn for every single parameter: leaves ``[s, *s]``."""
+
+    def draw(key: jax.Array) -> Params:
+        leaves, structure = jax.tree.flatten(endpoints)
+        drawn = []
+        for i, leaf in enumerate(leaves):
+            alphas = subspace.sample(jax.random.fold_in(key, i), leaf.shape[1:])
+            c = jnp.moveaxis(subspace.coefficients(alphas), -1, 0).astype(tree.accumulator(leaf.dtype))  # [m, *s]
+            drawn.append(jnp.sum(c * leaf.astype(c.dtype), axis=0).astype(leaf.dtype))
+        return jax.tree.unflatten(structure, drawn)
+
+    return _draw(key, num_samples, draw)
+
+
+def gaussian_points(key: jax.Array, endpoints: Endpoints, subspace: Subspace, num_samples: int) -> Endpoints:
+    """`gaussian` for the stack of checkpoints that is a simplex.
+
+    Raises:
+      ValueError: for another subspace, whose endpoints are no checkpoints of one run, or fewer than two of them.
+    """
+    if not isinstance(subspace, Simplex):
+        raise ValueError(f"SWA-Gaussian is fitted to the corners of a Simplex of checkpoints, not to a {subspace}.")
+    return gaussian(key, endpoints, num_samples)
+
+
+def _draw(key: jax.Array, num_samples: int, draw: Callable[[jax.Array], Params]) -> Endpoints:
+    _at_least_one(num_samples)
+    return jax.lax.map(draw, jax.random.split(key, num_samples))
+
+
+def _at_least_one(num_samples: int) -> None:
+    if num_samples < 1:
+        raise ValueError(f"num_samples is {num_samples}; at least one network is drawn.")

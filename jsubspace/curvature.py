@@ -1,0 +1,111 @@
+"""How sharp the loss is at a network: the largest eigenvalue of its Hessian."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jsubspace import tree
+from jsubspace.types import Params
+
+
+class Eigenvalue(NamedTuple):
+    """What `largest_eigenvalue` found.
+
+    Attributes:
+      value: the eigenvalue.
+      residual: |H v - value v| for the unit vector v it was found with: some eigenvalue is no farther away than this.
+      iterations: products with H that it took.
+    """
+
+    value: float
+    residual: float
+    iterations: int
+
+
+def hessian_vector_product(loss_fn: Callable[..., jax.Array], point: Params, vector: Params, *args: Any) -> Params:
+    """H v for the Hessian H of ``loss_fn(point, *args)`` at ``point``, at the cost of two gradients.
+
+    Example:
+      >>> loss_fn = lambda w: 3 * w["a"] ** 2 + w["a"] * w["b"]
+      >>> point, vector = {"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 0.0}
+      >>> product = hessian_vector_product(loss_fn, point, vector)
+      >>> float(product["a"]), float(product["b"])
+      (6.0, 1.0)
+    """
+    return jax.jvp(jax.grad(lambda p: loss_fn(p, *args)), (point,), (vector,))[1]
+
+
+def largest_eigenvalue(
+    product: Callable[[Params], Params], like: Params, key: jax.Array, num_iterations: int = 50, tolerance: float = 1e-3
+) -> Eigenvalue:
+    """The largest eigenvalue of a symmetric operator on networks, by power iteration.
+
+    Power iteration finds the eigenvalue of largest magnitude. If that is negative, -L, the iteration is repeated with
+    H + L, whose eigenvalue of largest magnitude belongs to the largest one of H.
+
+    Args:
+      product: ``v -> H v``, for example `hessian_vector_product` averaged over batches. Called from the host, so that it
+        may go through a data set; compile what is inside it.
+      like: a network of the vectors' shapes and dtypes.
+      key: of the random start.
+      num_iterations: at most, in each of the two searches.
+      tolerance: stop when the residual is at most this fraction of the eigenvalue's magnitude.
+
+    Returns:
+      The eigenvalue, and how well it has been found.
+
+    Example:
+      >>> stretch = lambda v: jax.tree.map(lambda x: x * jnp.array([3.0, -1.0]), v)
+      >>> round(largest_eigenvalue(stretch, jnp.zeros(2), jax.random.key(0)).value, 3)
+      3.0
+    """
+    if num_iterations < 1:
+        raise ValueError(f"num_iterations is {num_iterations}; power iteration takes at least one.")
+    found = _power_iteration(product, like, key, num_iterations, tolerance)
+    if found.value >= 0:
+        return found
+    shift = -found.value
+    shifted = _power_iteration(
+        lambda v: jax.tree.map(lambda h, x: h + shift * x, product(v), v),
+        like,
+        jax.random.fold_in(key, 1),
+        num_iterations,
+        tolerance,
+    )
+    return Eigenvalue(shifted.value - shift, shifted.residual, found.iterations + shifted.iterations)
+
+
+def _power_iteration(
+    product: Callable[[Params], Params], like: Params, key: jax.Array, num_iterations: int, tolerance: float
+) -> Eigenvalue:
+    vector = _start(key, like)
+    for i in range(1, num_iterations + 1):
+        image = product(vector)
+        vector, value, residual = _normalized(vector, image)
+        found = Eigenvalue(float(value), float(residual), i)
+        if found.residual <= tolerance * abs(found.value):
+            break
+    return found
+
+
+@jax.jit
+def _normalized(vector: Params, image: Params) -> tuple[Params, jax.Array, jax.Array]:
+    """The next unit vector, the Rayleigh quotient <v, H v> of this one, and its residual."""
+    every = tree.all_leaves(image)
+    value, norm = tree.inner(vector, image, every), jnp.sqrt(tree.inner(image, image, every))
+    rest = jax.tree.map(lambda h, x: h - (value * x).astype(h.dtype), image, vector)
+    # An operator that is zero here has the eigenvalue 0; its vector must not become 0 / 0.
+    scale = jnp.where(norm > 0, 1 / jnp.where(norm > 0, norm, 1), 0)
+    following = jax.tree.map(lambda h: (h * scale).astype(h.dtype), image)
+    return following, value, jnp.sqrt(tree.inner(rest, rest, every))
+
+
+def _start(key: jax.Array, like: Params) -> Params:
+    leaves, structure = jax.tree.flatten(like)
+    keys = jax.random.split(key, len(leaves))
+    drawn = [jax.random.normal(k, jnp.shape(leaf), leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    vector = jax.tree.unflatten(structure, drawn)
+    norm = jnp.sqrt(tree.inner(vector, vector, tree.all_leaves(vector)))
+    return jax.tree.map(lambda leaf: leaf / norm.astype(leaf.dtype), vector)
