@@ -87,7 +87,9 @@ def main() -> None:
         rounds[0]["at once"][1][: arguments.points], rounds[0]["one at a time"][1][::2], atol=2 / arguments.test
     )
     devices = jax.devices()
-    print(f"{arguments.points} points of a line of cResNet20s of width {arguments.width}, {arguments.train} training and")
+    print(
+        f"{arguments.points} points of a line of cResNet20s of width {arguments.width}, {arguments.train} training and"
+    )
     print(f"{arguments.test} test images, {len(devices)} x {devices[0].device_kind}, jax {jax.__version__}")
     for name in ways:
         print(f"{name:<14} {statistics.median(row[name][0] for row in rounds):8.1f} s")

@@ -51,21 +51,23 @@ class Checkpoints:
         """Numbers of steps of all complete checkpoints, in order."""
         return sorted(self._manager.all_steps())
 
-    def restore(
-        self, like: TrainState, sharding: jax.sharding.Sharding, step: int | None = None
-    ) -> tuple[TrainState, dict[str, Any]]:
+    def restore(self, like: TrainState, sharding: Any, step: int | None = None) -> tuple[TrainState, dict[str, Any]]:
         """A checkpoint: the state, placed by ``sharding``, and the notes.
 
         Args:
           like: a state of the same shapes and dtypes; `jax.ShapeDtypeStruct` will do.
-          sharding: where the arrays go.
+          sharding: where the arrays go, wherever they came from: one `jax.sharding.Sharding`, or a tree of them like
+            ``like``.
           step: of which step; None for the newest.
 
         Raises:
           UsageError: if there is no such checkpoint.
         """
         step = self._existing(step)
-        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like)
+        places = jax.tree.map(lambda _: sharding, like) if isinstance(sharding, jax.sharding.Sharding) else sharding
+        abstract = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), like, places
+        )
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=items)
         return restored["state"], restored["notes"]

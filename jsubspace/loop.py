@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import tqdm
 
-from jsubspace import build, figures, penalties, report, results, stacks
+from jsubspace import build, figures, penalties, report, results, shares, stacks
 from jsubspace import config as config_lib
 from jsubspace.build import Run
 from jsubspace.checkpoint import Checkpoints
@@ -57,12 +57,13 @@ def train_endpoints(run: Run, workdir: pathlib.Path) -> float:
     config, epoch_steps, total_steps = run.config, run.pipeline.steps_per_epoch, run.total_steps
     checkpoint_steps = config.checkpoint_every_epochs * epoch_steps
     test_steps = config.evaluation.every_epochs * epoch_steps
-    train_step = run.devices.compile(run.train_step(), donate=("state",))
+    train_step = run.devices.compile(run.train_step(), donate=("state",), shardings=run.shardings)
     geometry = jax.jit(lambda endpoints: penalties.geometry(endpoints, run.mask))
     midpoint = results.Midpoint(run)
     key = run.devices.put(run.key)
 
     with Checkpoints(workdir / stacks.CHECKPOINTS, config.keep_checkpoints, run.kept_steps) as checkpoints:
+        report_shares(run)
         state, notes = restore_or_init(run, checkpoints)
         start = int(state.step)
         journal = Journal(config.log_every_steps, notes.get("journal"))
@@ -75,7 +76,7 @@ def train_endpoints(run: Run, workdir: pathlib.Path) -> float:
                 if is_due(step, epoch_steps, total_steps) and run.subspace.num_endpoints > 1:
                     journal.note("endpoints", step, geometry(state.endpoints))
                 if test_steps and is_due(step, test_steps, total_steps):
-                    journal.note("test", step, midpoint(state.endpoints))
+                    journal.note("test", step, midpoint(run.devices.put(state.endpoints)))
                 save = is_due(step, checkpoint_steps, total_steps) or step in run.kept_steps
                 if save:
                     journal.finish()  # A loss that is not finite ends the run here, before it is saved.
@@ -113,10 +114,25 @@ def trained_endpoints(run: Run, workdir: pathlib.Path) -> Endpoints:
 def restore_or_init(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any]]:
     """The newest checkpoint, on the run's devices, with its notes; the state to start from and no notes if there is none."""
     if checkpoints.latest_step() is None:
-        return stacks.init_state(run), {}
-    state, notes = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)
+        return run.devices.put(stacks.init_state(run), run.shardings), {}
+    like = jax.eval_shape(run.init_state)
+    state, notes = checkpoints.restore(like, run.shardings or run.devices.replicated)
     log.info("going on from step %d", state.step)
     return state, notes
+
+
+def report_shares(run: Run) -> None:
+    """Says which leaves ``config.shard_endpoints`` cannot divide."""
+    if not run.config.shard_endpoints:
+        return
+    endpoints, count = jax.eval_shape(run.init_state).endpoints, len(run.devices.devices)
+    whole, leaves = shares.kept_whole(endpoints, count), jax.tree.leaves(endpoints)
+    fraction = sum(whole.values()) / sum(leaf.size for leaf in leaves)
+    names = f": {', '.join(list(whole)[:3])}{', ...' if len(whole) > 3 else ''}" if whole else ""
+    log.info(
+        "each of %d devices keeps its share of the endpoints; %d of %d leaves, %.2g %% of the numbers, have no axis that "
+        "%d divides and are kept whole%s", count, len(whole), len(leaves), 100 * fraction, count, names
+    )  # fmt: skip
 
 
 def is_due(step: int, every: int, last: int) -> bool:

@@ -16,7 +16,7 @@ So the gradient costs one pass over the endpoints and needs no stored intermedia
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -142,9 +142,17 @@ class Penalty(NamedTuple):
         return jax.tree.map(add_leaf, grads, endpoints, self.mask)
 
 
-def penalty(endpoints: Endpoints, chosen: tuple[Any, ...], mask: LeafMask) -> Penalty:
-    """The mean of cos^2 over the pairs among ``chosen``, with its gradient. All m for the exact mean, a pair to sample."""
-    gram = tree.gram([_row(endpoints, i) for i in chosen], mask)
+def penalty(
+    endpoints: Endpoints,
+    chosen: tuple[Any, ...],
+    mask: LeafMask,
+    gram_fn: Callable[[Sequence[Params], LeafMask], jax.Array] = tree.gram,
+) -> Penalty:
+    """The mean of cos^2 over the pairs among ``chosen``, with its gradient. All m for the exact mean, a pair to sample.
+
+    ``gram_fn`` takes the inner products; of endpoints divided among devices it is `shares.Shares.gram`.
+    """
+    gram = gram_fn([_row(endpoints, i) for i in chosen], mask)
     value, d_gram = jax.value_and_grad(_mean_over_pairs)(gram)
     weights = jnp.zeros((tree.num_endpoints(endpoints), len(chosen)), gram.dtype)
     return Penalty(value, weights.at[jnp.array(chosen)].set(d_gram + d_gram.T), chosen, mask)
