@@ -9,6 +9,7 @@ KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective
 _BYTES = {"pred": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f64": 8, "s64": 8, "u64": 8, "s8": 1, "u8": 1}
 _INSTRUCTION = re.compile(rf"^\s*(?:ROOT )?%?\S+ = (.*?) ({'|'.join(KINDS)})(-start)?\((.*)$", re.MULTILINE)
 _SHAPE = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\]")
+_CHAIN = re.compile(r'chain_id="(\d+)"')
 _GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]*)\}|\[\d+,(\d+)\])")
 
 
@@ -38,8 +39,13 @@ def collectives(program: str) -> list[Collective]:
       >>> collectives("  %r = f32[4,2]{1,0} all-reduce(%x), replica_groups={{0,1}}, to_apply=%add")
       [Collective(kind='all-reduce', numbers=8, bytes=32)]
     """
-    found = []
+    found, chains = [], set()
     for result, kind, start, rest in _INSTRUCTION.findall(program):
+        # A TPU overlaps one with computation by cutting it into steps, each of which is written as the whole.
+        if chain := _CHAIN.search(rest):
+            if (kind, chain.group(1)) in chains:
+                continue
+            chains.add((kind, chain.group(1)))
         shapes = _SHAPE.findall(result)
         if start and kind in ("all-gather", "collective-permute", "all-to-all"):
             shapes = shapes[len(shapes) // 2 :]  # A start returns its operands and the results.

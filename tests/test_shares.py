@@ -9,7 +9,8 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 import jsubspace
-from jsubspace import Curve, Line, Point, Simplex, optim, shares
+from experiments.collectives import collectives
+from jsubspace import Curve, Line, Point, Simplex, loop, optim, shares
 from jsubspace.checkpoint import Checkpoints
 from jsubspace.parallel import AXIS, DataParallel
 from jsubspace.shares import WHOLE, Shares
@@ -45,18 +46,24 @@ def start(subspace, optimizer):
 
 def train(subspace, count, divided, state=None, steps=3, **settings):
     """State and report after some steps on so many devices."""
-    optimizer, devices = optim.sgd(0.1, 0.9, 1e-3), DataParallel(tuple(jax.devices()[:count]))
-    state = start(subspace, optimizer) if state is None else state
-    axes = shares.axes_of(state.endpoints, count) if divided else None
-    shardings = devices.shardings_of(state) if divided else None
-    step = make_train_step(
-        apply_fn, lambda key, images, index: images, subspace, optimizer, shares=Shares(AXIS, axes), axis_name=AXIS, **settings
-    )  # fmt: skip
-    compiled = devices.compile(step, donate=("state",), shardings=shardings)
+    compiled, like, devices = compiled_step(subspace, count, divided, **settings)
+    state = start(subspace, optim.sgd(0.1, 0.9, 1e-3)) if state is None else state
+    shardings = devices.shardings_of(like) if divided else None
     state, key = devices.put(jax.tree.map(np.asarray, state), shardings), devices.put(jax.random.key(7))
     for batch in devices.put_batches(batches(steps), parts=settings.get("num_samples", 1)):
         state, info = compiled(state, batch, key)
     return state, info
+
+
+def compiled_step(subspace, count, divided, **settings):
+    """A step that is ready to run, and its start."""
+    optimizer, devices = optim.sgd(0.1, 0.9, 1e-3), DataParallel(tuple(jax.devices()[:count]))
+    state = jax.eval_shape(lambda: start(subspace, optimizer))
+    axes = shares.axes_of(state.endpoints, count) if divided else None
+    step = make_train_step(
+        apply_fn, lambda key, images, index: images, subspace, optimizer, shares=Shares(AXIS, axes), axis_name=AXIS, **settings
+    )  # fmt: skip
+    return devices.compile(step, ("state",), devices.shardings_of(state) if divided else None), state, devices
 
 
 def close(a, b, rtol=1e-11, atol=1e-13):
@@ -91,6 +98,37 @@ def test_a_device_holds_its_share_and_the_state_keeps_its_place():
         sizes = jax.tree.map(lambda leaf: leaf.size / leaf.addressable_shards[0].data.size, tree)
         assert sizes == {"hidden": {"kernel": 8, "bias": 8}, "head": {"kernel": 8, "bias": 1}}
     assert shares.kept_whole(state.endpoints, 8) == {"['head']['bias']": 6 * CLASSES}
+
+
+@pytest.mark.parametrize(
+    ("subspace", "settings", "networks"),
+    [
+        (Point(), {}, 1),
+        (Line(), {}, 1),
+        (Simplex(6), {}, 1),
+        (Curve(), {"layerwise": True}, 1),
+        (Line(), {"num_samples": 4}, 2),
+    ],
+    ids=str,
+)
+def test_one_network_is_gathered_and_one_gradient_scattered(subspace, settings, networks):
+    """And the scalars, the leaf that is kept whole and the Gram matrix are added up."""
+    compiled, state, _ = compiled_step(subspace, 4, divided=True, **settings)
+    batch = {"image": (4, 4, 4, 4, 1), "label": (4, 4), "index": (4, 4)}
+    batch = {
+        name: jax.ShapeDtypeStruct(shape, np.int32 if name != "image" else np.float32) for name, shape in batch.items()
+    }
+    numbers = dict.fromkeys(("all-gather", "reduce-scatter", "all-reduce"), 0)
+    for collective in collectives(
+        compiled.lower(state, batch, jax.eval_shape(lambda: jax.random.key(7))).compile().as_text()
+    ):
+        numbers[collective.kind] += collective.numbers
+    one_network = 16 * 8 + 8 + 8 * CLASSES
+    # What is gathered for a map over samples is gathered in its loop, and counted once.
+    assert numbers["all-gather"] == networks * one_network
+    assert numbers["reduce-scatter"] == networks * one_network
+    loss_and_accuracy, gram = 2, 4 if subspace.num_endpoints > 1 else 0
+    assert numbers["all-reduce"] <= networks * CLASSES + loss_and_accuracy + gram
 
 
 def test_the_axis_that_is_divided():
@@ -150,3 +188,26 @@ def test_what_is_gathered_is_cast_first_and_norms_stay_as_they_are():
     cast = run(Shares(AXIS, axes, jnp.bfloat16), specs)
     close(cast, whole, rtol=2e-5, atol=1e-4)
     assert jax.tree.leaves(cast[1])[0].dtype == jnp.float32
+
+
+def test_a_whole_run_in_either_mode(tiny_config, tmp_path, monkeypatch):
+    """The same results; begun in one mode it goes on in the other. Evaluation sees whole endpoints."""
+    tiny_config.model.name = "mlp"
+    tiny_config.optimizer.num_epochs = 2
+    tiny_config.evaluation.every_epochs = 1
+    expected = loop.train(tiny_config, tmp_path / "whole")
+    tiny_config.shard_endpoints = True
+    save = Checkpoints.save
+
+    def save_and_stop(checkpoints, state, step, notes):
+        save(checkpoints, state, step, notes)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(tiny_config, tmp_path / "run")
+    monkeypatch.setattr(Checkpoints, "save", save)
+    tiny_config.shard_endpoints = False
+    results = loop.train(tiny_config, tmp_path / "run")
+    for row, expected_row in zip(results["points"], expected["points"], strict=True):
+        assert row["nll"] == pytest.approx(expected_row["nll"], rel=1e-3)
