@@ -15,6 +15,7 @@ from jsubspace.models.cresnet import CResNet
 from jsubspace.models.mlp import MLP
 from jsubspace.models.resnet import ResNet
 from jsubspace.parallel import AXIS, DataParallel
+from jsubspace.shares import Shares, axes_of
 from jsubspace.subspaces import Chain, Curve, Line, Point, Simplex, Subspace
 from jsubspace.train_state import TrainState, init_train_state
 from jsubspace.train_step import TrainStep, make_train_step
@@ -120,7 +121,21 @@ class Run:
             mask=self.mask,
             label_smoothing=settings.optimizer.label_smoothing,
             axis_name=AXIS,
+            shares=self.shares,
         )
+
+    @property
+    def shares(self) -> Shares:
+        """How the step's devices hold the endpoints: each all of them, or with ``config.shard_endpoints`` its share."""
+        if not self.config.shard_endpoints:
+            return Shares(AXIS)
+        endpoints = jax.eval_shape(self.init_state).endpoints
+        return Shares(AXIS, axes_of(endpoints, len(self.devices.devices)), compute_dtype(self.config))
+
+    @property
+    def shardings(self) -> Any:
+        """Where the leaves of the train state lie; None if every device holds all of them."""
+        return self.devices.shardings_of(jax.eval_shape(self.init_state)) if self.config.shard_endpoints else None
 
 
 def build(config: ml_collections.ConfigDict) -> Run:
@@ -185,7 +200,7 @@ def make_evaluated(config: ml_collections.ConfigDict) -> Subspace:
 def make_model(config: ml_collections.ConfigDict, num_classes: int) -> Any:
     """The network that ``config.model`` names."""
     settings = config.model
-    dtype = jnp.bfloat16 if settings.dtype == "bfloat16" else None
+    dtype = compute_dtype(config)
     if settings.name == "mlp":
         widths = (settings.width,) * settings.depth
         return MLP(num_classes, widths, dropout_rate=settings.dropout_rate, dtype=dtype)
@@ -201,6 +216,11 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int) -> Any:
     if settings.name == "resnet":
         return ResNet(stem=settings.stem, inner_width=settings.inner_width, **shared)
     return CResNet(**shared)
+
+
+def compute_dtype(config: ml_collections.ConfigDict) -> Any:
+    """What the network computes in; None for what its parameters are in."""
+    return jnp.bfloat16 if config.model.dtype == "bfloat16" else None
 
 
 def make_schedule(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optax.Schedule:

@@ -95,9 +95,7 @@ class Checkpoints:
         """Numbers of steps of all complete checkpoints, in order."""
         return sorted(self._manager.all_steps())
 
-    def restore(
-        self, like: TrainState, sharding: jax.sharding.Sharding, step: int | None = None
-    ) -> tuple[TrainState, dict[str, Any]]:
+    def restore(self, like: TrainState, sharding: Any, step: int | None = None) -> tuple[TrainState, dict[str, Any]]:
         """A checkpoint: the state, placed by ``sharding``, and the notes. By default the newest that is whole.
 
         Newer checkpoints whose files are not what was written are passed over; each is named in the log and, unless
@@ -105,14 +103,18 @@ class Checkpoints:
 
         Args:
           like: a state of the same shapes and dtypes; `jax.ShapeDtypeStruct` will do.
-          sharding: where the arrays go.
+          sharding: where the arrays go, wherever they came from: one `jax.sharding.Sharding`, or a tree of them like
+            ``like``.
           step: of which step; None for the newest.
 
         Raises:
           UsageError: if there is no such checkpoint, it is damaged (all are), or it is of another run.
         """
         step = self._whole(step)
-        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like)
+        places = jax.tree.map(lambda _: sharding, like) if isinstance(sharding, jax.sharding.Sharding) else sharding
+        abstract = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), like, places
+        )
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore())
         there = self._manager.item_metadata(step)["state"]
         if _shapes(there) != _shapes(like):  # Orbax would say so in pages, after it has read everything.

@@ -26,7 +26,7 @@ CONFIG = "config.json"
 SUBSPACES = ("point", "line", "curve", "chain", "simplex")
 MODELS = ("cresnet", "resnet", "mlp")
 
-WHERE_IT_RUNS = ("data.dir", "data.num_workers", "num_devices")
+WHERE_IT_RUNS = ("data.dir", "data.num_workers", "num_devices", "shard_endpoints")
 """Fields that may change when a run goes on on another machine: its results do not depend on them."""
 
 
@@ -101,6 +101,9 @@ def default() -> ml_collections.ConfigDict:
     config.keep_checkpoints = 2
     config.keep_epochs = ()  # epochs whose checkpoints are kept for ever, for other runs to go on from
     config.num_devices = 0  # 0: all
+    config.shard_endpoints = (
+        False  # each device keeps only its share of endpoints and optimizer: less memory and traffic
+    )
     return config.lock()
 
 

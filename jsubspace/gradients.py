@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jsubspace import penalties, points, tree
+from jsubspace.shares import Shares
 from jsubspace.subspaces import Subspace
 from jsubspace.types import Alpha, Endpoints, LayerNames, Params
 
@@ -51,6 +52,7 @@ def value_and_grad(
     mask: penalties.Mask = None,
     has_aux: bool = False,
     axis_name: str | None = None,
+    shares: Shares | None = None,
 ) -> Callable[..., tuple[tuple[jax.Array, Info], Endpoints]]:
     """Makes the gradient function of Algorithm 1: sample alpha and a pair, differentiate, pull back.
 
@@ -70,6 +72,8 @@ def value_and_grad(
         the kernels (`jsubspace.kernels`).
       has_aux: whether loss_fn returns ``(loss, aux)``.
       axis_name: the device axis of a pmap or shard_map to average over. Give every device the same key.
+      shares: instead of axis_name, where endpoints are divided among devices: ``endpoints`` and ``grads`` are then this
+        device's shares (`shares.Shares`).
 
     Returns:
       ``grad_fn(key, endpoints, *args) -> ((value, info), grads)``. ``value`` is loss + beta * penalty,
@@ -96,7 +100,14 @@ def value_and_grad(
       Wortsman et al., Learning Neural Network Subspaces, 2021, Algorithm 1 and equations 2 to 5.
     """
     grad_at = value_and_grad_at(
-        loss_fn, subspace, beta=beta, num_samples=num_samples, mask=mask, has_aux=has_aux, axis_name=axis_name
+        loss_fn,
+        subspace,
+        beta=beta,
+        num_samples=num_samples,
+        mask=mask,
+        has_aux=has_aux,
+        axis_name=axis_name,
+        shares=shares,
     )
     penalised = beta > 0 and subspace.num_endpoints > 1
 
@@ -121,6 +132,7 @@ def value_and_grad_at(
     mask: penalties.Mask = None,
     has_aux: bool = False,
     axis_name: str | None = None,
+    shares: Shares | None = None,
 ) -> Callable[..., tuple[tuple[jax.Array, Info], Endpoints]]:
     """`value_and_grad` at positions of your choice instead of random ones.
 
@@ -136,31 +148,43 @@ def value_and_grad_at(
     penalised = beta > 0 and subspace.num_endpoints > 1
     task = jax.value_and_grad(loss_fn if has_aux else lambda *args: (loss_fn(*args), None), has_aux=True)
 
-    def pmean(x: Any) -> Any:
-        return x if axis_name is None else jax.lax.pmean(x, axis_name)
+    shares = Shares(axis_name) if shares is None else shares
 
-    def at_point(endpoints: Endpoints, alpha: Alpha, *args: Any) -> tuple[jax.Array, Any, Params, Any]:
-        """Loss, aux and gradient of the network at alpha, on this device; and the endpoints' weights there."""
+    def at_point(
+        endpoints: Endpoints, alpha: Alpha, *args: Any, divided: bool = True
+    ) -> tuple[jax.Array, Any, Params, Any]:
+        """Loss, aux and gradient of the network at alpha, on this device; and the endpoints' weights in the mean over
+        devices. The mean's division goes into the weights: by itself it would be a pass over the gradient."""
         weights = points.coefficients(endpoints, alpha, subspace)
-        (loss, aux), grad = task(_own_copy(tree.contract(endpoints, weights), axis_name), *args)
-        return loss, aux, grad, weights
+        point = tree.contract(endpoints, weights)
+        (loss, aux), grad = task(shares.gather(point) if divided else point, *args)
+        grad = jax.tree.map(lambda g, leaf: g.astype(leaf.dtype), grad, endpoints)
+        return loss, aux, grad, jax.tree.map(lambda c: c / shares.count(), weights)
 
     def one_position(endpoints: Endpoints, alpha: Alpha, *args: Any) -> tuple[jax.Array, Any, Endpoints]:
         loss, aux, grad, weights = at_point(endpoints, alpha, *args)
-        return pmean(loss), aux, tree.spread(pmean(grad), weights)
+        return shares.mean(loss), aux, tree.spread(shares.scatter(grad), weights)
 
     def several_positions(endpoints: Endpoints, alphas: Alpha, *args: Any) -> tuple[jax.Array, Any, Endpoints]:
         """The mean over S positions, each with its part of the batch; one position's network in memory at a time."""
+        fewer_points = (
+            num_samples <= subspace.num_endpoints
+        )  # Of S networks at points and m endpoints, the fewer travel.
+        gathered = endpoints if fewer_points else shares.gather(endpoints, leading=1)
         losses, aux, grads, weights = jax.lax.map(
-            lambda alpha_part: at_point(endpoints, alpha_part[0], *alpha_part[1]), (alphas, _cut(args, num_samples))
+            lambda alpha_part: at_point(gathered, alpha_part[0], *alpha_part[1], divided=fewer_points),
+            (alphas, _cut(args, num_samples)),
         )
 
         def pull_back(grads: Params) -> Endpoints:
             return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), jax.vmap(tree.spread)(grads, weights))
 
-        # Of S gradients at points and m of endpoints, the fewer travel.
-        endpoint_grads = pull_back(pmean(grads)) if num_samples <= subspace.num_endpoints else pmean(pull_back(grads))
-        return pmean(jnp.mean(losses)), aux, endpoint_grads
+        if fewer_points:
+            grads = pull_back(shares.scatter(grads, leading=1))
+        else:
+            of_endpoints = jax.tree.map(lambda g, leaf: g.astype(leaf.dtype), pull_back(grads), endpoints)
+            grads = shares.scatter(of_endpoints, leading=1)
+        return shares.mean(jnp.mean(losses)), aux, grads
 
     def grad_fn(
         alpha: Alpha, chosen: tuple[Any, ...], endpoints: Endpoints, *args: Any
@@ -169,33 +193,11 @@ def value_and_grad_at(
         loss, aux, grads = gradient(endpoints, alpha, *args)
         if not penalised:
             return (loss, Info(loss, jnp.zeros_like(loss), alpha, aux)), grads
-        penalty = penalties.penalty(endpoints, chosen, tree.resolve_mask(mask, endpoints))
+        penalty = penalties.penalty(endpoints, chosen, tree.resolve_mask(mask, endpoints), shares.gram)
         grads = penalty.add_gradient(grads, endpoints, beta)
         return (loss + beta * penalty.value, Info(loss, penalty.value, alpha, aux)), grads
 
     return grad_fn
-
-
-def _own_copy(point: Params, axis_name: str | None) -> Params:
-    """``point``, marked as this device's own where a shard_map tracks which values differ between devices.
-
-    There (``check_vma=True``, its default) the gradient with respect to a value that all devices share is
-    summed over them by autodiff, and a mean taken afterwards is too large by their number. The gradient with
-    respect to a copy is this device's own everywhere, so that one mean is right under every wrapper.
-    """
-    if axis_name is None:
-        return point
-
-    def differs_over(x: jax.Array) -> frozenset[str]:
-        return jax.typeof(x).manual_axis_type.varying
-
-    tracked = differs_over(jax.lax.axis_index(axis_name))  # Empty under pmap, vmap and check_vma=False.
-
-    def own(leaf: jax.Array) -> jax.Array:
-        shared = tuple(tracked - differs_over(leaf))
-        return jax.lax.pcast(leaf, shared, to="varying") if shared else leaf
-
-    return jax.tree.map(own, point)
 
 
 def _cut(args: tuple[Any, ...], num_samples: int) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import tqdm
 
-from jsubspace import build, figures, lock, penalties, report, results, stacks
+from jsubspace import build, figures, lock, penalties, report, results, shares, stacks
 from jsubspace import config as config_lib
 from jsubspace.build import Run
 from jsubspace.checkpoint import RANKED_BY, Checkpoints
@@ -71,12 +71,13 @@ def train_endpoints(run: Run, workdir: pathlib.Path, preemption: Preemption) -> 
     config, epoch_steps, total_steps = run.config, run.pipeline.steps_per_epoch, run.total_steps
     checkpoint_steps = config.checkpoint_every_epochs * epoch_steps
     test_steps = config.evaluation.every_epochs * epoch_steps
-    train_step = run.devices.compile(run.train_step(), donate=("state",))
+    train_step = run.devices.compile(run.train_step(), donate=("state",), shardings=run.shardings)
     geometry = jax.jit(lambda endpoints: penalties.geometry(endpoints, run.mask))
     midpoint = results.Midpoint(run)
     key = run.devices.put(run.key)
 
     with Checkpoints(workdir / stacks.CHECKPOINTS, config.keep_checkpoints, run.kept_steps) as checkpoints:
+        report_shares(run)
         state, notes = restore_or_init(run, checkpoints)
         start = int(state.step)
         journal = Journal(config.log_every_steps, notes.get("journal"))
@@ -88,10 +89,11 @@ def train_endpoints(run: Run, workdir: pathlib.Path, preemption: Preemption) -> 
                 journal.add(step, info)
                 if is_due(step, epoch_steps, total_steps) and run.subspace.num_endpoints > 1:
                     journal.note("endpoints", step, geometry(state.endpoints))
-                if test_steps and is_due(step, test_steps, total_steps):
-                    journal.note("test", step, midpoint(state.endpoints))
+                test = test_steps > 0 and is_due(step, test_steps, total_steps)
+                if test:
+                    journal.note("test", step, midpoint(run.devices.put(state.endpoints)))
                 ends = preemption.received() or (checkpoints.reached_preemption(step) and "preemption")
-                save = is_due(step, checkpoint_steps, total_steps) or step in run.kept_steps or bool(ends)
+                save = is_due(step, checkpoint_steps, total_steps) or step in run.kept_steps or test or bool(ends)
                 if save:
                     journal.finish()  # A loss that is not finite ends the run here, before it is saved.
                     check_finite(state, step)
@@ -141,8 +143,9 @@ def trained_endpoints(run: Run, workdir: pathlib.Path) -> Endpoints:
 def restore_or_init(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any]]:
     """The newest checkpoint, on the run's devices, with its notes; the state to start from and no notes if there is none."""
     if checkpoints.latest_step() is None:
-        return stacks.init_state(run), {}
-    state, notes = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)
+        return run.devices.put(stacks.init_state(run), run.shardings), {}
+    like = jax.eval_shape(run.init_state)
+    state, notes = checkpoints.restore(like, run.shardings or run.devices.replicated)
     log.info("going on from step %d", state.step)
     return state, notes
 
@@ -154,6 +157,20 @@ def check_finite(state: TrainState, step: int) -> None:
             f"the endpoints after step {step} are not finite. Nothing since the last checkpoint has been saved; lower "
             "config.optimizer.learning_rate, lengthen config.optimizer.warmup_epochs, or look at the data."
         )
+
+
+def report_shares(run: Run) -> None:
+    """Says which leaves ``config.shard_endpoints`` cannot divide."""
+    if not run.config.shard_endpoints:
+        return
+    endpoints, count = jax.eval_shape(run.init_state).endpoints, len(run.devices.devices)
+    whole, leaves = shares.kept_whole(endpoints, count), jax.tree.leaves(endpoints)
+    fraction = sum(whole.values()) / sum(leaf.size for leaf in leaves)
+    names = f": {', '.join(list(whole)[:3])}{', ...' if len(whole) > 3 else ''}" if whole else ""
+    log.info(
+        "each of %d devices keeps its share of the endpoints; %d of %d leaves, %.2g %% of the numbers, have no axis that "
+        "%d divides and are kept whole%s", count, len(whole), len(leaves), 100 * fraction, count, names
+    )  # fmt: skip
 
 
 def is_due(step: int, every: int, last: int) -> bool:

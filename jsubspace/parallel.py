@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jsubspace.errors import UsageError
+from jsubspace.shares import WHOLE, divided_axis
 
 AXIS = "batch"
 """The name of the device axis in `jax.lax.pmean` and the like."""
@@ -58,59 +59,96 @@ class DataParallel:
     def _mesh(self) -> Mesh:
         return Mesh(np.array(self.devices), (AXIS,))
 
-    def compile(self, function: Callable[..., Any], donate: tuple[str, ...] = ()) -> Callable[..., Any]:
+    def compile(
+        self, function: Callable[..., Any], donate: tuple[str, ...] = (), shardings: Any = None
+    ) -> Callable[..., Any]:
         """``function`` over all devices.
 
         Args:
           function: written for one device. Its parameter called ``batch`` takes a batch from `put_batches` and is this
             device's part; the others are the same everywhere, and so must be what it returns (reduced over `AXIS`).
           donate: names of parameters whose memory the results may take.
+          shardings: where the leaves of the parameter called ``state`` lie, and those of the first thing returned, if
+            not whole on every device (`shardings_of`); the function then sees its device's share of them.
 
         Returns:
           A function of the same positional arguments.
         """
         names = list(inspect.signature(function).parameters)
-        return jax.pmap(
-            function,
-            axis_name=AXIS,
-            in_axes=tuple(0 if name == "batch" else None for name in names),
-            out_axes=None,
-            donate_argnums=tuple(names.index(name) for name in donate),
-            devices=self.devices,
-        )
+        donated = tuple(names.index(name) for name in donate)
+        if shardings is None:
+            return jax.pmap(
+                function,
+                axis_name=AXIS,
+                in_axes=tuple(0 if name == "batch" else None for name in names),
+                out_axes=None,
+                donate_argnums=donated,
+                devices=self.devices,
+            )
+        # What pmap is made of, for arguments that are divided along any axis.
+        whole, state = PartitionSpec(), jax.tree.map(lambda sharding: sharding.spec, shardings)
+        places = {"batch": PartitionSpec(AXIS), "state": state}
 
-    def sum_over(self, function: Callable[[Any], Any], batches: Iterable[Any]) -> Any:
-        """The sum of ``function(batch)`` over host batches, added up on the devices."""
+        def on_one_device(*args: Any) -> Any:
+            return function(*(_own(arg) if name == "batch" else arg for name, arg in zip(names, args, strict=True)))
+
+        on_all = jax.shard_map(
+            on_one_device,
+            mesh=self._mesh,
+            in_specs=tuple(places.get(name, whole) for name in names),
+            out_specs=(state, whole),
+            check_vma=False,
+        )
+        return jax.jit(on_all, donate_argnums=donated)
+
+    def sum_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Any:
+        """The sum of ``function(batch)`` over host batches, added up on the devices.
+
+        Each device has its part of a batch, or with ``whole`` the batch as it is.
+        """
         total = None
-        for i, batch in enumerate(self.put_batches(batches)):
+        for i, batch in enumerate(map(self.put, batches) if whole else self.put_batches(batches)):
             addend = function(batch)
             total = addend if total is None else _add(total, addend)
             if i % RUN_AHEAD == 0:
                 jax.block_until_ready(total)
         return total
 
-    def map_over(self, function: Callable[[Any], Any], batches: Iterable[Any]) -> Iterator[Any]:
-        """``function(batch)`` for host batches, on the host, `RUN_AHEAD` of them under way."""
+    def map_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Iterator[Any]:
+        """``function(batch)`` for host batches, on the host, `RUN_AHEAD` of them under way. ``whole`` as in `sum_over`."""
         under_way: collections.deque[Any] = collections.deque()
-        for batch in self.put_batches(batches):
+        for batch in map(self.put, batches) if whole else self.put_batches(batches):
             under_way.append(function(batch))
             if len(under_way) > RUN_AHEAD:
                 yield jax.device_get(under_way.popleft())
         while under_way:
             yield jax.device_get(under_way.popleft())
 
-    def run_once(self, function: Callable[..., Any], *args: Any) -> Any:
-        """``function(*args)``, compiled for a single call, with its arrays whole on every device.
+    def run_once(self, function: Callable[..., Any], *args: Any, shardings: Any = None) -> Any:
+        """``function(*args)``, compiled for a single call, with its arrays whole on every device (or by ``shardings``).
 
         On the CPU, LLVM would take ten times as long to optimise the random numbers of an initialisation as they take
         to draw.
         """
         options = {"xla_backend_optimization_level": 0} if self.devices[0].platform == "cpu" else None
-        return jax.jit(function, out_shardings=self.replicated, compiler_options=options)(*args)
+        return jax.jit(function, out_shardings=shardings or self.replicated, compiler_options=options)(*args)
 
-    def put(self, tree: Any) -> Any:
-        """Arrays on every device, whole, as `compile` takes and returns them."""
-        return jax.device_put(tree, self.replicated)
+    def put(self, tree: Any, shardings: Any = None) -> Any:
+        """Arrays on every device, whole, as `compile` takes and returns them; or where ``shardings`` says."""
+        return jax.device_put(tree, self.replicated if shardings is None else shardings)
+
+    def shardings_of(self, state: Any) -> Any:
+        """Where the leaves of a state lie of which every device keeps a share (`shares.divided_axis`).
+
+        A share of endpoints ``[m, *s]`` and one of an optimizer's memory of them are cut alike; scalars stay whole.
+        """
+
+        def sharding_of(leaf: Any) -> NamedSharding:
+            axis = divided_axis(leaf.shape[1:], len(self.devices))
+            spec = () if axis == WHOLE else (*(None,) * (axis + 1), AXIS)
+            return NamedSharding(self._mesh, PartitionSpec(*spec))
+
+        return jax.tree.map(sharding_of, state)
 
     @property
     def replicated(self) -> NamedSharding:
@@ -164,6 +202,11 @@ def data_parallel(batch_sizes: Mapping[str, int], num_devices: int = 0) -> DataP
                 f"{name} is {size}, which {count} devices do not divide; make it a multiple of {count}, or set config.num_devices."
             )
     return DataParallel(tuple(devices[:count]))
+
+
+def _own(batch: Any) -> Any:
+    """A device's part ``[1, n, ...] -> [n, ...]``."""
+    return jax.tree.map(lambda leaf: leaf[0], batch)
 
 
 @jax.jit

@@ -16,7 +16,7 @@ So the gradient costs one pass over the endpoints and needs no stored intermedia
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -130,16 +130,36 @@ class Penalty(NamedTuple):
             wide = tree.accumulator(leaf.dtype)
             column = (-1,) + (1,) * (leaf.ndim - 1)
             total = grad.astype(wide)
-            for n, i in enumerate(self.chosen):
-                total += (beta * self.weights[:, n]).reshape(column).astype(wide) * leaf[i][None].astype(wide)
+
+            def add(weights: jax.Array, rows: jax.Array) -> None:
+                nonlocal total
+                total += (beta * weights).reshape(column).astype(wide) * rows.astype(wide)
+
+            if leaf.shape[0] == 2:
+                # A pair that is all there is: its rows, and its rows exchanged. XLA would write a copy of a
+                # row that it slices out before it adds it to all rows; it does not for these two.
+                square = jnp.zeros((2, 2), self.weights.dtype).at[:, jnp.array(self.chosen)].set(self.weights)
+                add(jnp.diagonal(square), leaf)
+                add(jnp.diagonal(square[:, ::-1]), leaf[::-1])
+            else:
+                for n, i in enumerate(self.chosen):
+                    add(self.weights[:, n], leaf[i][None])
             return total.astype(grad.dtype)
 
         return jax.tree.map(add_leaf, grads, endpoints, self.mask)
 
 
-def penalty(endpoints: Endpoints, chosen: tuple[Any, ...], mask: LeafMask) -> Penalty:
-    """The mean of cos^2 over the pairs among ``chosen``, with its gradient. All m for the exact mean, a pair to sample."""
-    gram = tree.gram([_row(endpoints, i) for i in chosen], mask)
+def penalty(
+    endpoints: Endpoints,
+    chosen: tuple[Any, ...],
+    mask: LeafMask,
+    gram_fn: Callable[[Sequence[Params], LeafMask], jax.Array] = tree.gram,
+) -> Penalty:
+    """The mean of cos^2 over the pairs among ``chosen``, with its gradient. All m for the exact mean, a pair to sample.
+
+    ``gram_fn`` takes the inner products; of endpoints divided among devices it is `shares.Shares.gram`.
+    """
+    gram = gram_fn([_row(endpoints, i) for i in chosen], mask)
     value, d_gram = jax.value_and_grad(_mean_over_pairs)(gram)
     weights = jnp.zeros((tree.num_endpoints(endpoints), len(chosen)), gram.dtype)
     return Penalty(value, weights.at[jnp.array(chosen)].set(d_gram + d_gram.T), chosen, mask)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jsubspace import gradients, penalties
+from jsubspace.shares import Shares
 from jsubspace.subspaces import Subspace
 from jsubspace.train_state import TrainState
 from jsubspace.types import Endpoints, LayerNames, Params
@@ -52,6 +53,7 @@ def make_train_step(
     mask: penalties.Mask = None,
     label_smoothing: float = 0.0,
     axis_name: str | None = None,
+    shares: Shares | None = None,
 ) -> TrainStep:
     """Makes ``train_step(state, batch, key) -> (state, info)``.
 
@@ -64,6 +66,7 @@ def make_train_step(
         step's loss elsewhere (`optim.sharpness_aware`).
       label_smoothing: s of `cross_entropy`.
       axis_name: of the devices, or None.
+      shares: where the state is divided among the devices: what the step takes and returns is this device's share.
 
     The batch is a dictionary: ``image [n, h, w, c]``, ``label [n]``, ``index [n]``. The key is the run's: the
     step's own follows from it and ``state.step``, so a run that is resumed draws what it would have drawn. The
@@ -85,6 +88,7 @@ def make_train_step(
         mask=mask,
         has_aux=True,
         axis_name=axis_name,
+        shares=shares,
     )
 
     optimizer = optax.with_extra_args_support(optimizer)

@@ -16,6 +16,7 @@ CORE = [
     "subspaces",
     "points",
     "penalties",
+    "shares",
     "gradients",
     "batch_stats",
     "ensembles",

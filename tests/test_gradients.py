@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import re
 
 import chex
 import jax
@@ -12,6 +11,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 import jsubspace
+from experiments.collectives import collectives
 from jsubspace import Curve, Line, Point, Simplex, gradients
 
 
@@ -353,18 +353,21 @@ def all_reduced_numbers(grad_fn, endpoints, batch):
     )
     shards = jax.tree.map(lambda leaf: leaf.reshape(2, -1, *leaf.shape[1:]), batch)
     program = step.lower(jax.random.key(0), endpoints, shards).compile().as_text()
-    collectives = re.findall(r"= (.*?) (?:all-reduce|reduce-scatter|all-gather|all-to-all)(?:-start)?\(", program)
-    assert collectives
-    shapes = re.findall(r"\w+\[([\d,]*)\]", " ".join(collectives))
-    return sum(int(np.prod([int(n) for n in shape.split(",") if n])) for shape in shapes)
+    found = collectives(program)
+    assert {collective.kind for collective in found} == {"all-reduce"}
+    return sum(collective.numbers for collective in found)
 
 
-@pytest.mark.parametrize("subspace", [Point(), Line(), Simplex(6)], ids=repr)
-def test_what_travels_has_the_size_of_one_network(subspace):
+@pytest.mark.parametrize(
+    ("subspace", "layerwise"),
+    [(Point(), False), (Line(), False), (Curve(), False), (Simplex(6), False), (Simplex(6), True)],
+    ids=repr,
+)
+def test_what_travels_has_the_size_of_one_network(subspace, layerwise):
     endpoints, batch = problem(subspace)
     one_network = sum(leaf[0].size for leaf in jax.tree.leaves(endpoints))
     loss = 1
-    grad_fn = jsubspace.value_and_grad(loss_fn, subspace, axis_name="batch")
+    grad_fn = jsubspace.value_and_grad(loss_fn, subspace, layerwise=layerwise, axis_name="batch")
     assert all_reduced_numbers(grad_fn, endpoints, batch) == one_network + loss
 
 

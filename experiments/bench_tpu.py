@@ -1,0 +1,161 @@
+"""What a step costs on TPU chips, without any: ``python -m experiments.bench_tpu --networks cresnet20``.
+
+Compiles the very steps that train for a TPU topology (pip install 'jsubspace[tpu]' brings the compiler) and asks the
+executables for flops, bytes accessed, bytes on the wire and memory of a chip. Each is printed beside its ratio to standard
+training, replicated, and for sharded endpoints also to sharded standard training. A step of ResNet50 takes three minutes
+of an idle core to compile; rows that are done are read from --output, so that the command goes on where it was stopped.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import time
+from typing import Any
+
+# jax reads the first, the TPU's compiler the others: there is no TPU to ask, and none that another program could have.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-8", "TPU_WORKER_HOSTNAMES": "localhost"}
+os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+
+from experiments.collectives import collectives
+from jsubspace import build, parallel, recipes
+from jsubspace.data import imagenet, memory, sets
+from jsubspace.writer import write_json
+
+NETWORKS: dict[str, tuple[Any, str, Any]] = {
+    "resnet50": (recipes.imagenet_resnet50, "imagenet2012", imagenet.ImageNet),
+    "cresnet20": (recipes.cifar10_cresnet20, "cifar10", memory.InMemory),
+}
+METHODS: dict[str, dict[str, Any]] = {
+    "standard": {"subspace": "point"},
+    "line": {"subspace": "line"},
+    "line_layerwise": {"subspace": "line", "layerwise": True},
+    "curve": {"subspace": "curve"},
+    "simplex3": {"subspace": "simplex", "num_endpoints": 3},
+    "simplex6": {"subspace": "simplex", "num_endpoints": 6},
+}
+MODES = ("replicated", "sharded")
+OUTPUT = pathlib.Path(__file__).parent / "results" / "bench_tpu" / "rows.json"
+COLUMNS = ("flops", "bytes_accessed", "wire", "state_memory", "temporary_memory")
+
+
+class ShapesOnly:
+    """A pipeline with no data: what a step is compiled for."""
+
+    steps_per_epoch = 1000
+
+    def __init__(self, data_set: str, kind: Any) -> None:
+        self.data_set = sets.find(data_set)
+        self._kind = kind
+
+    def augment(self, *args: Any) -> jax.Array:
+        """The pipeline's own."""
+        return self._kind.augment(self, *args)
+
+    def preprocess(self, images: jax.Array) -> jax.Array:
+        """The pipeline's own."""
+        return self._kind.preprocess(self, images)
+
+
+def measure(network: str, method: str, mode: str, topology: Any, batch_size: int) -> tuple[dict[str, Any], str]:
+    """One row, and the text of the compiled step."""
+    recipe, data_set, kind = NETWORKS[network]
+    config = recipe(**METHODS[method])
+    config.model.dtype = "bfloat16"
+    config.shard_endpoints = mode == "sharded"
+    devices = parallel.DataParallel(tuple(topology.devices))
+    run = build.assemble(config, ShapesOnly(data_set, kind), devices)
+    state, n = jax.eval_shape(run.init_state), len(topology.devices)
+    shape = (n, batch_size, *run.pipeline.data_set.image_shape)
+    batch = {name: jax.ShapeDtypeStruct(shape[:2], np.int32) for name in ("label", "index")}
+    batch["image"] = jax.ShapeDtypeStruct(shape, np.uint8)
+    step = devices.compile(run.train_step(), donate=("state",), shardings=run.shardings)
+    start = time.monotonic()
+    compiled = step.lower(state, batch, jax.eval_shape(lambda: run.key)).compile()
+    cost, memory_of, text = compiled.cost_analysis(), compiled.memory_analysis(), compiled.as_text()
+    images = sum(leaf.size // n * leaf.dtype.itemsize for leaf in batch.values())
+    row = {
+        "flops": cost["flops"],
+        "bytes_accessed": cost["bytes accessed"],
+        "wire": sum(collective.wire for collective in collectives(text)),
+        "state_memory": memory_of.argument_size_in_bytes - images,
+        "temporary_memory": memory_of.temp_size_in_bytes,
+        "compile_seconds": round(time.monotonic() - start),
+    }
+    return row, text
+
+
+def table(rows: dict[str, dict[str, Any]], network: str) -> str:
+    """Rows of one network as Markdown, with ratios to standard training."""
+    lines = [
+        "| | flops | bytes accessed | of sharded standard | on the wire | endpoints and optimizer | temporary |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    standard, sharded = (rows.get(f"{network}/standard/{mode}", {}) for mode in MODES)
+
+    def cell(row: dict[str, Any], column: str, base: dict[str, Any]) -> str:
+        return f"{row[column] / base[column]:.4f}" if column in base else "?"
+
+    for name, row in rows.items():
+        if not name.startswith(network + "/"):
+            continue
+        cells = [cell(row, column, standard) for column in COLUMNS]
+        cells.insert(2, cell(row, "bytes_accessed", sharded) if name.endswith("/sharded") else "")
+        lines.append(f"| {name.removeprefix(network + '/')} | {' | '.join(cells)} |")
+    if standard:
+        unit = [f"{standard[column]:.5g}" for column in COLUMNS]
+        lines.append(f"| *standard, replicated* | {unit[0]} | {unit[1]} | | {' | '.join(unit[2:])} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.bench_tpu", description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--methods", nargs="+", default=["line", "simplex6"], choices=list(METHODS))
+    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
+    parser.add_argument("--topology", default="v5e:2x4")
+    parser.add_argument("--batch_size", type=int, default=128, help="a chip")
+    parser.add_argument("--output", type=pathlib.Path, default=OUTPUT, help="JSON file of the rows")
+    parser.add_argument("--programs", type=pathlib.Path, help="a folder for the compiled programs' text")
+    parser.add_argument("--again", action="store_true", help="compile rows that --output has already")
+    arguments = parser.parse_args()
+    topology = topologies.get_topology_desc(platform="tpu", topology_name=arguments.topology)
+    rows = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}
+    for network in arguments.networks:
+        for mode in arguments.modes:
+            for method in dict.fromkeys(["standard", *arguments.methods]):
+                name = f"{network}/{method}/{mode}"
+                if name in rows and not arguments.again:
+                    continue
+                row, text = measure(network, method, mode, topology, arguments.batch_size)
+                where = {"topology": arguments.topology, "batch_size": arguments.batch_size}
+                rows[name] = row | where | versions()
+                arguments.output.parent.mkdir(parents=True, exist_ok=True)
+                write_json(arguments.output, rows)
+                print(name, {column: row[column] for column in COLUMNS}, flush=True)
+                if arguments.programs:
+                    arguments.programs.mkdir(parents=True, exist_ok=True)
+                    (arguments.programs / f"{name.replace('/', '_')}.txt").write_text(text)
+        print(
+            f"\n{network}, {arguments.batch_size} images a chip, bfloat16, TPU {arguments.topology}; ratios to standard"
+        )
+        print(table(rows, network))
+
+
+def versions() -> dict[str, str]:
+    """What the numbers depend on."""
+    import libtpu
+
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    return {"jax": jax.__version__, "libtpu": libtpu.__version__, "commit": commit.strip()}
+
+
+if __name__ == "__main__":
+    main()

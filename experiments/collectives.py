@@ -1,0 +1,62 @@
+"""What a compiled program sends between devices, read from its text."""
+
+import math
+import re
+from typing import NamedTuple
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
+_BYTES = {"pred": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f64": 8, "s64": 8, "u64": 8, "s8": 1, "u8": 1}
+_INSTRUCTION = re.compile(rf"^\s*(?:ROOT )?%?\S+ = (.*?) ({'|'.join(KINDS)})(-start)?\((.*)$", re.MULTILINE)
+_SHAPE = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\]")
+_CHAIN = re.compile(r'chain_id="(\d+)"')
+_GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]*)\}|\[\d+,(\d+)\])")
+
+
+class Collective(NamedTuple):
+    """One instruction that communicates.
+
+    Attributes:
+      kind: one of `KINDS`.
+      numbers: of the whole arrays that it is about: what is reduced, what has been gathered, what is to be scattered.
+      bytes: the same in bytes.
+    """
+
+    kind: str
+    numbers: int
+    bytes: int
+
+    @property
+    def wire(self) -> int:
+        """Bytes on the wire: an all-reduce is a scatter and a gather and counts twice, all else once."""
+        return 2 * self.bytes if self.kind == "all-reduce" else self.bytes
+
+
+def collectives(program: str) -> list[Collective]:
+    """Every collective in the text of a compiled program, ``compiled.as_text()``; one in a loop counts once.
+
+    Example:
+      >>> collectives("  %r = f32[4,2]{1,0} all-reduce(%x), replica_groups={{0,1}}, to_apply=%add")
+      [Collective(kind='all-reduce', numbers=8, bytes=32)]
+    """
+    found, chains = [], set()
+    for result, kind, start, rest in _INSTRUCTION.findall(program):
+        # A TPU overlaps one with computation by cutting it into steps, each of which is written as the whole.
+        if chain := _CHAIN.search(rest):
+            if (kind, chain.group(1)) in chains:
+                continue
+            chains.add((kind, chain.group(1)))
+        shapes = _SHAPE.findall(result)
+        if start and kind in ("all-gather", "collective-permute", "all-to-all"):
+            shapes = shapes[len(shapes) // 2 :]  # A start returns its operands and the results.
+        if start and kind == "reduce-scatter":
+            shapes = shapes[: len(shapes) // 2]
+        parts = _group_size(rest) if kind == "reduce-scatter" and not start else 1
+        sizes = [(parts * math.prod(int(n) for n in dims.split(",") if n), dtype) for dtype, dims in shapes]
+        found.append(Collective(kind, sum(n for n, _ in sizes), sum(n * _BYTES.get(dtype, 4) for n, dtype in sizes)))
+    return found
+
+
+def _group_size(attributes: str) -> int:
+    listed, counted = _GROUPS.search(attributes).groups()  # type: ignore[union-attr]
+    return int(counted) if counted else len(listed.split(","))

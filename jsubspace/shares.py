@@ -1,0 +1,137 @@
+"""Endpoints divided among devices: each keeps its share of every leaf, and of what an optimizer remembers of it.
+
+A step needs one network whole, the point; so that is what is gathered, and its gradient is what comes back in shares.
+All else is local: the point's share is made from the endpoints' shares, inner products are sums of partial ones, and an
+elementwise optimizer never looks at another element. A device then holds m n / D + n numbers instead of m n.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jsubspace import tree
+from jsubspace.types import Endpoints, LeafMask, Params
+
+WHOLE = -1
+"""Instead of an axis, for a leaf of which every device holds all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shares:
+    """How endpoints lie on the devices of an axis, and the communication that a step needs for it.
+
+    Attributes:
+      axis_name: of the devices, in a pmap or shard_map; None for one device and no communication.
+      axes: for every leaf, the axis of ``[*s]`` along which it is divided, or `WHOLE` (see `axes_of`); None if all
+        devices hold all.
+      dtype: what the network casts its kernels to anyway; what is gathered is cast before, and half the size on the way.
+    """
+
+    axis_name: str | None = None
+    axes: Any = None
+    dtype: Any = None
+
+    def count(self) -> int:
+        """Number of devices; a constant of the traced program."""
+        return 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
+
+    def mean(self, x: Any) -> Any:
+        """The mean over devices of what is not divided."""
+        return x if self.axis_name is None else jax.lax.pmean(x, self.axis_name)
+
+    def gather(self, networks: Params, leading: int = 0) -> Params:
+        """Whole networks, each device's own to differentiate at, from shares; ``leading`` axes come before ``[*s]``."""
+        name = self.axis_name
+        if name is None:
+            return networks
+        if self.axes is None:
+            return _own_copy(networks, name)
+
+        def gather_leaf(leaf: jax.Array, axis: int, is_kernel: bool) -> jax.Array:
+            if axis == WHOLE:
+                return _own_copy(leaf, name)
+            sent = leaf.astype(self.dtype) if is_kernel and self.dtype is not None else leaf
+            return jax.lax.all_gather(sent, name, axis=axis + leading, tiled=True)
+
+        stacked = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape if leading else (1, *leaf.shape), leaf.dtype), networks
+        )
+        return jax.tree.map(gather_leaf, networks, self.axes, tree.kernels(stacked))
+
+    def scatter(self, grads: Params, leading: int = 0) -> Params:
+        """The sum over devices of whole gradients, each device's share of it."""
+        name = self.axis_name
+        if name is None:
+            return grads
+        if self.axes is None:
+            return jax.lax.psum(grads, name)
+
+        def scatter_leaf(leaf: jax.Array, axis: int) -> jax.Array:
+            if axis == WHOLE:
+                return jax.lax.psum(leaf, name)
+            return jax.lax.psum_scatter(leaf, name, scatter_dimension=axis + leading, tiled=True)
+
+        return jax.tree.map(scatter_leaf, grads, self.axes)
+
+    def gram(self, networks: Sequence[Params], mask: LeafMask) -> jax.Array:
+        """`tree.gram` of whole networks, from shares of them: ``[p, p]``."""
+        if self.axes is None or self.axis_name is None:
+            return tree.gram(networks, mask)
+        divided = jax.tree.map(lambda counts, axis: bool(counts) and axis != WHOLE, mask, self.axes)
+        whole = jax.tree.map(lambda counts, axis: bool(counts) and axis == WHOLE, mask, self.axes)
+        total: Any = 0
+        if any(jax.tree.leaves(divided)):
+            total = jax.lax.psum(tree.gram(networks, divided), self.axis_name)
+        return total + tree.gram(networks, whole) if any(jax.tree.leaves(whole)) else total
+
+
+def divided_axis(shape: Sequence[int], count: int) -> int:
+    """The last axis of ``[*s]`` that ``count`` devices divide, or `WHOLE` if none does.
+
+    The last, because it is the axis of output channels: the longest, and the same in a kernel and its bias.
+
+    Example:
+      >>> divided_axis((3, 3, 16, 64), 8), divided_axis((64, 10), 8), divided_axis((3,), 8)
+      (3, 0, -1)
+    """
+    return next((axis for axis in reversed(range(len(shape))) if shape[axis] and shape[axis] % count == 0), WHOLE)
+
+
+def axes_of(endpoints: Endpoints, count: int) -> Any:
+    """`Shares.axes` of endpoints ``[m, *s]`` (shapes will do) for ``count`` devices. Endpoints are never divided from
+    each other: a step reads all of them at every place."""
+    return jax.tree.map(lambda leaf: divided_axis(jnp.shape(leaf)[1:], count), endpoints)
+
+
+def kept_whole(endpoints: Endpoints, count: int) -> dict[str, int]:
+    """The leaves that ``count`` devices do not divide, and how many numbers each has over all endpoints."""
+    leaves = jax.tree_util.tree_leaves_with_path(endpoints)
+    return {
+        jax.tree_util.keystr(path): math.prod(jnp.shape(leaf))
+        for path, leaf in leaves
+        if divided_axis(jnp.shape(leaf)[1:], count) == WHOLE
+    }
+
+
+def _own_copy(point: Params, axis_name: str) -> Params:
+    """``point``, marked as this device's own where a shard_map tracks which values differ between devices.
+
+    There (``check_vma=True``, its default) the gradient with respect to a value that all devices share is
+    summed over them by autodiff, and a sum taken afterwards is too large by their number. The gradient with
+    respect to a copy is this device's own everywhere, so that one sum is right under every wrapper.
+    """
+
+    def differs_over(x: jax.Array) -> frozenset[str]:
+        return jax.typeof(x).manual_axis_type.varying
+
+    tracked = differs_over(jax.lax.axis_index(axis_name))  # Empty under pmap, vmap and check_vma=False.
+
+    def own(leaf: jax.Array) -> jax.Array:
+        shared = tuple(tracked - differs_over(leaf))
+        return jax.lax.pcast(leaf, shared, to="varying") if shared else leaf
+
+    return jax.tree.map(own, point)

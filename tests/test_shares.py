@@ -1,0 +1,213 @@
+"""Endpoints divided among devices: the numbers of devices that hold all, less memory, one network on the wire."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, PartitionSpec
+
+import jsubspace
+from experiments.collectives import collectives
+from jsubspace import Curve, Line, Point, Simplex, loop, optim, shares
+from jsubspace.checkpoint import Checkpoints
+from jsubspace.parallel import AXIS, DataParallel
+from jsubspace.shares import WHOLE, Shares
+from jsubspace.train_state import init_train_state
+from jsubspace.train_step import make_train_step
+
+CLASSES = 3  # which no number of devices divides: the classifier's bias is kept whole
+
+
+def apply_fn(point, images, key):
+    hidden = jnp.tanh(images.reshape(len(images), -1) @ point["hidden"]["kernel"] + point["hidden"]["bias"])
+    return hidden @ point["head"]["kernel"] + point["head"]["bias"]
+
+
+def init_fn(key):
+    kernel, head = jax.random.split(key)
+    return {
+        "hidden": {"kernel": jax.random.normal(kernel, (16, 8)) / 4, "bias": jnp.zeros(8)},
+        "head": {"kernel": jax.random.normal(head, (8, CLASSES)) / 3, "bias": jnp.zeros(CLASSES)},
+    }
+
+
+def batches(count, size=16):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        image, label = rng.normal(size=(size, 4, 4, 1)), rng.integers(CLASSES, size=size).astype(np.int32)
+        yield {"image": image, "label": label, "index": np.arange(size, dtype=np.int32)}
+
+
+def start(subspace, optimizer):
+    return init_train_state(jsubspace.init_endpoints(jax.random.key(0), init_fn, subspace.num_endpoints), optimizer)
+
+
+def train(subspace, count, divided, state=None, steps=3, **settings):
+    """State and report after some steps on so many devices."""
+    compiled, like, devices = compiled_step(subspace, count, divided, **settings)
+    state = start(subspace, optim.sgd(0.1, 0.9, 1e-3)) if state is None else state
+    shardings = devices.shardings_of(like) if divided else None
+    state, key = devices.put(jax.tree.map(np.asarray, state), shardings), devices.put(jax.random.key(7))
+    for batch in devices.put_batches(batches(steps), parts=settings.get("num_samples", 1)):
+        state, info = compiled(state, batch, key)
+    return state, info
+
+
+def compiled_step(subspace, count, divided, **settings):
+    """A step that is ready to run, and its start."""
+    optimizer, devices = optim.sgd(0.1, 0.9, 1e-3), DataParallel(tuple(jax.devices()[:count]))
+    state = jax.eval_shape(lambda: start(subspace, optimizer))
+    axes = shares.axes_of(state.endpoints, count) if divided else None
+    step = make_train_step(
+        apply_fn, lambda key, images, index: images, subspace, optimizer, shares=Shares(AXIS, axes), axis_name=AXIS, **settings
+    )  # fmt: skip
+    return devices.compile(step, ("state",), devices.shardings_of(state) if divided else None), state, devices
+
+
+def close(a, b, rtol=1e-11, atol=1e-13):
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=rtol, atol=atol), a, b)
+
+
+@pytest.mark.parametrize(
+    ("subspace", "settings"),
+    [
+        (Point(), {}),
+        (Line(), {}),
+        (Curve(), {"layerwise": True}),
+        (Simplex(4), {"mask": jsubspace.all_leaves}),
+        (Simplex(3), {"all_pairs": True, "num_samples": 2}),
+        (Line(), {"num_samples": 4, "layerwise": True}),
+    ],
+    ids=str,
+)
+def test_divided_endpoints_give_the_numbers_of_whole_ones(subspace, settings, x64):
+    whole, info = train(subspace, 4, divided=False, **settings)
+    divided, info_of_divided = train(subspace, 4, divided=True, **settings)
+    close(divided, whole)
+    close(info_of_divided, info)
+    one, _ = train(subspace, 1, divided=True, **settings)
+    close(one, whole)
+
+
+def test_a_device_holds_its_share_and_the_state_keeps_its_place():
+    state, _ = train(Simplex(6), 8, divided=True)
+    trace = state.opt_state[1][0].trace
+    for tree in (state.endpoints, trace):
+        sizes = jax.tree.map(lambda leaf: leaf.size / leaf.addressable_shards[0].data.size, tree)
+        assert sizes == {"hidden": {"kernel": 8, "bias": 8}, "head": {"kernel": 8, "bias": 1}}
+    assert shares.kept_whole(state.endpoints, 8) == {"['head']['bias']": 6 * CLASSES}
+
+
+@pytest.mark.parametrize(
+    ("subspace", "settings", "networks"),
+    [
+        (Point(), {}, 1),
+        (Line(), {}, 1),
+        (Simplex(6), {}, 1),
+        (Curve(), {"layerwise": True}, 1),
+        (Line(), {"num_samples": 4}, 2),
+    ],
+    ids=str,
+)
+def test_one_network_is_gathered_and_one_gradient_scattered(subspace, settings, networks):
+    """And the scalars, the leaf that is kept whole and the Gram matrix are added up."""
+    compiled, state, _ = compiled_step(subspace, 4, divided=True, **settings)
+    batch = {"image": (4, 4, 4, 4, 1), "label": (4, 4), "index": (4, 4)}
+    batch = {
+        name: jax.ShapeDtypeStruct(shape, np.int32 if name != "image" else np.float32) for name, shape in batch.items()
+    }
+    numbers = dict.fromkeys(("all-gather", "reduce-scatter", "all-reduce"), 0)
+    for collective in collectives(
+        compiled.lower(state, batch, jax.eval_shape(lambda: jax.random.key(7))).compile().as_text()
+    ):
+        numbers[collective.kind] += collective.numbers
+    one_network = 16 * 8 + 8 + 8 * CLASSES
+    # What is gathered for a map over samples is gathered in its loop, and counted once.
+    assert numbers["all-gather"] == networks * one_network
+    assert numbers["reduce-scatter"] == networks * one_network
+    loss_and_accuracy, gram = 2, 4 if subspace.num_endpoints > 1 else 0
+    assert numbers["all-reduce"] <= networks * CLASSES + loss_and_accuracy + gram
+
+
+def test_the_axis_that_is_divided():
+    assert shares.divided_axis((3, 3, 16, 64), 8) == 3
+    assert shares.divided_axis((64, 10), 8) == 0
+    assert shares.divided_axis((7, 10), 8) == WHOLE
+    assert shares.divided_axis((), 8) == WHOLE
+    assert shares.divided_axis((0,), 8) == WHOLE
+    assert shares.axes_of({"w": jnp.zeros((8, 5))}, 8) == {"w": WHOLE}  # never between the endpoints
+
+
+@pytest.mark.parametrize(
+    ("saved", "restored"), [((4, True), (2, False)), ((2, False), (8, True)), ((8, True), (1, True))]
+)
+def test_checkpoints_move_between_modes_and_devices(saved, restored, tmp_path, x64):
+    subspace, optimizer = Line(), optim.sgd(0.1, 0.9, 1e-3)
+    state, _ = train(subspace, *saved, steps=2)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(state, 2, {})
+    devices = DataParallel(tuple(jax.devices()[: restored[0]]))
+    like = jax.eval_shape(lambda: start(subspace, optimizer))
+    with Checkpoints(tmp_path / "c", read_only=True) as checkpoints:
+        there, _ = checkpoints.restore(like, devices.shardings_of(like) if restored[1] else devices.replicated)
+    jax.tree.map(np.testing.assert_array_equal, there, state)
+    close(train(subspace, *restored, state=there)[0], train(subspace, *saved, state=state)[0])
+
+
+def test_what_is_gathered_is_cast_first_and_norms_stay_as_they_are():
+    """In bfloat16, the numbers are those of a network that casts its kernels itself."""
+
+    def network(point, x):
+        hidden = x @ point["kernel"].astype(jnp.bfloat16)
+        return jnp.sum((hidden.astype(jnp.float32) * point["scale"]) ** 2)
+
+    endpoints = {
+        "kernel": jax.random.normal(jax.random.key(0), (2, 8, 16)),
+        "scale": 1 + jnp.arange(32.0).reshape(2, 16),
+    }
+    x = jax.random.normal(jax.random.key(1), (4, 8), jnp.bfloat16)
+    key, axes = jax.random.key(2), shares.axes_of(endpoints, 4)
+    mesh = Mesh(np.array(jax.devices()[:4]), (AXIS,))
+    place = PartitionSpec(None, AXIS), PartitionSpec()
+    specs = {"kernel": PartitionSpec(None, None, AXIS), "scale": place[0]}
+
+    def gradient(shares):
+        grad_fn = jsubspace.value_and_grad(lambda point, x: network(point, x), Line(), shares=shares)
+        return lambda key, endpoints, x: (lambda out: (out[0][0], out[1]))(grad_fn(key, endpoints, x))
+
+    def run(shares, specs):
+        step = jax.shard_map(
+            gradient(shares), mesh=mesh, in_specs=(place[1], specs, PartitionSpec(AXIS)), out_specs=(place[1], specs),
+            check_vma=False,
+        )  # fmt: skip
+        return jax.jit(step)(key, endpoints, x)
+
+    whole = run(Shares(AXIS), place[1])
+    cast = run(Shares(AXIS, axes, jnp.bfloat16), specs)
+    close(cast, whole, rtol=2e-5, atol=1e-4)
+    assert jax.tree.leaves(cast[1])[0].dtype == jnp.float32
+
+
+def test_a_whole_run_in_either_mode(tiny_config, tmp_path, monkeypatch):
+    """The same results; begun in one mode it goes on in the other. Evaluation sees whole endpoints."""
+    tiny_config.model.name = "mlp"
+    tiny_config.optimizer.num_epochs = 2
+    tiny_config.evaluation.every_epochs = 1
+    expected = loop.train(tiny_config, tmp_path / "whole")
+    tiny_config.shard_endpoints = True
+    save = Checkpoints.save
+
+    def save_and_stop(checkpoints, state, step, notes):
+        save(checkpoints, state, step, notes)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(tiny_config, tmp_path / "run")
+    monkeypatch.setattr(Checkpoints, "save", save)
+    tiny_config.shard_endpoints = False
+    results = loop.train(tiny_config, tmp_path / "run")
+    for row, expected_row in zip(results["points"], expected["points"], strict=True):
+        assert row["nll"] == pytest.approx(expected_row["nll"], rel=1e-3)
