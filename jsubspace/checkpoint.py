@@ -184,7 +184,7 @@ class Checkpoints:
 
     def _newest_whole(self) -> int:
         """The first host looks and tells the others."""
-        found = -1
+        found, damaged = -1, []
         if jax.process_index() == 0:
             for step in sorted(self._manager.all_steps(), reverse=True):
                 damage = checksums.damage(self._folder / str(step))
@@ -192,7 +192,9 @@ class Checkpoints:
                     found = step
                     break
                 log.warning("the checkpoint of step %d is damaged (%s); going back to the one before.", step, damage)
-                if not self._read_only:
+                damaged.append(step)
+            if found >= 0 and not self._read_only:  # Else it would look as if nothing had been trained yet.
+                for step in damaged:
                     self._set_aside(step)
         if jax.process_count() > 1:
             found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
