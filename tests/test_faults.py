@@ -20,6 +20,7 @@ from test_loop import final_state
 from jsubspace import build, checksums, config, lock, loop
 from jsubspace.checkpoint import Checkpoints
 from jsubspace.errors import TrainingDiverged, UsageError
+from jsubspace.journal import Journal
 from jsubspace.parallel import DataParallel
 from jsubspace.preemption import Preemption
 from jsubspace.train_state import TrainState
@@ -214,9 +215,20 @@ def test_a_step_that_spoils_the_endpoints_is_not_saved(tiny_config, tmp_path):
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
-def test_a_run_whose_newest_checkpoint_is_damaged_ends_as_if_it_were_not(tiny_config, tmp_path):
+def test_a_loss_that_is_no_number_and_a_damaged_checkpoint_change_nothing(tiny_config, tmp_path, monkeypatch):
+    """A run that is stopped by the first, then ends, then loses its newest checkpoint, and ends again."""
     tiny_config.model.name, tiny_config.num_devices = "mlp", 1
     run = build.build(tiny_config)
+    add = Journal.add
+
+    def add_nan(self, step, info):
+        add(self, step, info._replace(loss=jnp.nan) if step == 20 else info)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "add", add_nan)
+        with pytest.raises(TrainingDiverged, match=r"the loss of step 20 is nan\. Nothing since the last checkpoint"):
+            loop.train_endpoints(run, tmp_path, Preemption())
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["12"]
     loop.train_endpoints(run, tmp_path, Preemption())
     expected = final_state(tiny_config, tmp_path)
     rows = read_rows(tmp_path)
