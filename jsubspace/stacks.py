@@ -6,6 +6,7 @@ their simplex. A branch of a run goes on from its checkpoint after some epochs, 
 """
 
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -108,8 +109,14 @@ def _branch(run: Run, folders: list[pathlib.Path]) -> TrainState:
         a, b = (config.value(settings, field) for settings in (theirs, ours))
         if a != b:
             raise UsageError(
-                f"config.{field} is {b} here but {a} in {folders[0]}, the run to go on from; set it the same."
+                f"config.{field} is {_on_a_line(b)} here but {_on_a_line(a)} in {folders[0]}, the run to go on from; set it "
+                "the same."
             )
     step = ours.start.epoch * run.pipeline.steps_per_epoch
     with Checkpoints(folders[0] / CHECKPOINTS, read_only=True) as checkpoints:
         return checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated, step)[0]
+
+
+def _on_a_line(field: Any) -> str:
+    """A group of fields is shown on many lines where PyYAML is installed."""
+    return ", ".join(str(field).split("\n")).strip(", ")
