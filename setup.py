@@ -21,6 +21,7 @@ INSTALL = [
     "tensorflow-datasets>=4.9.10",  # prepared data; it imports no TensorFlow unless an official builder prepares
     "importlib_resources>=6.0",  # tensorflow-datasets imports it without declaring it
     "grain>=0.2.18; sys_platform != 'win32'",  # tensorflow-datasets' random-access reader; the ImageNet pipeline
+    "safetensors>=0.4.2",  # networks for other programs; the first that reads a file's arrays one by one as numpy 2 wants
     "pillow>=10.0",  # decodes the images of small data sets; resizes ImageNet's test images
     "tqdm>=4.66",  # progress on the terminal
 ]

@@ -154,6 +154,7 @@ def build(config: ml_collections.ConfigDict) -> Run:
         label_noise=config.data.label_noise,
         num_workers=num_workers(config),
     )
+    pipeline.check_corrupted(config.data.name, config.data.dir, config.evaluation.corruptions)
     return assemble(config, data, devices)
 
 
@@ -161,8 +162,7 @@ def assemble(config: ml_collections.ConfigDict, data: pipeline.Pipeline, devices
     """The run of a config on data and devices that are there already."""
     schedule = make_schedule(config, data.steps_per_epoch)
     model = make_model(config, data.data_set.num_classes)
-    subspace = make_subspace(config)
-    evaluated = Simplex(config.optimizer.num_collected) if config_lib.collects(config) else subspace
+    subspace, evaluated = make_subspace(config), make_evaluated(config)
     return Run(config, data, model, subspace, evaluated, schedule, make_optimizer(config, schedule), devices)
 
 
@@ -190,6 +190,11 @@ def make_subspace(config: ml_collections.ConfigDict) -> Subspace:
         case "simplex":
             return Simplex(m)
     raise ValueError(config.subspace.name)
+
+
+def make_evaluated(config: ml_collections.ConfigDict) -> Subspace:
+    """What is evaluated: what is trained, or the simplex of the networks that are collected along the way."""
+    return Simplex(config.optimizer.num_collected) if config_lib.collects(config) else make_subspace(config)
 
 
 def make_model(config: ml_collections.ConfigDict, num_classes: int) -> Any:

@@ -131,8 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _read(folder: pathlib.Path) -> dict[str, Any]:
     results = report.read(folder)
-    if results is None:
-        raise UsageError(f"{folder} holds no finished run (no {report.RESULTS}); finish it: python -m jsubspace.main.")
+    if results is None or not results.get("finished", True):
+        raise UsageError(f"{folder} holds no finished run ; finish it: python -m jsubspace.main.")
     if results.get("schema") != report.SCHEMA:
         raise UsageError(
             f"{folder / report.RESULTS} has schema {results.get('schema')}, and this version reads {report.SCHEMA}; evaluate "

@@ -7,7 +7,9 @@ error, in a file as on the command line (``--config.optimizer.learning_rate=0.05
 import ast
 import difflib
 import json
+import math
 import pathlib
+import tempfile
 from typing import Any
 
 import ml_collections
@@ -15,6 +17,7 @@ import ml_collections
 from jsubspace import schedules
 from jsubspace.data import corruptions, sets
 from jsubspace.errors import UsageError
+from jsubspace.lock import LOCK
 from jsubspace.models import resnet
 from jsubspace.survey import KINDS
 from jsubspace.writer import write_json
@@ -111,6 +114,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
       UsageError: naming the field, its value and what it may be.
     """
 
+    _validate_fields(config)
+
     def require(holds: bool, field: str, expected: str) -> None:
         if not holds:
             raise UsageError(f"config.{field} is {value(config, field)!r}; it must be {expected}.")
@@ -161,10 +166,31 @@ def validate(config: ml_collections.ConfigDict) -> None:
         f"a divisor of config.data.batch_size, which is {config.data.batch_size}",
     )
     require(config.data.num_workers >= -1, "data.num_workers", "at least 0, or -1 for one a core")
+    require(config.seed < 2**32, "seed", f"less than {2**32}, what jax's keys take")
     _validate_model(config, require)
     _validate_num_endpoints(config, require)
     _validate_method(config, require, one_of)
     _validate_evaluation(config, require)
+
+
+def _validate_fields(config: ml_collections.ConfigDict) -> None:
+    """The fields of `default` and no others, each of its type: a config need not have come from there."""
+    known, given = fields(default()), fields(config)
+    for field in given:
+        if field not in known:
+            raise UsageError(unknown_field(field))
+    for field, example in known.items():
+        if field not in given:
+            raise UsageError(
+                f"config.{field} is missing; start from jsubspace.config.default(), where it is {example!r}."
+            )
+        kind = type(example)
+        if type(given[field]) is not kind:
+            raise UsageError(
+                f"config.{field} is {given[field]!r}, of type {type(given[field]).__name__}; it must be of type {kind.__name__}."
+            )
+        if kind is float and not math.isfinite(given[field]):
+            raise UsageError(f"config.{field} is {given[field]}; it must be a finite number.")
 
 
 def _validate_method(config: ml_collections.ConfigDict, require: Any, one_of: Any) -> None:
@@ -312,7 +338,7 @@ def check_same_run(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> 
       UsageError: with the fields that differ.
     """
     if not (workdir / CONFIG).exists():
-        if workdir.is_dir() and any(workdir.iterdir()):
+        if workdir.is_dir() and any(path.name != LOCK for path in workdir.iterdir()):
             raise UsageError(f"{workdir} is not empty and holds no run (no {CONFIG}); choose another --workdir.")
         return
     there, here = fields(load(workdir)), fields(config)
@@ -327,14 +353,32 @@ def check_same_run(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> 
         )
 
 
+def check_folder(workdir: pathlib.Path) -> None:
+    """Whether `make_folder` will succeed, found out without leaving a trace. Raises UsageError if it will not."""
+    there = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=there):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write the run's folder {workdir}: {error}; choose another --workdir.") from error
+
+
+def make_folder(workdir: pathlib.Path) -> None:
+    """Makes a run's folder if need be. Raises UsageError if that cannot be."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the run's folder {workdir}: {error}; choose another --workdir.") from error
+
+
 def save(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     """Writes the config into its run's folder, which is made if need be.
 
     Raises:
       UsageError: if the folder cannot be written.
     """
+    make_folder(workdir)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / CONFIG, config.to_dict())
     except OSError as error:
         raise UsageError(f"cannot write the run's folder {workdir}: {error}; choose another --workdir.") from error
@@ -344,7 +388,7 @@ def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """The config of the run in ``workdir``.
 
     Raises:
-      UsageError: if there is none, or it was written by a version with other fields.
+      UsageError: if there is none, it was written by a version with other fields, or one of them is out of range.
     """
     path = workdir / CONFIG
     if not path.is_file():
@@ -354,6 +398,7 @@ def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         config.update(_tuples(json.loads(path.read_text(encoding="utf-8"))))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UsageError(f"{path} is not the config of a run of this version: {error}") from error
+    validate(config)
     return config
 
 

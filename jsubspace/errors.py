@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can mend."""
+"""What a program may end with, other than its results; every message is complete."""
 
 
 class UsageError(ValueError):
@@ -11,3 +11,10 @@ class UsageError(ValueError):
 
 class TrainingDiverged(ArithmeticError):
     """A loss is not finite. The message names the step."""
+
+
+class Preempted(BaseException):
+    """A signal asked the run to end before its time. Nothing is lost: the message says where it goes on.
+
+    Like KeyboardInterrupt it may be raised anywhere, and is no Exception lest somebody takes it for an error.
+    """

@@ -6,14 +6,19 @@ Training ends with the same evaluation; this is for a run that was interrupted, 
 """
 
 import argparse
+import logging
 import pathlib
 from typing import Any
 
 import jax
+import ml_collections
 
-from jsubspace import build, config, loop, parallel, program, report, stacks
+from jsubspace import build, config, lock, loop, parallel, program, report, stacks
 from jsubspace.checkpoint import Checkpoints
+from jsubspace.data import prepare, sets
 from jsubspace.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None) -> dict[str, Any]:
@@ -25,26 +30,39 @@ def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None)
         "41"}``. results.json records them.
 
     Raises:
-      UsageError: if the folder holds no run or no checkpoint, or a change is not possible.
+      UsageError: if the folder holds no run or no checkpoint, a run is under way in it, or a change is not possible.
     """
     workdir = pathlib.Path(workdir)
-    settings = config.load(workdir)
+    settings = load_config(workdir)
     for field, given in (changes or {}).items():
         if not field.startswith("evaluation."):
             raise UsageError(f"config.{field} belongs to training; only config.evaluation fields can be changed now.")
         config.change(settings, field, given)
     config.validate(settings)
-    folder = workdir / stacks.CHECKPOINTS
-    if not folder.is_dir():
+    run = build.build(settings)
+    with lock.alone(workdir):
+        with Checkpoints(workdir / stacks.CHECKPOINTS, read_only=True) as checkpoints:
+            state, notes = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)
+        return loop.evaluate(run, workdir, notes["seconds"], finished=int(state.step) == run.total_steps)
+
+
+def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+    """The config of a run that has a checkpoint; the run may be somebody else's.
+
+    Its data folder counts if the data is there. Nothing is ever prepared, that is written, in a folder that a file names.
+
+    Raises:
+      UsageError: if the folder holds no run or no checkpoint.
+    """
+    settings = config.load(workdir)
+    if not any(path.name.isdigit() for path in (workdir / stacks.CHECKPOINTS).glob("*")):
         raise UsageError(
             f"{workdir} has no checkpoint yet; train it first: python -m jsubspace.main --workdir={workdir}."
         )
-    run = build.build(settings)
-    with Checkpoints(folder, read_only=True) as checkpoints:
-        if checkpoints.latest_step() is None:
-            raise UsageError(f"{folder} holds no complete checkpoint; go on training: python -m jsubspace.main.")
-        _, notes = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)
-    return loop.evaluate(run, workdir, notes["seconds"])
+    if settings.data.dir and not prepare.is_prepared(sets.find(settings.data.name), settings.data.dir):
+        log.warning("%s is not prepared in %s; looking in the default folder.", settings.data.name, settings.data.dir)
+        settings.data.dir = ""
+    return settings
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Training from the first step, or from where it was interrupted, to the results."""
 
+import contextlib
 import logging
 import pathlib
 import time
@@ -9,50 +10,63 @@ import jax
 import ml_collections
 import tqdm
 
-from jsubspace import build, figures, penalties, report, results, shares, stacks
+from jsubspace import build, figures, lock, penalties, report, results, shares, stacks
 from jsubspace import config as config_lib
 from jsubspace.build import Run
-from jsubspace.checkpoint import Checkpoints
+from jsubspace.checkpoint import RANKED_BY, Checkpoints
+from jsubspace.errors import Preempted, TrainingDiverged
 from jsubspace.journal import Journal, Row
-from jsubspace.train_state import TrainState
+from jsubspace.preemption import Preemption
+from jsubspace.train_state import TrainState, all_finite
 from jsubspace.types import Endpoints
 from jsubspace.writer import Writer, read_rows
 
 log = logging.getLogger(__name__)
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
+def train(
+    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, preemption: Preemption | None = None
+) -> dict[str, Any]:
     """Trains and evaluates a run in ``workdir`` and returns its results.
 
     Called again with the same config and folder after any interruption, it goes on from the newest checkpoint to the
     same bits as if it had never stopped. Called after the end, it returns the results and does nothing.
 
+    Interrupted in a notebook, it raises KeyboardInterrupt and has saved its last checkpoint; what came after is done again.
+
     Args:
       config: a config of this library, for example from ``configs/digits_cresnet8_line.py``.
       workdir: the run's folder: config.json, metrics.jsonl and TensorBoard events, checkpoints/, results.json, figures/.
+      preemption: of a program, whose signals then end training after a step that is saved.
 
     Returns:
       The content of results.json: see `report.describe` and `evaluation.evaluate`.
 
     Raises:
-      UsageError: for a setting out of range, data that is not prepared, a folder that holds another run.
+      UsageError: for a setting out of range, data that is not prepared, a folder that holds another run, or in which
+        one is under way, a disk that is full.
       TrainingDiverged: if a loss is not finite.
+      Preempted: if a signal ended it.
     """
     workdir = pathlib.Path(workdir)
     config_lib.validate(config)
     config_lib.check_same_run(workdir, config)
-    if finished := report.read(workdir):
+    if (written := report.read(workdir)) and written.get("finished", True):
         log.info("%s holds the finished run; nothing to do.", workdir)
-        return finished
+        return written
+    config_lib.check_folder(workdir)
     run = build.build(config)
     if not (workdir / stacks.CHECKPOINTS).exists():
         stacks.check_start(run)
-    config_lib.save(workdir, config)
-    seconds = train_endpoints(run, workdir)
-    return evaluate(run, workdir, seconds)
+    config_lib.make_folder(workdir)
+    with lock.alone(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+        config_lib.check_same_run(workdir, config)  # Somebody else may have been first.
+        config_lib.save(workdir, config)
+        seconds = train_endpoints(run, workdir, preemption or Preemption())
+        return evaluate(run, workdir, seconds)
 
 
-def train_endpoints(run: Run, workdir: pathlib.Path) -> float:
+def train_endpoints(run: Run, workdir: pathlib.Path, preemption: Preemption) -> float:
     """Trains to the last step, whose state is a checkpoint then; returns the seconds that it took, over interruptions."""
     config, epoch_steps, total_steps = run.config, run.pipeline.steps_per_epoch, run.total_steps
     checkpoint_steps = config.checkpoint_every_epochs * epoch_steps
@@ -69,36 +83,51 @@ def train_endpoints(run: Run, workdir: pathlib.Path) -> float:
         journal = Journal(config.log_every_steps, notes.get("journal"))
         clock = Clock(notes.get("seconds", 0.0))
         batches = run.devices.put_batches(run.pipeline.train_batches(start), parts=config.subspace.num_samples)
-        with Writer(workdir, start) as writer, Progress(start, total_steps) as progress:
+        with Writer(workdir, start) as writer, Progress(start, total_steps) as progress, preemption.held():
             for step in range(start + 1, total_steps + 1):
                 state, info = train_step(state, next(batches), key)
                 journal.add(step, info)
                 if is_due(step, epoch_steps, total_steps) and run.subspace.num_endpoints > 1:
                     journal.note("endpoints", step, geometry(state.endpoints))
-                if test_steps and is_due(step, test_steps, total_steps):
+                test = test_steps > 0 and is_due(step, test_steps, total_steps)
+                if test:
                     journal.note("test", step, midpoint(run.devices.put(state.endpoints)))
-                save = is_due(step, checkpoint_steps, total_steps) or step in run.kept_steps
+                ends = preemption.received() or (checkpoints.reached_preemption(step) and "preemption")
+                save = is_due(step, checkpoint_steps, total_steps) or step in run.kept_steps or test or bool(ends)
                 if save:
                     journal.finish()  # A loss that is not finite ends the run here, before it is saved.
+                    check_finite(state, step)
+                tested = None
                 for row in journal.take_rows():
                     row = described(row, run, clock)
                     writer.write(row.kind, row.step, row.values)
                     progress.show(row)
+                    if (row.kind, row.step) == ("test", step):
+                        tested = {RANKED_BY: row.values[RANKED_BY]}
                 if save:  # After the rows: those up to a checkpoint are never written again.
-                    checkpoints.save(state, step, {"journal": journal.state(), "seconds": clock.seconds()})
+                    writer.sync()
+                    checkpoints.save(state, step, {"journal": journal.state(), "seconds": clock.seconds()}, tested)
                 progress.step()
+                if ends:
+                    checkpoints.wait()
+                    raise Preempted(
+                        f"stopped by {ends} and saved after step {step}; the same command goes on from there."
+                    )
             if total_steps == 0:  # networks of other runs, that are only stacked
                 checkpoints.save(state, 0, {"journal": journal.state(), "seconds": 0.0})
     return clock.seconds()
 
 
-def evaluate(run: Run, workdir: pathlib.Path, training_seconds: float) -> dict[str, Any]:
-    """Evaluates what the checkpoints hold; writes results.json and figures/, and returns the results."""
+def evaluate(run: Run, workdir: pathlib.Path, training_seconds: float, finished: bool = True) -> dict[str, Any]:
+    """Evaluates what the checkpoints hold; writes results.json and figures/, and returns the results.
+
+    Those of a run that is not ``finished`` say so, and do not keep it from going on.
+    """
     clock = Clock()
     rows = read_rows(workdir)
     measured = results.measure(run, trained_endpoints(run, workdir)) | {"early_stopping": results.early_stopping(rows)}
     seconds = {"training": round(training_seconds, 1), "evaluation": round(clock.seconds(), 1)}
-    described = report.describe(run.config, measured, seconds)
+    described = report.describe(run.config, measured, seconds) | {"finished": finished}
     figures.draw(described, rows, workdir / "figures")
     return report.write(workdir, described)
 
@@ -119,6 +148,15 @@ def restore_or_init(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, dic
     state, notes = checkpoints.restore(like, run.shardings or run.devices.replicated)
     log.info("going on from step %d", state.step)
     return state, notes
+
+
+def check_finite(state: TrainState, step: int) -> None:
+    """Raises TrainingDiverged if an endpoint is not finite: the last step's update, whose loss the next would tell of."""
+    if not all_finite(state.endpoints):
+        raise TrainingDiverged(
+            f"the endpoints after step {step} are not finite. Nothing since the last checkpoint has been saved; lower "
+            "config.optimizer.learning_rate, lengthen config.optimizer.warmup_epochs, or look at the data."
+        )
 
 
 def report_shares(run: Run) -> None:

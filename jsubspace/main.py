@@ -6,6 +6,8 @@ where the run was interrupted. A config file is Python and is executed: run only
 
 import difflib
 import pathlib
+import re
+import traceback
 
 import ml_collections
 from absl import app, flags
@@ -13,6 +15,7 @@ from ml_collections import config_flags
 
 from jsubspace import config, loop, parallel, program, report
 from jsubspace.errors import UsageError
+from jsubspace.preemption import Preemption
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config file, one of configs/*.py.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; runs/<name of the config file> if not given.")
@@ -23,7 +26,8 @@ def main() -> None:
     settings, name = read_config()
     workdir = pathlib.Path(WORKDIR.value or pathlib.Path("runs") / name)
     parallel.use_cpu_cores()
-    print(report.table(loop.train(settings, workdir)))
+    with Preemption() as preemption:
+        print(report.table(loop.train(settings, workdir, preemption)))
     print(f"\nresults, checkpoints and figures are in {workdir}")
 
 
@@ -51,24 +55,50 @@ def parse_flags(argv: list[str]) -> list[str]:
     """
     try:
         rest = flags.FLAGS(argv)
-    except flags.Error as error:
-        raise UsageError(str(error)) from error
-    except Exception as error:  # Whatever executing the config file, or setting a field of it, raises.
-        raise UsageError(
-            _unknown_field(argv) or f"the config does not load: {type(error).__name__}: {error}"
-        ) from error
+    except Exception as error:  # Also whatever executing the config file, or setting a field of it, raises.
+        brief = str(error) if isinstance(error, flags.Error) else f"{type(error).__name__}: {error}"
+        message = _bad_field(argv) or _bad_line(error, argv) or f"the command line is not understood: {brief}"
+        raise UsageError(message.splitlines()[0]) from error
     if rest[1:]:
         raise UsageError(f"unexpected argument {rest[1]!r}; every setting is written --name=value.")
     return rest
 
 
-def _unknown_field(argv: list[str]) -> str | None:
-    """A message for the first ``--config.a.b=...`` that is no field."""
-    known = config.fields(config.default())
+def _bad_field(argv: list[str]) -> str | None:
+    """A message for the first ``--config.a.b=...`` that is no field, or whose value is not of the field's type."""
     for argument in argv:
-        field = argument.lstrip("-").split("=")[0].removeprefix("config.")
-        if argument.lstrip("-").startswith("config.") and field not in known:
+        field, equals, text = argument.lstrip("-").partition("=")
+        if not argument.startswith("-") or not field.startswith("config."):
+            continue
+        field = field.removeprefix("config.")
+        known = config.fields(config.default())
+        if field not in known:
             return config.unknown_field(field)
+        if equals and not (isinstance(known[field], bool) and text.lower() in ("true", "false")):
+            try:
+                config.change(config.default(), field, text)
+            except UsageError as error:
+                return str(error)
+    return None
+
+
+def _bad_line(error: BaseException | None, argv: list[str]) -> str | None:
+    """A message for what a line of the config file raised, directly or inside of what absl made of it."""
+    path = re.search(r"--?config[= ](\S+?)(:| |$)", " ".join(argv))
+    while error is not None and path:
+        lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(path[1])]
+        if lines:
+            known = config.fields(config.default())
+            missing = re.search(r'Key "(\w+)" does not exist', str(error))
+            near = difflib.get_close_matches(missing[1], [f.rpartition(".")[2] for f in known], n=1) if missing else []
+            names = [f"config.{field}" for field in known if near and field.rpartition(".")[2] == near[0]]
+            if missing:
+                hint = f"did you mean {' or '.join(names)}?" if names else "jsubspace/config.py lists the fields."
+                what = f"there is no field {missing[1]}; {hint}"
+            else:
+                what = f"{type(error).__name__}: {error}"
+            return f"{path[1]}, line {lines[-1].lineno}, {lines[-1].line}: {what}"
+        error = error.__cause__ or error.__context__
     return None
 
 

@@ -75,9 +75,19 @@ class DataParallel:
           A function of the same positional arguments.
         """
         names = list(inspect.signature(function).parameters)
-        whole = PartitionSpec()
-        state = whole if shardings is None else jax.tree.map(lambda sharding: sharding.spec, shardings)
-        places = {"batch": PartitionSpec(AXIS)} | ({} if shardings is None else {"state": state})
+        donated = tuple(names.index(name) for name in donate)
+        if shardings is None:
+            return jax.pmap(
+                function,
+                axis_name=AXIS,
+                in_axes=tuple(0 if name == "batch" else None for name in names),
+                out_axes=None,
+                donate_argnums=donated,
+                devices=self.devices,
+            )
+        # What pmap is made of, for arguments that are divided along any axis.
+        whole, state = PartitionSpec(), jax.tree.map(lambda sharding: sharding.spec, shardings)
+        places = {"batch": PartitionSpec(AXIS), "state": state}
 
         def on_one_device(*args: Any) -> Any:
             return function(*(_own(arg) if name == "batch" else arg for name, arg in zip(names, args, strict=True)))
@@ -86,25 +96,28 @@ class DataParallel:
             on_one_device,
             mesh=self._mesh,
             in_specs=tuple(places.get(name, whole) for name in names),
-            out_specs=whole if shardings is None else (state, whole),
+            out_specs=(state, whole),
             check_vma=False,
         )
-        return jax.jit(on_all, donate_argnums=tuple(names.index(name) for name in donate))
+        return jax.jit(on_all, donate_argnums=donated)
 
-    def sum_over(self, function: Callable[[Any], Any], batches: Iterable[Any]) -> Any:
-        """The sum of ``function(batch)`` over host batches, added up on the devices."""
+    def sum_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Any:
+        """The sum of ``function(batch)`` over host batches, added up on the devices.
+
+        Each device has its part of a batch, or with ``whole`` the batch as it is.
+        """
         total = None
-        for i, batch in enumerate(self.put_batches(batches)):
+        for i, batch in enumerate(map(self.put, batches) if whole else self.put_batches(batches)):
             addend = function(batch)
             total = addend if total is None else _add(total, addend)
             if i % RUN_AHEAD == 0:
                 jax.block_until_ready(total)
         return total
 
-    def map_over(self, function: Callable[[Any], Any], batches: Iterable[Any]) -> Iterator[Any]:
-        """``function(batch)`` for host batches, on the host, `RUN_AHEAD` of them under way."""
+    def map_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Iterator[Any]:
+        """``function(batch)`` for host batches, on the host, `RUN_AHEAD` of them under way. ``whole`` as in `sum_over`."""
         under_way: collections.deque[Any] = collections.deque()
-        for batch in self.put_batches(batches):
+        for batch in map(self.put, batches) if whole else self.put_batches(batches):
             under_way.append(function(batch))
             if len(under_way) > RUN_AHEAD:
                 yield jax.device_get(under_way.popleft())

@@ -53,10 +53,17 @@ def cosine_squared(endpoints: Endpoints, j: Any, k: Any, mask: Mask = None) -> j
         literally. BatchNorm scales start at one in every endpoint, so with all leaves cos^2 starts near
         0.1 instead of 1e-6.
 
+    Raises:
+      ValueError: if there is no such row, which jax would take for the last.
+
     Example:
       >>> round(float(cosine_squared({"kernel": jnp.array([[[1.0, 0.0]], [[1.0, 1.0]]])}, 0, 1)), 6)
       0.5
     """
+    m = tree.num_endpoints(endpoints)
+    for row in (j, k):
+        if isinstance(row, int) and not 0 <= row < m:
+            raise ValueError(f"there is no endpoint {row}; the {m} endpoints are 0 to {m - 1}.")
     return mean_cosine_squared(_rows(endpoints, (j, k)), mask)
 
 

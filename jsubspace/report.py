@@ -10,6 +10,7 @@ import jax
 import ml_collections
 
 import jsubspace
+from jsubspace.errors import UsageError
 from jsubspace.writer import write_json
 
 RESULTS = "results.json"
@@ -42,9 +43,22 @@ def write(workdir: pathlib.Path, results: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """What results.json holds, or None if the run is not finished."""
+    """What results.json holds, or None if there is none.
+
+    Raises:
+      UsageError: if it is damaged.
+    """
     path = workdir / RESULTS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        results["points"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path} is damaged ({type(error).__name__}: {error}); delete it, and the same command evaluates the run again."
+        ) from error
+    return results
 
 
 def table(results: dict[str, Any]) -> str:

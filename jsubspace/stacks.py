@@ -56,7 +56,7 @@ def collected(run: Run, checkpoints: Checkpoints) -> Endpoints:
 def _network(run: Run, folder: pathlib.Path) -> Params:
     """The midpoint that the run in ``folder`` ended with, leaves ``[*s]``."""
     settings = config.load(folder)
-    if not (folder / report.RESULTS).is_file():
+    if not (report.read(folder) or {"finished": False}).get("finished", True):
         raise UsageError(
             f"{folder} (of config.start.runs) holds a run that is not finished; finish it first: python -m jsubspace.main."
         )

@@ -29,3 +29,9 @@ class TrainState(NamedTuple):
 def init_train_state(endpoints: Endpoints, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step."""
     return TrainState(jnp.zeros((), jnp.int32), endpoints, optimizer.init(endpoints))
+
+
+@jax.jit
+def all_finite(endpoints: Endpoints) -> jax.Array:
+    """Whether no number of the endpoints is infinite or not a number: a scalar bool."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(endpoints)]).all()

@@ -1,9 +1,16 @@
 """What a run writes for people and plots: ``metrics.jsonl`` and TensorBoard events."""
 
+import contextlib
 import json
+import logging
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
+
+from jsubspace.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
 
@@ -11,31 +18,61 @@ METRICS = "metrics.jsonl"
 class Writer:
     """Appends rows to ``metrics.jsonl``, one an event, and the same numbers to TensorBoard events.
 
+    The events are a copy of the rows: a run that goes on writes all of them anew, and no point is missing or twice
+    whenever the run was killed, whatever was in buffers, and wherever the clock, which names the files, has jumped to.
+
     Args:
       workdir: the run's folder.
       step: the step at which the run starts or goes on. Rows of later steps, written by a run that was killed
         before its next checkpoint, are dropped: they will be written again.
+
+    Raises:
+      UsageError: if the disk is full or the folder cannot be written; so do all methods.
     """
 
     def __init__(self, workdir: pathlib.Path, step: int = 0) -> None:
-        path = workdir / METRICS
-        write_text(path, "".join(json.dumps(row) + "\n" for row in read_rows(workdir) if row["step"] <= step))
-        self._file = path.open("a", encoding="utf-8")
-        self._events = _event_writer(workdir, step)
+        self._path = workdir / METRICS
+        with self._told():
+            rows = [row for row in read_rows(workdir) if row["step"] <= step]
+            write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
+            self._file = self._path.open("a", encoding="utf-8")
+            self._events = _event_writer(workdir)
+            for row in rows:
+                self._add_events(**row)
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Adds the row ``{"kind": kind, "step": step, **values}``; it is on the disk when this returns."""
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        self._file.flush()
+        """Adds the row ``{"kind": kind, "step": step, **values}``; a kill after it returns does not take it away."""
+        with self._told():
+            self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            self._file.flush()
+            self._add_events(kind, step, **values)
+
+    def sync(self) -> None:
+        """Returns when the rows are on the disk: before a checkpoint after them is, lest a power failure take rows only."""
+        with self._told():
+            os.fsync(self._file.fileno())
+
+    def _add_events(self, kind: str, step: int, **values: Any) -> None:
         if self._events is not None:
             for name, value in values.items():
                 self._events.add_scalar(f"{kind}/{name}", value, step)
 
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {self._path}: {error}. Make room or mend the folder, and run the same command again: it "
+                "goes on from the last checkpoint."
+            ) from error
+
     def close(self) -> None:
         """Writes what is still buffered."""
-        self._file.close()
-        if self._events is not None:
-            self._events.close()
+        with self._told():
+            self._file.close()
+            if self._events is not None:
+                self._events.close()
 
     def __enter__(self) -> "Writer":
         return self
@@ -45,14 +82,23 @@ class Writer:
 
 
 def read_rows(workdir: pathlib.Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """The rows of ``metrics.jsonl``, of one kind or all; a last line that was cut off by a kill is left out."""
+    """The rows of ``metrics.jsonl``, of one kind or all; a last line that was cut off by a kill is left out.
+
+    A line that is no row, which only a damaged disk or an editor can have made, is left out too, and the log says so.
+    """
     path = workdir / METRICS
     if not path.exists():
         return []
     rows = []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for line in lines[:-1]:  # What stands behind the last newline is empty or cut off.
-        rows.append(json.loads(line))
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines[:-1], start=1):  # What stands behind the last newline is empty or cut off.
+        try:
+            row = json.loads(line)
+            row["kind"] + "", row["step"] + 0
+        except (ValueError, TypeError, KeyError):
+            log.warning("line %d of %s is damaged and left out.", number, path)
+        else:
+            rows.append(row)
     return [row for row in rows if kind is None or row["kind"] == kind]
 
 
@@ -71,10 +117,12 @@ def write_text(path: pathlib.Path, text: str) -> None:
     partial.replace(path)
 
 
-def _event_writer(workdir: pathlib.Path, step: int) -> Any:
-    """A tensorboardX writer that takes back points after ``step``; None if the extra is not installed."""
+def _event_writer(workdir: pathlib.Path) -> Any:
+    """A tensorboardX writer of a new file, in the place of those that were there; None if the extra is not installed."""
     try:
         from tensorboardX import SummaryWriter
     except ModuleNotFoundError:
         return None
-    return SummaryWriter(str(workdir), purge_step=step + 1)
+    for path in workdir.glob("events.out.tfevents.*"):
+        path.unlink()
+    return SummaryWriter(str(workdir))

@@ -5,6 +5,7 @@ altogether. XLA's own passes, which decide what is fused and what travels betwee
 ``XLA_FLAGS=--xla_backend_optimization_level=3 make test`` compiles as programs are compiled.
 """
 
+import logging
 import os
 import pathlib
 
@@ -26,6 +27,15 @@ def forget_compiled_programs():
     """Thousands of them would be gigabytes by the end."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def leave_the_log_alone():
+    """Programs, which tests call as functions too, take the library's log to their standard error."""
+    log = logging.getLogger("jsubspace")
+    before = log.handlers, log.propagate, log.level
+    yield
+    log.handlers, log.propagate, log.level = before
 
 
 @pytest.fixture

@@ -33,9 +33,12 @@ RUNTIME = [
     "train_state",
     "train_step",
     "parallel",
+    "checksums",
     "checkpoint",
     "journal",
     "writer",
+    "lock",
+    "preemption",
     "survey",
     "config",
     "recipes",
@@ -51,11 +54,14 @@ RUNTIME = [
     "main",
     "evaluate",
     "compare",
+    "networks",
+    "authors",
+    "export",
 ]
 ANYONE = {"types", "errors"}  # vocabulary; errors imports nothing
 FRAMEWORKS_OF_THE_CORE = {"jax", "numpy"}
 MANY_DEVICES = {"pmap", "shard_map", "Mesh", "make_mesh", "NamedSharding"}
-SEE_A_CONFIG = {"config", "recipes", "build", "results", "report", "stacks", "loop", "evaluate", "main"}
+SEE_A_CONFIG = {"config", "recipes", "build", "results", "report", "stacks", "loop", "evaluate", "main", "export"}
 
 
 def modules():

@@ -53,8 +53,8 @@ def test_every_config_trains_resumes_and_evaluates(path, fake_data, tmp_path, mo
     settings = smoke(load(path).get_config(), fake_data)
     save = Checkpoints.save
 
-    def save_and_die(self, state, step, notes):
-        save(self, state, step, notes)
+    def save_and_die(self, state, step, *rest):
+        save(self, state, step, *rest)
         raise Killed
 
     with monkeypatch.context() as patched:

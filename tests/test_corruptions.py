@@ -5,12 +5,18 @@ import io
 import itertools
 
 import fake_archives
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from jsubspace.data import corruptions, memory, sets
+import jsubspace
+from jsubspace import build, report, results
+from jsubspace.data import corruptions, memory, pipeline, sets
 from jsubspace.errors import UsageError
+from jsubspace.evaluation import Evaluator
+from jsubspace.survey import survey
 
 ALL = list(itertools.product(corruptions.CORRUPTIONS, corruptions.SEVERITIES))
 
@@ -60,11 +66,47 @@ def by_content(images, labels):
     return sorted((int(label), image.tobytes()) for image, label in zip(images, labels, strict=True))
 
 
-def test_cifar10_c(tmp_path):
+@pytest.fixture(scope="module")
+def cifar10(tmp_path_factory):
+    """CIFAR-10 and three of its corrupted test sets."""
+    folder = tmp_path_factory.mktemp("cifar10")
     names = ["cifar10_corrupted/glass_blur_2", "cifar10_corrupted/elastic_transform_5", "cifar10_corrupted/fog_1"]
-    fake_archives.prepare_fake(*names, data_dir=tmp_path)
+    fake_archives.prepare_fake("cifar10", *names, data_dir=folder)
+    return folder
+
+
+def test_evaluation_under_shift(cifar10, tiny_config):
+    """Every point and ensemble on each corrupted set, and the clean set's BatchNorm statistics."""
+    tiny_config.data.name, tiny_config.data.dir = "cifar10", str(cifar10)
+    tiny_config.evaluation.corruptions, tiny_config.evaluation.num_resamples = "glass_blur_2,fog_1", 1
+    run = build.build(tiny_config)
+    endpoints = run.devices.run_once(run.init_state).endpoints
+    measured = results.measure(run, endpoints)
+    assert list(measured["shifted"]) == ["glass_blur_2", "fog_1"]
+    evaluator = Evaluator(run, survey(run.subspace, 3))
+    stats = evaluator.batch_stats(endpoints)
+    for name, (corruption, severity) in zip(measured["shifted"], [("glass_blur", 2), ("fog", 1)], strict=True):
+        found = memory.load_corrupted(run.pipeline.data_set, corruption, severity, str(cifar10))
+        variables = {
+            "params": jsubspace.midpoint(jax.device_get(endpoints)),
+            "batch_stats": jax.tree.map(lambda leaf: np.asarray(leaf[1]), stats),
+        }
+        logits = run.model.apply(variables, run.pipeline.preprocess(jnp.asarray(found.images)), train=False).logits
+        log_probs = np.asarray(jax.nn.log_softmax(logits))
+        shifted = measured["shifted"][name]
+        assert [row["name"] for row in shifted["points"]] == ["0.00", "0.50", "1.00"]
+        nll = -log_probs[np.arange(len(found)), found.labels].mean()
+        assert shifted["points"][1]["nll"] == pytest.approx(nll, rel=1e-3)
+        assert shifted["ensembles"][0]["name"] == "0.00 & 1.00"
+    assert "fog_1: midpoint" in report.table(measured | {"early_stopping": None})
+    tiny_config.evaluation.corruptions = "snow_3"
+    with pytest.raises(UsageError, match=r"cifar10_corrupted/snow_3 .*prepare"):
+        build.build(tiny_config)
+
+
+def test_cifar10_c(cifar10):
     for corruption, severity in (("glass_blur", 2), ("elastic_transform", 5), ("fog", 1)):
-        found = memory.load_corrupted(sets.find("cifar10"), corruption, severity, str(tmp_path))
+        found = memory.load_corrupted(sets.find("cifar10"), corruption, severity, str(cifar10))
         expected = fake_archives.cifar10_c(corruption, severity)
         assert by_content(found.images, found.labels) == by_content(expected, fake_archives.labels("test"))
 
@@ -103,6 +145,11 @@ def test_imagenet_c(tmp_path):
     assert weak.images.shape == strong.images.shape == (fake_archives.IMAGENET_VALIDATION, 224, 224, 3)
     assert (strong.images.std(axis=(1, 2)) < weak.images.std(axis=(1, 2)) / 4).all()  # by definition an eighth
     np.testing.assert_array_equal(weak.labels, strong.labels)
+    batches = pipeline.corrupted_batches("imagenet2012", str(tmp_path), "contrast", 5, 4, num_workers=0)
+    read = [(image, label) for b in batches for image, label, real in zip(*b.values(), strict=True) if real]
+    np.testing.assert_array_equal([label for _, label in read], strong.labels)
+    # As they are on the disk, cropped and resized no further; decoders differ by rounding.
+    assert np.abs(np.float32([image for image, _ in read]) - strong.images).max() <= 4
     assert len(set(weak.labels)) > 1
 
 

@@ -141,3 +141,20 @@ def test_every_subspace_is_evaluated(tiny_config, name, m, rows):
     assert all(0 <= row["accuracy"] <= 1 and row["nll"] > 0 for row in measured["points"])
     assert sum(measured["reliability"]["count"]) == 360
     assert report.table(measured | {"early_stopping": None})
+
+
+def test_spread_by_points_or_by_data(run, tiny_config):
+    """Either way the same, also when the devices do not divide the points."""
+    endpoints = run.devices.run_once(run.init_state).endpoints
+    plan = survey(run.subspace, 5)
+    (stats, outcomes), (stats_by_points, outcomes_by_points) = (
+        (found, evaluator.outcomes(endpoints, found, run.pipeline.test_batches()))
+        for evaluator in (Evaluator(run, plan, by_points=by_points) for by_points in (False, True))
+        for found in [evaluator.batch_stats(endpoints)]
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), stats_by_points, stats)
+    np.testing.assert_allclose(outcomes_by_points.points.nll, outcomes.points.nll, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        outcomes_by_points.differences.tv_distance, outcomes.differences.tv_distance, rtol=1e-3, atol=1e-3
+    )
+    assert outcomes_by_points.points.nll.shape == (5, 360)

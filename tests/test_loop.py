@@ -1,8 +1,9 @@
 """Whole runs: resumed to the same bits after a kill at any moment, for every subspace by the config alone."""
 
 import json
-import os
 import pathlib
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ import jax
 import numpy as np
 import pytest
 
-from jsubspace import build, config, evaluate, loop
+from jsubspace import build, config, evaluate, loop, program
 from jsubspace.checkpoint import Checkpoints
-from jsubspace.errors import TrainingDiverged, UsageError
+from jsubspace.errors import Preempted, TrainingDiverged, UsageError
+from jsubspace.preemption import Preemption
 from jsubspace.writer import read_rows
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
@@ -35,6 +37,18 @@ class Killed(Exception):
     """Instead of a signal, at a moment of the test's choosing."""
 
 
+class StopAt(Preemption):
+    """As if a signal came during the ``step``-th step of this process, the first being 1; 0: as if none came."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.left = step
+
+    def received(self):
+        self.left -= 1
+        return None if self.left else "SIGTERM"
+
+
 @pytest.mark.parametrize(
     ("model", "name", "m"),
     [("cresnet", "line", 0), ("mlp", "point", 0), ("mlp", "line", 0), ("mlp", "curve", 0), ("mlp", "simplex", 3)],
@@ -50,11 +64,13 @@ def test_the_same_loop_trains_every_subspace_and_resumes_it_to_the_bit(
 
     save = Checkpoints.save
 
-    def save_and_die(self, state, step, notes):
-        save(self, state, step, notes)
+    def save_and_die(self, state, step, *rest):
+        save(self, state, step, *rest)
         if step == 24:
             raise Killed
 
+    with pytest.raises(Preempted, match="saved after step 7"):
+        loop.train(tiny_config, tmp_path / "killed", StopAt(7))
     with monkeypatch.context() as patched:
         patched.setattr(Checkpoints, "save", save_and_die)
         with pytest.raises(Killed):
@@ -66,35 +82,36 @@ def test_the_same_loop_trains_every_subspace_and_resumes_it_to_the_bit(
     assert resumed["ensembles"] == results["ensembles"]
 
 
-def test_kill_9_and_again(data_dir, tmp_path):
-    """The demo's program, killed hard at a moment that the test does not choose, and started again."""
-    settings = {"data.dir": data_dir, "model.width": 4, "optimizer.num_epochs": 8, "evaluation.num_points": 3}
+def test_kill_9_and_sigterm_and_again(data_dir, tmp_path):
+    """The program, killed hard and then softly at moments that the test does not choose, and started again."""
+    settings = {"data.dir": data_dir, "model.name": "mlp", "optimizer.num_epochs": 60, "evaluation.num_points": 3}
     settings |= {"checkpoint_every_epochs": 1, "num_devices": 2}
     overrides = [f"--config.{field}={value}" for field, value in settings.items()]
 
-    def command(workdir):
+    def start(workdir):
         file = REPOSITORY / "configs" / "digits_cresnet8_line.py"
-        return [sys.executable, "-m", "jsubspace.main", f"--config={file}", f"--workdir={workdir}", *overrides]
+        command = [sys.executable, "-m", "jsubspace.main", f"--config={file}", f"--workdir={workdir}", *overrides]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=REPOSITORY, stdout=pipe, stderr=pipe, text=True)
 
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    subprocess.run(command(tmp_path / "whole"), env=environment, cwd=REPOSITORY, check=True, capture_output=True)
-
-    process = subprocess.Popen(
-        command(tmp_path / "killed"), env=environment, cwd=REPOSITORY, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE
-    )
-    deadline = time.monotonic() + 120
-    while len(read_rows(tmp_path / "killed", "train")) < 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, program.PREEMPTED)):
+        process = start(tmp_path / "killed")
+        rows, deadline = len(read_rows(tmp_path / "killed")), time.monotonic() + 120
+        while len(read_rows(tmp_path / "killed")) < rows + 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, stderr = process.communicate()
+        assert process.returncode == code
+    assert "SIGTERM: finishing the step" in stderr
+    assert re.search(r"\nstopped by SIGTERM and saved after step \d+; the same command goes on from there.\n$", stderr)
     assert not (tmp_path / "killed" / "results.json").exists()
 
-    again = subprocess.run(
-        command(tmp_path / "killed"), env=environment, cwd=REPOSITORY, check=True, capture_output=True
-    )
-    assert b"going on from step" in again.stderr
-    run_config = config.load(tmp_path / "whole")
+    again = start(tmp_path / "killed")
+    _, stderr = again.communicate()
+    assert "going on from step" in stderr
+    assert again.returncode == 0
+    run_config = config.load(tmp_path / "killed")
+    loop.train(run_config, tmp_path / "whole")
     jax.tree.map(
         np.testing.assert_array_equal,
         final_state(run_config, tmp_path / "killed"),
@@ -114,6 +131,37 @@ def test_a_finished_run_is_left_alone_and_can_be_evaluated_again(tiny_config, tm
     assert evaluate.evaluate(tmp_path / "run")["points"] == results["points"]
     drawn = {path.name for path in (tmp_path / "run" / "figures").iterdir()}
     assert drawn == {"accuracy.png", "endpoints.png", "reliability.png"}
+
+
+def test_it_resumes_on_another_number_of_devices_equal_to_rounding(tiny_config, tmp_path):
+    tiny_config.model.name = "mlp"
+    states = []
+    for devices in (1, 2):
+        tiny_config.num_devices = devices
+        with pytest.raises(Preempted):
+            loop.train(tiny_config, tmp_path / f"from_{devices}", StopAt(17))
+    for before, after in ((1, 1), (1, 4), (2, 1)):
+        workdir = tmp_path / f"from_{before}_to_{after}"
+        shutil.copytree(tmp_path / f"from_{before}", workdir)
+        tiny_config.num_devices = after
+        with pytest.raises(Preempted, match="saved after step 31"):
+            loop.train(tiny_config, workdir, StopAt(14))
+        states.append(final_state(tiny_config, workdir))
+        assert [row["step"] for row in read_rows(workdir, "train")] == [5, 10, 15, 20, 25, 30]
+    for other in states[1:]:
+        assert int(other.step) == 31
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), other, states[0])
+
+
+def test_a_run_that_was_evaluated_on_its_way_goes_on(tiny_config, tmp_path):
+    tiny_config.model.name, tiny_config.subspace.name = "mlp", "point"
+    with pytest.raises(Preempted):
+        loop.train(tiny_config, tmp_path, StopAt(7))
+    assert not evaluate.evaluate(tmp_path)["finished"]
+    assert loop.train(tiny_config, tmp_path)["finished"]
+    (tmp_path / "results.json").write_text('{"poi')
+    with pytest.raises(UsageError, match=r"results.json is damaged .*delete it"):
+        loop.train(tiny_config, tmp_path)
 
 
 def test_other_config_in_the_same_folder_is_refused(tiny_config, tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from jsubspace.errors import UsageError
 from jsubspace.writer import METRICS, Writer, read_rows, write_text
 
 
@@ -26,17 +27,48 @@ def test_resuming_drops_what_will_be_written_again(tmp_path):
     assert [(row["step"], row["loss"]) for row in read_rows(tmp_path)] == [(10, 10), (20, 20), (30, -1)]
 
 
-def test_tensorboard_points_after_the_step_are_taken_back(tmp_path):
+def test_tensorboard_has_every_row_once(tmp_path, monkeypatch):
+    """After kills, of which one left no buffer, with a clock that stands still, then jumps back."""
     proto = pytest.importorskip("tensorboardX.proto.event_pb2")
+    for now, start in ((1e9, 0), (1e9, 1), (5e8, 2)):
+        with monkeypatch.context() as patched:
+            patched.setattr("time.time", lambda now=now: now)
+            with Writer(tmp_path, start) as writer:
+                for step in (start + 1, start + 2):  # of which the next start takes the second back
+                    writer.write("train", step, {"loss": step + start / 10})
+        if start == 1:
+            for file in tmp_path.glob("events.out.tfevents.*"):
+                file.write_bytes(file.read_bytes()[:-20])  # killed before its buffer was written
+    values = [
+        (event.step, value.tag, round(value.simple_value, 3))
+        for file in tmp_path.glob("events.out.tfevents.*")
+        for event in read_events(file, proto)
+        for value in event.summary.value
+    ]
+    assert values == [(row["step"], "train/loss", row["loss"]) for row in read_rows(tmp_path)]
+    assert [row["loss"] for row in read_rows(tmp_path)] == [1.0, 2.1, 3.2, 4.2]
+
+
+def test_a_damaged_line_costs_that_line(tmp_path, caplog):
     with Writer(tmp_path) as writer:
-        writer.write("train", 10, {"loss": 0.5})
-    with Writer(tmp_path, step=5) as writer:
-        writer.write("train", 10, {"loss": 0.25})
-    files = sorted(tmp_path.glob("events.out.tfevents.*"))
-    events = [event for file in files for event in read_events(file, proto)]
-    values = [(e.step, v.tag, v.simple_value) for e in events for v in e.summary.value]
-    assert (10, "train/loss", 0.25) in values
-    assert any(e.session_log.status == proto.SessionLog.START and e.step == 6 for e in events)
+        for step in (1, 2, 3):
+            writer.write("train", step, {"loss": 0.5})
+    content = (tmp_path / METRICS).read_bytes()
+    (tmp_path / METRICS).write_bytes(content.replace(b'"step": 2', b'"st\xffp": 2'))
+    assert [row["step"] for row in read_rows(tmp_path)] == [1, 3]
+    assert "line 2 of" in caplog.text
+    with Writer(tmp_path, step=3):
+        pass
+    assert len((tmp_path / METRICS).read_text().splitlines()) == 2
+
+
+def test_a_full_disk_is_a_clear_error(tmp_path, monkeypatch):
+    with Writer(tmp_path) as writer:
+        writer.write("train", 1, {"loss": 0.5})
+        monkeypatch.setattr("os.fsync", lambda fd: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(UsageError, match=r"cannot write .*metrics.jsonl: .*No space left.*Make room"):
+            writer.sync()
+        monkeypatch.undo()
 
 
 def read_events(file, proto):

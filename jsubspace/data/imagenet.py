@@ -126,7 +126,11 @@ class TrainParts:
 
 @dataclasses.dataclass(frozen=True)
 class TestParts:
-    """Every test example once, in the files' order, padded with black. Attributes as `TrainParts` has them."""
+    """Every test example once, in the files' order, padded with black.
+
+    Attributes as `TrainParts` has them, and ``cropped``: whether the images on the disk are the central crops already, as
+    those of ImageNet-C are.
+    """
 
     __test__ = False  # for pytest, which takes it for a test by its name
 
@@ -135,6 +139,7 @@ class TestParts:
     host_index: int
     host_count: int
     num_parts: int
+    cropped: bool = False
 
     def __len__(self) -> int:
         return -(-len(self.records) // self.batch_size) * self.num_parts
@@ -155,7 +160,8 @@ class TestParts:
         step, part = divmod(item, self.num_parts)
         images[:], labels[:] = 0, 0
         side = self.image_shape[0]
-        crop = functools.partial(jpeg.central_crop, resize=side * 8 // 7, size=side)  # 256 for 224
+        resize = side if self.cropped else side * 8 // 7  # 256 for 224
+        crop = functools.partial(jpeg.central_crop, resize=resize, size=side)
         for i, place in enumerate(_share(self.places, part, self.num_parts)):
             record = step * self.batch_size + place
             if record < len(self.records):
@@ -264,7 +270,8 @@ def corrupted_batches(
     records = _open(prepare.prepared(data_set, data_dir), data_set.test_split, data_set)
     hosts = jax.process_count()
     parts = -(-eval_batch_size // hosts // workers.PART_SIZE)
-    return padded_batches(TestParts(records, eval_batch_size, jax.process_index(), hosts, parts), num_workers)
+    test = TestParts(records, eval_batch_size, jax.process_index(), hosts, parts, cropped=True)
+    return padded_batches(test, num_workers)
 
 
 def _open(builder: Any, split: str, data_set: DataSet) -> Records:

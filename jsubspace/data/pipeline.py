@@ -7,7 +7,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from jsubspace.data import corruptions, imagenet, memory, sets
+from jsubspace.data import corruptions, imagenet, memory, prepare, sets
 from jsubspace.data.sets import DataSet
 
 Batch = dict[str, np.ndarray]
@@ -80,6 +80,20 @@ def make_pipeline(
         seed=seed,
         label_noise=label_noise,
     )
+
+
+def check_corrupted(name: str, data_dir: str, listed: str) -> None:
+    """Sees to it that corrupted test sets will be there when they are asked for: those that ``listed`` names.
+
+    Args:
+      name, data_dir: of the clean data set.
+      listed: as `corruptions.parse` takes it. Sets that are computed here are computed now.
+
+    Raises:
+      UsageError: if one does not exist or is not prepared; the message says how to prepare it.
+    """
+    for corruption, severity in corruptions.parse(listed):
+        prepare.prepared(corruptions.corrupted(sets.find(name), corruption, severity), data_dir)
 
 
 def corrupted_batches(

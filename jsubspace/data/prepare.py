@@ -46,6 +46,12 @@ def prepared(data_set: DataSet, data_dir: str = "") -> Any:
     return builder
 
 
+def is_prepared(data_set: DataSet, data_dir: str = "") -> bool:
+    """Whether a data set is on the disk; nothing is written."""
+    folder = _folder(data_dir)
+    return folder.is_dir() and pathlib.Path(_builder(data_set, folder).data_path).exists()
+
+
 def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> pathlib.Path:
     """Prepares a data set, unless it already is, and returns its folder.
 

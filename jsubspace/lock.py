@@ -1,0 +1,74 @@
+"""A run's folder: one process at a time, and nothing in it that leads out."""
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import pathlib
+import platform
+from collections.abc import Iterator
+
+from jsubspace.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+LOCK = ".lock"
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+@contextlib.contextmanager
+def alone(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps other runs out of ``workdir``, a folder that is there, until it is left or the process ends.
+
+    It is the kernel's lock of an open file: that of a process that was killed is gone with it, and the file, which
+    stays, says nothing by being there. On a file system without such locks (some network file systems) it only warns.
+
+    Raises:
+      UsageError: if another process is in it; the message names it. Or if a link in it leads out of it: a folder
+        of somebody else's must not make us write elsewhere.
+    """
+    _refuse_links(workdir)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        log.warning("this system has no file locks: do not start two runs in %s.", workdir)
+        yield
+        return
+    try:
+        file = os.fdopen(os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write the run's folder {workdir}: {error}; choose another --workdir.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"{workdir} is in use by {_owner(file.read())}; wait for it or end it, or choose another --workdir."
+            ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            log.warning("the file system of %s has no locks: do not start two runs in it.", workdir)
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "host": platform.node()}))
+        file.flush()
+        yield
+
+
+def _refuse_links(workdir: pathlib.Path) -> None:
+    inside = workdir.resolve()
+    for path in (*workdir.glob("*"), *workdir.glob("figures/*"), *workdir.glob("checkpoints/*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            raise UsageError(
+                f"{path} is a link out of the run's folder, to {path.resolve()}; replace it by what it stands for. To have a "
+                "run elsewhere, let --workdir itself be a link."
+            )
+
+
+def _owner(content: str) -> str:
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        owner = json.loads(content)
+        return f"process {int(owner['pid'])} on {str(owner['host'])[:100]}"
+    return "another process"

@@ -1,0 +1,316 @@
+"""What can be mistyped or mistaken: one message that names it, the documented exit code or exception, nothing written.
+
+A table; add a line for what you add. Programs are called as functions, in an empty folder. In their arguments and messages
+{run} is a run that has not been trained to its end, {simplex} and {point} are others.
+"""
+
+import json
+import pathlib
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+import jsubspace
+from jsubspace import authors, compare, config, evaluate, export, loop, main, networks, program, recipes
+from jsubspace.data import pipeline, prepare, sets
+from jsubspace.errors import UsageError
+from jsubspace.models.cresnet import CResNet
+from jsubspace.models.resnet import ResNet
+
+LINE = pathlib.Path(__file__).parent.parent / "configs" / "digits_cresnet8_line.py"
+TRAIN = f"--config={LINE}"
+
+COMMANDS = {
+    "main": [
+        ([], r"which run\? Say --config=FILE"),
+        ([f"--config={str(LINE).replace('line', 'lin')}"], "no config file .*did you mean .*digits_cresnet8_line.py"),
+        (["--config=nowhere/x.py"], r"no config file nowhere/x.py\."),
+        ([TRAIN, "--workdri=/tmp"], "Unknown command line flag 'workdri'. Did you mean: workdir"),
+        ([TRAIN, "digits"], "unexpected argument 'digits'; every setting is written --name=value"),
+        # fields
+        ([TRAIN, "--config.optimizer.learning_rat=0.2"], "no field .*did you mean config.optimizer.learning_rate"),
+        ([TRAIN, "--config.batch_size=64"], r"no field config.batch_size; did you mean config.data.batch_size\?"),
+        ([TRAIN, "--config.zzz=1"], r"no field config.zzz; jsubspace/config.py lists the fields\."),
+        # types
+        ([TRAIN, "--config.seed=zero"], "config.seed is 'zero'; it must be of type int"),
+        ([TRAIN, "--config.seed=1.5"], "config.seed is '1.5'; it must be of type int"),
+        ([TRAIN, "--config.optimizer.learning_rate=fast"], "learning_rate is 'fast'; it must be of type float"),
+        ([TRAIN, "--config.subspace.layerwise=maybe"], "config.subspace.layerwise is 'maybe'; it must be of type bool"),
+        # values
+        ([TRAIN, "--config.data.name=digit"], r"config.data.name is 'digit'.*did you mean 'digits'\?"),
+        ([TRAIN, "--config.model.name=resent"], r"config.model.name is 'resent'.*did you mean 'resnet'\?"),
+        ([TRAIN, "--config.subspace.name=lines"], r"config.subspace.name is 'lines'.*did you mean 'line'\?"),
+        ([TRAIN, "--config.model.dtype=float16"], "config.model.dtype is 'float16'.*one of float32, bfloat16"),
+        ([TRAIN, "--config.model.depth=9"], r"config.model.depth is 9; it must be 6n \+ 2"),
+        ([TRAIN, "--config.optimizer.learning_rate=inf"], "config.optimizer.learning_rate is inf; .*finite"),
+        ([TRAIN, "--config.penalty.beta=nan"], "config.penalty.beta is nan; .*finite"),
+        ([TRAIN, "--config.penalty.beta=-1"], r"config.penalty.beta is -1.0; it must be at least 0"),
+        ([TRAIN, "--config.seed=5000000000"], "config.seed is 5000000000; it must be less than"),
+        ([TRAIN, "--config.data.batch_size=0"], "config.data.batch_size is 0; it must be at least 1"),
+        ([TRAIN, "--config.subspace.num_samples=3"], "num_samples is 3; it must be a divisor of .*which is 128"),
+        ([TRAIN, "--config.subspace.num_endpoints=3"], "num_endpoints is 3; it must be 2 for a line"),
+        ([TRAIN, "--config.subspace.name=simplex"], "num_endpoints is 0; it must be at least 1 for a simplex"),
+        ([TRAIN, "--config.optimizer.num_epochs=0"], "config.optimizer.num_epochs is 0; it must be at least 1"),
+        ([TRAIN, "--config.optimizer.warmup_epochs=60"], "warmup_epochs is 60; .*num_epochs, which is 60"),
+        ([TRAIN, "--config.evaluation.num_points=20"], "num_points is 20; it must be odd"),
+        ([TRAIN, "--config.keep_checkpoints=0"], "config.keep_checkpoints is 0; it must be at least 1"),
+        # machine, data, folder
+        ([TRAIN, "--config.num_devices=1000"], "config.num_devices is 1000 but this machine has 8"),
+        ([TRAIN, "--config.num_devices=7"], "which 7 devices do not divide"),
+        ([TRAIN, "--config.data.name=cifar10", "--config.data.dir=here"], "cifar10 is not prepared in here"),
+        ([TRAIN, "--workdir=/proc/run"], "cannot write the run's folder /proc/run"),
+        ([TRAIN, "--workdir={other}"], "is not empty and holds no run"),
+        ([TRAIN, "--workdir={run}"], "holds another run:\n  config.*there, .* here"),
+    ],
+    "evaluate": [
+        ([], "required: --workdir"),
+        (["--workdir=nothing"], r"nothing holds no run \(it has no config.json\)"),
+        (["--workdir={other}"], "holds no run"),
+        (["--workdir={broken}"], "config.json is not the config of a run of this version"),
+        (["--workdir={bad}"], "config.optimizer.learning_rate is -1.0; it must be positive"),
+        (["--workdir={new}"], "has no checkpoint yet"),
+        (["--workdir={run}", "--config.seed=1"], "config.seed belongs to training"),
+        (["--workdir={run}", "--config.evaluation.num_points=4"], "num_points is 4; it must be odd"),
+        (["--workdir={run}", "--config.evaluation.num_point=5"], "did you mean config.evaluation.num_points"),
+        (["--workdir={run}", "--config.evaluation.num_bins=many"], "num_bins is 'many'; it must be of type int"),
+        (["--workdri=x"], "--workdir"),
+    ],
+    "compare": [
+        ([], r"which runs\?"),
+        (["nothing"], "nothing holds no finished run"),
+        (["{run}"], "holds no finished run"),
+        (["{run}", "{run}"], "given twice"),
+        (["{damaged}"], "results.json is damaged .*delete it"),
+        (["--metric=accuracy", "{run}"], "holds no finished run|unrecognized"),
+    ],
+    "prepare": [
+        ([], "required: NAME"),
+        (["mnist"], r"unknown data set 'mnist': "),
+        (["digits_corrupted/frog"], "frog"),
+        (["cifar10_corrupted/fog_6"], "6"),
+        (["imagenet2012"], "cannot be downloaded by a program.*--manual_dir|needs the package tensorflow"),
+        (["tiny_imagenet", "--manual_dir=nowhere"], "nowhere has no tiny-imagenet-200.zip"),
+        (["digits", "--data_dir=/proc/here"], "cannot prepare digits in /proc/here"),
+        (["digits", "--datadir=x"], "unrecognized arguments: --datadir=x"),
+    ],
+    "export": [
+        ([], "required: --workdir, --to"),
+        (["--workdir={run}"], "required: --to"),
+        (["--workdir=nothing", "--to=x"], "nothing holds no run"),
+        (["--workdir={new}", "--to=x"], "has no checkpoint yet"),
+        (["--workdir={run}", "--to=x.pt"], r"x.pt is neither a safetensors file \(x.safetensors\) nor a folder \(x\)"),
+        (["--workdir={run}", "--to={run}"], "exists; choose another name"),
+        (["--workdir={run}", "--to=no/x"], "no is not a folder that can be written"),
+        (["--workdir={run}", "--to=x", "--alpha=half"], "--alpha is 'half'; in this run's line it must be a number"),
+        (["--workdir={run}", "--to=x", "--alpha=1.5"], "--alpha is '1.5'; .*from 0 to 1"),
+        (["--workdir={simplex}", "--to=x", "--alpha=0.5"], "--alpha is '0.5'; in this run's simplex .*3 weights"),
+        (["--workdir={simplex}", "--to=x", "--alpha=0.5,0.5,0.5"], "that sum to 1"),
+        (["--workdir={point}", "--to=x", "--alpha=0"], "standard training: its only point"),
+    ],
+}
+
+ENDPOINTS = {"w": jnp.ones((2, 3, 3))}
+PARAMS = {"w": jnp.ones((3, 3))}
+KEY = jax.random.key(0)
+
+
+def loss_fn(point, x):
+    return jnp.sum(point["w"]) + jnp.sum(x)
+
+
+def grads(subspace, m=2, **options):
+    return jsubspace.value_and_grad(loss_fn, subspace, beta=1.0, **options)(
+        KEY, {"w": jnp.ones((m, 3, 3))}, jnp.ones(4)
+    )
+
+
+def changed(**fields):
+    settings = recipes.digits_cresnet8("line")
+    with settings.unlocked(), settings.ignore_type():
+        settings.update(fields)
+    return settings
+
+
+def without(field):
+    settings = recipes.digits_cresnet8("line")
+    with settings.unlocked():
+        del settings[field]
+    return settings
+
+
+CALLS = {
+    "no endpoint": (lambda: jsubspace.init_endpoints(KEY, lambda key: PARAMS, 0), "num_endpoints is 0"),
+    "integers": (
+        lambda: jsubspace.init_endpoints(KEY, lambda key: {"n": jnp.ones(3, int)}, 2),
+        r"leaf \['n'\] has dtype",
+    ),
+    "alpha of no subspace": (
+        lambda: jsubspace.interpolate(ENDPOINTS, jnp.zeros(3)),
+        r"alpha of shape \[3\] does not say",
+    ),
+    "alpha of another": (
+        lambda: jsubspace.interpolate(ENDPOINTS, jnp.zeros(2), jsubspace.Line()),
+        r"shape \[2\] but Line",
+    ),
+    "another m": (
+        lambda: jsubspace.interpolate(ENDPOINTS, 0.5, jsubspace.Curve()),
+        "has 3 endpoints but the parameters",
+    ),
+    "midpoint of another m": (lambda: jsubspace.midpoint(ENDPOINTS, jsubspace.Simplex(3)), "has 3 endpoints but"),
+    "two m": (
+        lambda: jsubspace.unstack({"a": jnp.ones((2, 3)), "b": jnp.ones((3, 3))}),
+        r"\['a'\] has 2 .* \['b'\] has 3",
+    ),
+    "a scalar": (lambda: jsubspace.unstack({"a": jnp.ones(())}), r"leaf \['a'\] is a scalar without an endpoint axis"),
+    "no leaf": (lambda: jsubspace.unstack({}), "the endpoints have no leaves"),
+    "length 0": (lambda: jsubspace.unstack({"a": jnp.ones((0, 3))}), "length 0"),
+    "nothing to stack": (lambda: jsubspace.stack([]), "no networks were given"),
+    "other structure": (lambda: jsubspace.stack([PARAMS, {"v": 1.0}]), "network 1 has the structure"),
+    "other shape": (lambda: jsubspace.stack([PARAMS, {"w": jnp.ones(3)}]), r"leaf \['w'\] is .* in network 0 but"),
+    "no bend": (lambda: jsubspace.Curve(num_bends=0), "at least one bend"),
+    "no corner": (lambda: jsubspace.Simplex(0), "at least one endpoint"),
+    "negative beta": (lambda: jsubspace.value_and_grad(loss_fn, jsubspace.Line(), beta=-1.0), "beta is -1.0"),
+    "no sample": (
+        lambda: jsubspace.value_and_grad(loss_fn, jsubspace.Line(), beta=1.0, num_samples=0),
+        "num_samples is 0",
+    ),
+    "samples of a batch": (lambda: grads(jsubspace.Line(), num_samples=3), "cannot be cut into num_samples=3"),
+    "gradients of another m": (lambda: grads(jsubspace.Curve()), "has 3 endpoints but the parameters have 2"),
+    "mask of another": (lambda: jsubspace.cosine_squared(ENDPOINTS, 0, 1, {"v": True}), "the mask has the structure"),
+    "mask of nothing": (lambda: jsubspace.cosine_squared(ENDPOINTS, 0, 1, {"w": False}), "leaves out every leaf"),
+    "no such row": (lambda: jsubspace.cosine_squared(ENDPOINTS, 0, 2), "there is no endpoint 2; .* 0 to 1"),
+    "no such row from behind": (lambda: jsubspace.cosine_squared(ENDPOINTS, -1, 0), "there is no endpoint -1"),
+    "no pair": (lambda: jsubspace.sample_pair(KEY, 1), "no pair"),
+    "no batch": (lambda: jsubspace.reestimate_batch_stats(loss_fn, PARAMS, []), "no batch was given"),
+    "cresnet of depth 9": (lambda: CResNet(10, depth=9), r"depth is 6n \+ 2"),
+    "resnet of depth 19": (lambda: ResNet(10, depth=19), r"depth is one of \["),
+    "no such stem": (lambda: ResNet(10, stem="big"), 'the stem is "imagenet" or "tiny"'),
+    "unknown set": (lambda: sets.find("cifar11"), "did you mean 'cifar10"),
+    "unknown pipeline": (
+        lambda: pipeline.make_pipeline("digit", "", batch_size=1, eval_batch_size=1, seed=0),
+        "unknown data set 'digit'",
+    ),
+    "no network there": (lambda: networks.load("nothing"), "nothing is neither a safetensors file nor a folder"),
+    "a list for a network": (lambda: networks.save("n.safetensors", {"a": [1.0]}), "a is a list; a network is made of"),
+    "a slash in a name": (lambda: networks.save("n.safetensors", {"a/b": np.ones(1)}), "cannot be a name"),
+    "not the authors'": (lambda: authors.from_authors({"x": np.ones(1)}), "is not a name of the authors' networks"),
+    "None in a config": (lambda: config.validate(changed(seed=None)), "config.seed is None, of type NoneType; .* int"),
+    "one field too many": (
+        lambda: loop.train(changed(sede=1), "run"),
+        r"no field config.sede; did you mean config.seed",
+    ),
+    "one field too few": (lambda: loop.train(without("seed"), "run"), "config.seed is missing; start from"),
+    "text for a number": (lambda: config.validate(changed(num_devices="2")), "num_devices is '2', of type str; .* int"),
+    "notebook's typo": (lambda: loop.train(changed(keep_checkpoints=0), "run"), "config.keep_checkpoints is 0"),
+}
+
+ERRORS = (UsageError, ValueError)
+
+# ml_collections loads a config file as Python 3.12 would not have it.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Runs as far as refusals look at them: a config, and the name of a checkpoint."""
+    home = tmp_path_factory.mktemp("folders")
+    for name, subspace, fields in (
+        ("run", "line", {}),
+        ("simplex", "simplex", {"num_endpoints": 3}),
+        ("point", "point", {}),
+    ):
+        settings = recipes.digits_cresnet8(subspace, **fields)
+        settings.seed = 7
+        config.save(home / name, settings)
+        (home / name / "checkpoints" / "12").mkdir(parents=True)
+    for name in ("new", "bad", "broken", "damaged"):
+        config.save(home / name, recipes.digits_cresnet8("line"))
+    bad = json.loads((home / "bad" / "config.json").read_text())
+    bad["optimizer"]["learning_rate"] = -1.0
+    (home / "bad" / "config.json").write_text(json.dumps(bad))
+    (home / "broken" / "config.json").write_text('{"seed": "ze')
+    (home / "damaged" / "results.json").write_text('{"points": [')
+    (home / "other").mkdir()
+    (home / "other" / "thesis.tex").write_text("")
+    return home
+
+
+def run_main(argv):
+    with flagsaver.flagsaver():
+        flags.FLAGS["config"].present = 0
+        program.call(lambda: main.parse_flags(["main", *argv]))
+        program.call(main.main)
+
+
+def run_prepare(argv):
+    sys.exit(prepare.main(argv))
+
+
+PROGRAMS = {
+    "main": run_main,
+    "evaluate": lambda argv: program.call(evaluate.main),
+    "export": lambda argv: program.call(export.main),
+    "compare": lambda argv: program.call(compare.main),
+    "prepare": run_prepare,
+}
+
+
+def everything(*folders):
+    return {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("name", "argv", "message"), [(name, *case) for name, cases in COMMANDS.items() for case in cases]
+)
+def test_commands(name, argv, message, folders, tmp_path, monkeypatch, capsys):
+    argv = [re.sub(r"\{(\w+)\}", lambda match: str(folders / match[1]), argument) for argument in argv]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JSUBSPACE_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(sys, "argv", [name, *argv])
+    before = everything(folders, tmp_path)
+    with pytest.raises(SystemExit) as end:
+        PROGRAMS[name](argv)
+    output = capsys.readouterr()
+    assert end.value.code == program.USAGE
+    assert re.search(message, output.err, re.DOTALL), output.err
+    assert output.err.count("error:") == 1
+    assert "Traceback" not in output.err
+    assert output.out == ""
+    assert everything(folders, tmp_path) == before
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_calls(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call, message = CALLS[name]
+    with pytest.raises(ERRORS, match=message):
+        call()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_config_file_that_fails_is_named_with_its_line(tmp_path, monkeypatch, capsys):
+    for line, message in (
+        ("c.optimizer.learning_rat = 1", r"no field learning_rat; did you mean config.optimizer.learning_rate\?"),
+        ("c.optimizer.learning_rate = 'fast'", "TypeError: .*learning_rate"),
+        ("c.seed = 1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise KeyError('mine')", "KeyError: 'mine'"),
+    ):
+        path = tmp_path / "mine.py"
+        path.write_text(
+            f"from jsubspace import config\ndef get_config():\n  c = config.default()\n  {line}\n  return c\n"
+        )
+        with pytest.raises(SystemExit) as end:
+            run_main([f"--config={path}"])
+        error = capsys.readouterr().err
+        assert end.value.code == program.USAGE
+        assert re.fullmatch(f"error: {path}, line 4, {re.escape(line)}: .*{message}.*\n", error), error
+
+
+def test_there_are_many():
+    assert sum(map(len, COMMANDS.values())) + len(CALLS) >= 60
