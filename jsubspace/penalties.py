@@ -12,7 +12,7 @@ therefore linear in the endpoints, with weights that are a derivative of a funct
 
     d penalty / d omega_i = sum_l (D + D^T)_il omega_l,    D = d penalty / d G.
 
-So the gradient costs one pass over the endpoints and needs no stored intermediate.
+So the gradient costs one pass over the endpoints, and stores one row at most: the sum of a sampled pair.
 """
 
 import itertools
@@ -114,17 +114,19 @@ class Penalty(NamedTuple):
       weights: ``[m, p]``; d value / d omega_i = sum_l weights[i, l] omega_{chosen[l]}.
       chosen: the p endpoints that take part: their rows, integers or traced.
       mask: the leaves that take part, a tree of bools.
+      pair_sum: omega_j + omega_k of a pair among three or more endpoints, else None.
     """
 
     value: jax.Array
     weights: jax.Array
     chosen: tuple[Any, ...]
     mask: LeafMask
+    pair_sum: Params | None = None
 
     def add_gradient(self, grads: Endpoints, endpoints: Endpoints, beta: float) -> Endpoints:
         """``grads + beta * d value / d endpoints``, leaves ``[m, *s]``."""
 
-        def add_leaf(grad: jax.Array, leaf: jax.Array, counts: bool) -> jax.Array:
+        def add_leaf(grad: jax.Array, leaf: jax.Array, counts: bool, pair_sum: jax.Array | None = None) -> jax.Array:
             if not counts:
                 return grad
             wide = tree.accumulator(leaf.dtype)
@@ -135,18 +137,29 @@ class Penalty(NamedTuple):
                 nonlocal total
                 total += (beta * weights).reshape(column).astype(wide) * rows.astype(wide)
 
+            # XLA writes a copy of every row that it slices out before it adds it to all rows, and reads it again.
+            # Rows exchanged are no slices, and of a pair among many the sum is one row instead of two.
             if leaf.shape[0] == 2:
-                # A pair that is all there is: its rows, and its rows exchanged. XLA would write a copy of a
-                # row that it slices out before it adds it to all rows; it does not for these two.
-                square = jnp.zeros((2, 2), self.weights.dtype).at[:, jnp.array(self.chosen)].set(self.weights)
-                add(jnp.diagonal(square), leaf)
-                add(jnp.diagonal(square[:, ::-1]), leaf[::-1])
+                own, other = self._own_and_other()
+                add(own, leaf)
+                add(other, leaf[::-1])
+            elif pair_sum is not None:
+                own, other = self._own_and_other()
+                add(own - other, leaf)
+                add(other, pair_sum[None])
             else:
                 for n, i in enumerate(self.chosen):
                     add(self.weights[:, n], leaf[i][None])
             return total.astype(grad.dtype)
 
-        return jax.tree.map(add_leaf, grads, endpoints, self.mask)
+        sums = () if self.pair_sum is None else (self.pair_sum,)
+        return jax.tree.map(add_leaf, grads, endpoints, self.mask, *sums)
+
+    def _own_and_other(self) -> tuple[jax.Array, jax.Array]:
+        """Of a pair: the weights of each endpoint in its own gradient, and of its partner there, ``[m]`` and ``[m]``."""
+        rows, zeros = jnp.array(self.chosen), jnp.zeros_like(self.weights[:, 0])
+        places = jnp.arange(2)
+        return zeros.at[rows].set(self.weights[rows, places]), zeros.at[rows].set(self.weights[rows, places[::-1]])
 
 
 def penalty(
@@ -159,10 +172,17 @@ def penalty(
 
     ``gram_fn`` takes the inner products; of endpoints divided among devices it is `shares.Shares.gram`.
     """
-    gram = gram_fn([_row(endpoints, i) for i in chosen], mask)
+    rows, m = [_row(endpoints, i) for i in chosen], tree.num_endpoints(endpoints)
+    gram, pair_sum = gram_fn(rows, mask), None
+    if len(chosen) == 2 < m:
+        pair_sum = jax.tree.map(
+            lambda *leaves: sum(leaf.astype(tree.accumulator(leaf.dtype)) for leaf in leaves), *rows
+        )
+        # Together, while the rows are read; left alone, XLA would read them again for the sum when it needs it.
+        gram, pair_sum = jax.lax.optimization_barrier((gram, pair_sum))
     value, d_gram = jax.value_and_grad(_mean_over_pairs)(gram)
-    weights = jnp.zeros((tree.num_endpoints(endpoints), len(chosen)), gram.dtype)
-    return Penalty(value, weights.at[jnp.array(chosen)].set(d_gram + d_gram.T), chosen, mask)
+    weights = jnp.zeros((m, len(chosen)), gram.dtype).at[jnp.array(chosen)].set(d_gram + d_gram.T)
+    return Penalty(value, weights, chosen, mask, pair_sum)
 
 
 def _cosines_squared(gram: jax.Array) -> jax.Array:
