@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from jsubspace import build, config, loop, recipes
+from jsubspace import build, config, limits, loop, recipes
 from jsubspace.data import imagenet, pipeline, sets
 from jsubspace.parallel import DataParallel
 from jsubspace.writer import read_rows
@@ -60,7 +60,7 @@ def test_every_config_trains_and_evaluates(path, fake_data, tmp_path):
 def test_a_config_says_what_it_is(path):
     module = load(path)
     settings = module.get_config()
-    config.validate(settings)
+    limits.validate(settings)
     assert f"python -m jsubspace.main --config=configs/{path.name}" in module.__doc__
     assert "Wortsman et al., Learning Neural Network Subspaces, ICML 2021" in module.__doc__
     assert settings.subspace.layerwise == path.stem.endswith("layerwise")
