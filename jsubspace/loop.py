@@ -10,8 +10,7 @@ import jax
 import ml_collections
 import tqdm
 
-from jsubspace import build, figures, lock, penalties, report, results, shares, stacks
-from jsubspace import config as config_lib
+from jsubspace import build, figures, folders, limits, lock, penalties, report, results, shares, stacks
 from jsubspace.build import Run
 from jsubspace.checkpoint import RANKED_BY, Checkpoints
 from jsubspace.errors import Preempted, TrainingDiverged
@@ -49,19 +48,19 @@ def train(
       Preempted: if a signal ended it.
     """
     workdir = pathlib.Path(workdir)
-    config_lib.validate(config)
-    config_lib.check_same_run(workdir, config)
+    limits.validate(config)
+    folders.check_same_run(workdir, config)
     if (written := report.read(workdir)) and written.get("finished", True):
         log.info("%s holds the finished run; nothing to do.", workdir)
         return written
-    config_lib.check_folder(workdir)
+    folders.check_folder(workdir)
     run = build.build(config)
     if not (workdir / stacks.CHECKPOINTS).exists():
         stacks.check_start(run)
-    config_lib.make_folder(workdir)
+    folders.make_folder(workdir)
     with lock.alone(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
-        config_lib.check_same_run(workdir, config)  # Somebody else may have been first.
-        config_lib.save(workdir, config)
+        folders.check_same_run(workdir, config)  # Somebody else may have been first.
+        folders.save(workdir, config)
         seconds = train_endpoints(run, workdir, preemption or Preemption())
         return evaluate(run, workdir, seconds)
 

@@ -17,7 +17,7 @@ import pytest
 from test_checkpoint import make_state, same
 from test_loop import final_state
 
-from jsubspace import build, checksums, config, lock, loop
+from jsubspace import build, checksums, folders, lock, loop
 from jsubspace.checkpoint import Checkpoints
 from jsubspace.errors import TrainingDiverged, UsageError
 from jsubspace.journal import Journal
@@ -171,7 +171,7 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(tiny_config, workdir):
 
 
 def test_a_second_run_in_a_folder_refuses_and_touches_nothing(tiny_config, tmp_path):
-    config.save(tmp_path, tiny_config)
+    folders.save(tmp_path, tiny_config)
     with lock.alone(tmp_path):
         before = {path: path.read_bytes() for path in tmp_path.iterdir()}
         with pytest.raises(UsageError, match=rf"is in use by process {os.getpid()} on .*choose another --workdir"):
