@@ -199,8 +199,8 @@ def test_a_whole_run_in_either_mode(tiny_config, tmp_path, monkeypatch):
     tiny_config.shard_endpoints = True
     save = Checkpoints.save
 
-    def save_and_stop(checkpoints, state, step, notes):
-        save(checkpoints, state, step, notes)
+    def save_and_stop(checkpoints, state, step, *rest):
+        save(checkpoints, state, step, *rest)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Checkpoints, "save", save_and_stop)
