@@ -26,6 +26,7 @@ def main() -> None:
     """The program, after its flags have been parsed."""
     settings, name = read_config()
     workdir = pathlib.Path(WORKDIR.value or pathlib.Path("runs") / name)
+    program.use_compilation_cache()
     parallel.use_cpu_cores()
     if DISTRIBUTED.value:
         hosts.join()

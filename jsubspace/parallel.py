@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jsubspace.errors import UsageError
@@ -108,7 +109,7 @@ class DataParallel:
         Each device has its part of a batch, or with ``whole`` the batch as it is.
         """
         total = None
-        for i, batch in enumerate(map(self.put, batches) if whole else self.put_batches(batches)):
+        for i, batch in enumerate(map(self._put_whole, batches) if whole else self.put_batches(batches)):
             addend = function(batch)
             total = addend if total is None else _add(total, addend)
             if i % RUN_AHEAD == 0:
@@ -118,7 +119,7 @@ class DataParallel:
     def map_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Iterator[Any]:
         """``function(batch)`` for host batches, on the host, `RUN_AHEAD` of them under way. ``whole`` as in `sum_over`."""
         under_way: collections.deque[Any] = collections.deque()
-        for batch in map(self.put, batches) if whole else self.put_batches(batches):
+        for batch in map(self._put_whole, batches) if whole else self.put_batches(batches):
             under_way.append(function(batch))
             if len(under_way) > RUN_AHEAD:
                 yield jax.device_get(under_way.popleft())
@@ -180,6 +181,12 @@ class DataParallel:
             if len(queue) > ahead:
                 yield queue.popleft()
         yield from queue
+
+    def _put_whole(self, batch: Any) -> Any:
+        """A host batch on every device. Of several hosts, their parts joined; what each has whole comes once for each."""
+        if jax.process_count() > 1:
+            batch = multihost_utils.process_allgather(batch, tiled=True)
+        return self.put(batch)
 
     def _split(self, leaf: np.ndarray, parts: int) -> np.ndarray:
         d = len(self.devices) // jax.process_count()
