@@ -34,7 +34,7 @@ import tensorboardX  # noqa: F401
 import tensorflow_datasets  # noqa: F401
 
 import jsubspace.loop
-from jsubspace import build, config, program
+from jsubspace import build, folders, program
 from jsubspace.checkpoint import Checkpoints
 from jsubspace.data import prepare
 from jsubspace.errors import UsageError
@@ -303,7 +303,7 @@ def damage(folder: pathlib.Path, rng: random.Random, counts: dict[str, int]) -> 
 
 def end_of(workdir: pathlib.Path) -> dict[str, Any]:
     """Everything about a finished run that must be the same, as digests and numbers."""
-    run = build.build(config.load(workdir))
+    run = build.build(folders.load(workdir))
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         state, notes = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)
     leaves = {

@@ -139,7 +139,7 @@ class Run:
 
 
 def build(config: ml_collections.ConfigDict) -> Run:
-    """Makes everything for a config that `config.validate` has passed.
+    """Makes everything for a config that `limits.validate` has passed.
 
     Raises:
       UsageError: if the data is not prepared, or the devices do not divide the batches.

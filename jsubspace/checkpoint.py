@@ -1,7 +1,9 @@
 """Checkpoints of a run: the only file that knows Orbax."""
 
 import contextlib
+import errno
 import logging
+import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
@@ -17,6 +19,8 @@ from jsubspace.errors import UsageError
 from jsubspace.train_state import TrainState
 
 log = logging.getLogger(__name__)
+
+_OF_FILE_SYSTEMS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ENOENT)
 
 RANKED_BY = "accuracy"
 """The metric by which the best checkpoint is found; more is better."""
@@ -180,7 +184,7 @@ class Checkpoints:
 
     def _newest_whole(self) -> int:
         """The first host looks and tells the others."""
-        found = -1
+        found, damaged = -1, []
         if jax.process_index() == 0:
             for step in sorted(self._manager.all_steps(), reverse=True):
                 damage = checksums.damage(self._folder / str(step))
@@ -188,7 +192,9 @@ class Checkpoints:
                     found = step
                     break
                 log.warning("the checkpoint of step %d is damaged (%s); going back to the one before.", step, damage)
-                if not self._read_only:
+                damaged.append(step)
+            if found >= 0 and not self._read_only:  # Else it would look as if nothing had been trained yet.
+                for step in damaged:
                     self._set_aside(step)
         if jax.process_count() > 1:
             found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
@@ -249,5 +255,7 @@ def _shapes(tree: Any) -> list[tuple[tuple[int, ...], str]]:
 
 
 def _brief(error: Exception) -> str:
-    """The first line: TensorStore adds pages of its settings."""
-    return f"{type(error).__name__}: {error}".splitlines()[0][:500]
+    """What is the matter, without TensorStore's pages of settings: the file system's own words, if it was one."""
+    text = f"{type(error).__name__}: {error}"
+    said = [os.strerror(number) for number in _OF_FILE_SYSTEMS if os.strerror(number) in text]
+    return said[0] if said else text.splitlines()[0][:300]

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from jsubspace import build, config, lock, loop, parallel, program, report, stacks
+from jsubspace import build, config, folders, limits, lock, loop, parallel, program, report, stacks
 from jsubspace.checkpoint import Checkpoints
 from jsubspace.data import prepare, sets
 from jsubspace.errors import UsageError
@@ -38,7 +38,7 @@ def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None)
         if not field.startswith("evaluation."):
             raise UsageError(f"config.{field} belongs to training; only config.evaluation fields can be changed now.")
         config.change(settings, field, given)
-    config.validate(settings)
+    limits.validate(settings)
     run = build.build(settings)
     with lock.alone(workdir):
         with Checkpoints(workdir / stacks.CHECKPOINTS, read_only=True) as checkpoints:
@@ -54,7 +54,7 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     Raises:
       UsageError: if the folder holds no run or no checkpoint.
     """
-    settings = config.load(workdir)
+    settings = folders.load(workdir)
     if not any(path.name.isdigit() for path in (workdir / stacks.CHECKPOINTS).glob("*")):
         raise UsageError(
             f"{workdir} has no checkpoint yet; train it first: python -m jsubspace.main --workdir={workdir}."

@@ -6,6 +6,8 @@ returns is the same on all; so one of them writes for all, and nothing else is d
 
 import json
 import os
+import sys
+import threading
 from typing import Any
 
 import jax
@@ -20,6 +22,9 @@ TIMEOUT_SECONDS = 300
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 """Where no TPU pod, SLURM or MPI says it: ``host:port`` of the first host, how many there are, and which one this is."""
 
+USAGE = 2
+"""Exit code when a host does not come: that of a mistake (`program.USAGE`)."""
+
 _MAY_DIFFER = ("data.dir", "data.num_workers")
 _LONGEST = 1 << 16
 
@@ -27,27 +32,40 @@ _LONGEST = 1 << 16
 def join(timeout_seconds: int = TIMEOUT_SECONDS) -> None:
     """Meets the other hosts; call it before jax looks for devices.
 
+    If they do not come in time the program ends, with a message and code 2.
+
     Raises:
-      UsageError: if the environment does not say who they are, or they do not come in time.
+      UsageError: if the environment does not say who they are.
     """
     count, index = (os.environ.get(name) for name in VARIABLES[1:])
+    late = threading.Timer(timeout_seconds, _give_up, (timeout_seconds, count))
+    late.daemon = True
+    late.start()
     try:
         jax.distributed.initialize(
             num_processes=None if count is None else int(count),
             process_id=None if index is None else int(index),
-            initialization_timeout=timeout_seconds,
+            initialization_timeout=timeout_seconds + 60,  # JAX would abort the process, with a stack of C++.
         )
     except (ValueError, TypeError) as error:
         raise UsageError(
             f"--distributed does not know its hosts ({error}); start it on a TPU pod, by srun or mpirun, or set "
             f"{', '.join(VARIABLES)} on every host."
         ) from error
-    except RuntimeError as error:
-        first = os.environ.get(VARIABLES[0], "the first host")
-        raise UsageError(
-            f"not all {count or ''} hosts have come within {timeout_seconds} seconds, or {first} cannot be reached; start the "
-            f"same command on every host, and look at the output of those that did not. ({str(error).splitlines()[0]})"
-        ) from error
+    finally:
+        late.cancel()
+
+
+def _give_up(timeout_seconds: int, count: str | None) -> None:
+    """Ends the program from a thread beside the one that waits, which nothing else can interrupt."""
+    first = os.environ.get(VARIABLES[0], "the first host")
+    print(
+        f"error: not all {count or ''} hosts have come within {timeout_seconds} seconds, or {first} cannot be reached; start "
+        "the same command on every host, and look at the output of those that did not.".replace("  ", " "),
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(USAGE)
 
 
 def is_first() -> bool:

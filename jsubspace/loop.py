@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import tqdm
 
-from jsubspace import build, figures, hosts, lock, penalties, report, results, shares, stacks
+from jsubspace import build, figures, folders, hosts, limits, lock, penalties, report, results, shares, stacks
 from jsubspace import config as config_lib
 from jsubspace.build import Run
 from jsubspace.checkpoint import RANKED_BY, Checkpoints
@@ -49,22 +49,22 @@ def train(
       Preempted: if a signal ended it.
     """
     workdir = pathlib.Path(workdir)
-    config_lib.validate(config)
+    limits.validate(config)
     hosts.check_same(config_lib.fields(config))
-    config_lib.check_same_run(workdir, config)
+    folders.check_same_run(workdir, config)
     if (written := report.read(workdir)) and written.get("finished", True):
         log.info("%s holds the finished run; nothing to do.", workdir)
         return written
-    config_lib.check_folder(workdir)
+    folders.check_folder(workdir)
     run = build.build(config)
     if not (workdir / stacks.CHECKPOINTS).exists():
         stacks.check_start(run)
-    config_lib.make_folder(workdir)
+    folders.make_folder(workdir)
     hosts.wait_for_all("folder")  # They have looked at the same one, before the first of them writes into it.
     with lock.alone(workdir) if hosts.is_first() else contextlib.nullcontext():
         if hosts.is_first():
-            config_lib.check_same_run(workdir, config)  # Somebody else may have been first.
-            config_lib.save(workdir, config)
+            folders.check_same_run(workdir, config)  # Somebody else may have been first.
+            folders.save(workdir, config)
         seconds = train_endpoints(run, workdir, preemption or Preemption())
         return evaluate(run, workdir, seconds)
 

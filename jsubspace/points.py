@@ -59,7 +59,8 @@ def interpolate(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = 
       One network with leaves ``[*s]``, in the endpoints' dtypes.
 
     Raises:
-      ValueError: if alpha's shape does not say what to do, or alpha or the subspace does not fit m.
+      ValueError: if alpha's shape does not say what to do, alpha or the subspace does not fit m, or the weights of a
+        simplex do not sum to 1 (as far as they are known: not inside jit).
 
     Example:
       >>> endpoints = {"kernel": jnp.stack([jnp.zeros(3), jnp.ones(3)])}
@@ -126,6 +127,13 @@ def _coefficients(alpha: jax.Array, m: int, subspace: Subspace | None) -> jax.Ar
     subspace = _implied_subspace(alpha, m) if subspace is None else subspace
     if alpha.shape != subspace.alpha_shape:
         raise ValueError(f"alpha has shape {list(alpha.shape)} but {subspace} takes {list(subspace.alpha_shape)}.")
+    if isinstance(subspace, Simplex) and not isinstance(alpha, jax.core.Tracer):  # inside jit, nobody can look
+        total = float(jnp.sum(alpha))
+        if not abs(total - 1) < 1e-2:  # bfloat16 has two digits; a NaN is refused too
+            raise ValueError(
+                f"the weights of a simplex sum to 1, but {alpha.tolist()} sums to {total:g}; divide them by their sum. "
+                "(Weights below 0 or above 1 are fine: they extrapolate.)"
+            )
     return subspace.coefficients(alpha)
 
 

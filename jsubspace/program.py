@@ -58,8 +58,8 @@ def use_compilation_cache() -> None:
 
 
 def _log_ours_only() -> None:
-    """The library's own lines as they are, and the errors of others: Orbax tells of every file that it renames."""
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    """The library's own lines as they are. Orbax tells of every file that it renames, and of an error in pages; it raises it, too."""
+    absl_logging.set_verbosity(absl_logging.FATAL)
     ours = logging.getLogger("jsubspace")
     ours.setLevel(logging.INFO)
     ours.handlers = [logging.StreamHandler()]

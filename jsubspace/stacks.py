@@ -6,11 +6,12 @@ their simplex. A branch of a run goes on from its checkpoint after some epochs, 
 """
 
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jsubspace import build, config, points, report, tree
+from jsubspace import build, config, folders, points, report, tree
 from jsubspace.build import Run
 from jsubspace.checkpoint import Checkpoints
 from jsubspace.errors import UsageError
@@ -26,12 +27,12 @@ def init_state(run: Run) -> TrainState:
     Raises:
       UsageError: if one of those runs is not there, has no checkpoint after that epoch, or trained another network.
     """
-    folders = [pathlib.Path(folder) for folder in config.split(run.config.start.runs)]
-    if not folders:
+    paths = [pathlib.Path(folder) for folder in config.split(run.config.start.runs)]
+    if not paths:
         return run.devices.run_once(run.init_state)
     if run.config.start.epoch:
-        return _branch(run, folders)
-    endpoints = run.devices.put(_arranged([_network(run, folder) for folder in folders], run, folders))
+        return _branch(run, paths)
+    endpoints = run.devices.put(_arranged([_network(run, folder) for folder in paths], run, paths))
     return run.devices.run_once(lambda endpoints: init_train_state(endpoints, run.optimizer), endpoints)
 
 
@@ -55,7 +56,7 @@ def collected(run: Run, checkpoints: Checkpoints) -> Endpoints:
 
 def _network(run: Run, folder: pathlib.Path) -> Params:
     """The midpoint that the run in ``folder`` ended with, leaves ``[*s]``."""
-    settings = config.load(folder)
+    settings = folders.load(folder)
     if not (report.read(folder) or {"finished": False}).get("finished", True):
         raise UsageError(
             f"{folder} (of config.start.runs) holds a run that is not finished; finish it first: python -m jsubspace.main."
@@ -65,11 +66,11 @@ def _network(run: Run, folder: pathlib.Path) -> Params:
     return points.midpoint(endpoints, build.make_subspace(settings))
 
 
-def _arranged(networks: list[Params], run: Run, folders: list[pathlib.Path]) -> Endpoints:
+def _arranged(networks: list[Params], run: Run, paths: list[pathlib.Path]) -> Endpoints:
     """The networks as endpoints: one for each, one for all, or two ends with the bends evenly between them."""
     m, n = run.subspace.num_endpoints, len(networks)
     expected = jax.eval_shape(run.init_state).endpoints
-    for network, folder in zip(networks, folders, strict=True):
+    for network, folder in zip(networks, paths, strict=True):
         _check_shapes(network, expected, folder)
     if n == m:
         return tree.stack(networks)
@@ -99,17 +100,23 @@ def _check_shapes(network: Params, expected: Endpoints, folder: pathlib.Path) ->
             )
 
 
-def _branch(run: Run, folders: list[pathlib.Path]) -> TrainState:
+def _branch(run: Run, paths: list[pathlib.Path]) -> TrainState:
     """The whole state of the one run after ``config.start.epoch`` epochs."""
-    if len(folders) != 1:
-        raise UsageError(f"config.start.epoch goes on from one run, and config.start.runs names {len(folders)}.")
-    theirs, ours = config.load(folders[0]), run.config
+    if len(paths) != 1:
+        raise UsageError(f"config.start.epoch goes on from one run, and config.start.runs names {len(paths)}.")
+    theirs, ours = folders.load(paths[0]), run.config
     for field in ("data.name", "data.batch_size", "model", "subspace"):
         a, b = (config.value(settings, field) for settings in (theirs, ours))
         if a != b:
             raise UsageError(
-                f"config.{field} is {b} here but {a} in {folders[0]}, the run to go on from; set it the same."
+                f"config.{field} is {_on_a_line(b)} here but {_on_a_line(a)} in {paths[0]}, the run to go on from; set it "
+                "the same."
             )
     step = ours.start.epoch * run.pipeline.steps_per_epoch
-    with Checkpoints(folders[0] / CHECKPOINTS, read_only=True) as checkpoints:
+    with Checkpoints(paths[0] / CHECKPOINTS, read_only=True) as checkpoints:
         return checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated, step)[0]
+
+
+def _on_a_line(field: Any) -> str:
+    """A group of fields is shown on many lines where PyYAML is installed."""
+    return ", ".join(str(field).split("\n")).strip(", ")

@@ -94,11 +94,13 @@ def contract(endpoints: Endpoints, weights: Any) -> Params:
 
     def contract_leaf(leaf: jax.Array, c: jax.Array) -> jax.Array:
         wide = leaf.astype(accumulator(leaf.dtype))
-        if (
-            leaf.shape[0] == 2
-        ):  # Of two slices XLA makes one pass with the penalty's inner products, of a sum it does not.
-            return (c[0].astype(wide.dtype) * wide[0] + c[1].astype(wide.dtype) * wide[1]).astype(leaf.dtype)
-        return jnp.sum(_column(c, wide) * wide, axis=0).astype(leaf.dtype)
+        c = c.astype(wide.dtype)
+        # XLA reads the two rows of a pair in one pass with the penalty's inner products if they are slices. Slices of more
+        # rows it copies on a TPU. On the CPU it puts a sum over rows into the matrix product that takes the kernel,
+        # and does it anew for every example: a step of a multilayer perceptron took seven times as long.
+        if leaf.shape[0] == 2:
+            return _sum_of_slices(wide, c).astype(leaf.dtype)
+        return jax.lax.platform_dependent(wide, c, cpu=_sum_of_slices, default=_sum_over_rows).astype(leaf.dtype)
 
     return jax.tree.map(contract_leaf, endpoints, _per_leaf(endpoints, weights))
 
@@ -205,6 +207,17 @@ def resolve_mask(mask: LeafMask | Callable[[Endpoints], LeafMask] | None, endpoi
 def _per_leaf(tree: Params, weights: Any) -> Any:
     """``weights`` as a tree like ``tree``: itself if it is one, the one vector for every leaf otherwise."""
     return weights if same_structure(weights, tree) else jax.tree.map(lambda _: weights, tree)
+
+
+def _sum_of_slices(wide: jax.Array, c: jax.Array) -> jax.Array:
+    total = c[0] * wide[0]
+    for i in range(1, wide.shape[0]):
+        total += c[i] * wide[i]
+    return total
+
+
+def _sum_over_rows(wide: jax.Array, c: jax.Array) -> jax.Array:
+    return jnp.sum(_column(c, wide) * wide, axis=0)
 
 
 def _column(c: jax.Array, leaf: jax.Array) -> jax.Array:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pathlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,26 +50,23 @@ class Writer:
             rows = [row for row in read_rows(workdir) if row["step"] <= step]
             write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
             self._file = self._path.open("a", encoding="utf-8")
-            self._events = _event_writer(workdir)
+            self._events = _Events(workdir)
             for row in rows:
-                self._add_events(**row)
+                self._events.add(**row)
+            self._events.flush()
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Adds the row ``{"kind": kind, "step": step, **values}``; a kill after it returns does not take it away."""
         with self._told():
             self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
             self._file.flush()
-            self._add_events(kind, step, **values)
+            self._events.add(kind, step, **values)
+            self._events.flush()
 
     def sync(self) -> None:
         """Returns when the rows are on the disk: before a checkpoint after them is, lest a power failure take rows only."""
         with self._told():
             os.fsync(self._file.fileno())
-
-    def _add_events(self, kind: str, step: int, **values: Any) -> None:
-        if self._events is not None:
-            for name, value in values.items():
-                self._events.add_scalar(f"{kind}/{name}", value, step)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -84,8 +82,7 @@ class Writer:
         """Writes what is still buffered."""
         with self._told():
             self._file.close()
-            if self._events is not None:
-                self._events.close()
+            self._events.close()
 
     def __enter__(self) -> "Writer":
         return self
@@ -130,12 +127,40 @@ def write_text(path: pathlib.Path, text: str) -> None:
     partial.replace(path)
 
 
-def _event_writer(workdir: pathlib.Path) -> Any:
-    """A tensorboardX writer of a new file, in the place of those that were there; None if the extra is not installed."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ModuleNotFoundError:
-        return None
-    for path in workdir.glob("events.out.tfevents.*"):
-        path.unlink()
-    return SummaryWriter(str(workdir))
+class _Events:
+    """TensorBoard events in a new file, in the place of those that were there; nothing if the extra is not installed.
+
+    They are written here and now. tensorboardX's own `SummaryWriter` leaves that to a thread, and waits for it for ever
+    once a full disk has ended it.
+    """
+
+    def __init__(self, workdir: pathlib.Path) -> None:
+        self._file: Any = None
+        with contextlib.suppress(ModuleNotFoundError):
+            from tensorboardX.event_file_writer import EventsWriter
+
+            for path in workdir.glob("events.out.tfevents.*"):
+                path.unlink()
+            self._file = EventsWriter(str(workdir / "events"))
+
+    def add(self, kind: str, step: int, **values: Any) -> None:
+        """Adds a point to the curve of every number."""
+        if self._file is None:
+            return
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        points = [
+            Summary.Value(tag=f"{kind}/{name}", simple_value=value)
+            for name, value in values.items()
+            if isinstance(value, int | float)
+        ]
+        self._file.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=points)))
+
+    def flush(self) -> None:
+        if self._file is not None:
+            self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()

@@ -78,6 +78,7 @@ def tiny_config(data_dir):
     settings.optimizer.num_epochs = 3
     settings.optimizer.warmup_epochs = 1
     settings.evaluation.num_points = 3
+    settings.evaluation.num_resamples = 100
     settings.evaluation.batch_size = 128
     settings.log_every_steps = 5
     settings.checkpoint_every_epochs = 1

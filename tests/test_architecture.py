@@ -42,6 +42,8 @@ RUNTIME = [
     "preemption",
     "survey",
     "config",
+    "limits",
+    "folders",
     "recipes",
     "build",
     "evaluation",
@@ -62,7 +64,20 @@ RUNTIME = [
 ANYONE = {"types", "errors"}  # vocabulary; errors imports nothing
 FRAMEWORKS_OF_THE_CORE = {"jax", "numpy"}
 MANY_DEVICES = {"pmap", "shard_map", "Mesh", "make_mesh", "NamedSharding"}
-SEE_A_CONFIG = {"config", "recipes", "build", "results", "report", "stacks", "loop", "evaluate", "main", "export"}
+SEE_A_CONFIG = {
+    "config",
+    "limits",
+    "folders",
+    "recipes",
+    "build",
+    "results",
+    "report",
+    "stacks",
+    "loop",
+    "evaluate",
+    "main",
+    "export",
+}
 
 
 def modules():

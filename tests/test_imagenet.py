@@ -367,6 +367,17 @@ def test_a_process_that_dies_is_reported(load):
     assert not multiprocessing.active_children()
 
 
+def test_processes_leave_signals_to_the_run(load):
+    """Ctrl-C goes to all of a group; the run still needs batches to finish its step and save."""
+    batches = load(num_workers=1).train_batches(0)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker.pid, number)
+    assert_equal(take(batches, 10), take(load().train_batches(1), 10))
+    assert not multiprocessing.active_children()
+
+
 def test_no_room_for_the_images_is_reported(load, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from jsubspace import build, config, evaluate, loop, program
+from jsubspace import build, evaluate, folders, loop, program
 from jsubspace.checkpoint import Checkpoints
 from jsubspace.errors import Preempted, TrainingDiverged, UsageError
 from jsubspace.preemption import Preemption
@@ -110,7 +110,7 @@ def test_kill_9_and_sigterm_and_again(data_dir, tmp_path):
     _, stderr = again.communicate()
     assert "going on from step" in stderr
     assert again.returncode == 0
-    run_config = config.load(tmp_path / "killed")
+    run_config = folders.load(tmp_path / "killed")
     loop.train(run_config, tmp_path / "whole")
     jax.tree.map(
         np.testing.assert_array_equal,
@@ -165,12 +165,12 @@ def test_a_run_that_was_evaluated_on_its_way_goes_on(tiny_config, tmp_path):
 
 
 def test_other_config_in_the_same_folder_is_refused(tiny_config, tmp_path):
-    config.save(tmp_path / "run", tiny_config)
+    folders.save(tmp_path / "run", tiny_config)
     tiny_config.penalty.beta = 2.0
     tiny_config.num_devices = 4  # where it runs does not matter
     with pytest.raises(UsageError, match=r"holds another run:\n  config.penalty.beta: 1.0 there, 2.0 here\n"):
         loop.train(tiny_config, tmp_path / "run")
-    assert config.load(tmp_path / "run").penalty.beta == 1.0
+    assert folders.load(tmp_path / "run").penalty.beta == 1.0
 
 
 def test_a_folder_of_something_else_is_refused(tiny_config, tmp_path):
@@ -192,7 +192,7 @@ def test_divergence_stops_before_it_is_saved(tiny_config, tmp_path):
 def test_nothing_to_evaluate(tiny_config, tmp_path):
     with pytest.raises(UsageError, match=r"holds no run \(it has no config.json\)"):
         evaluate.evaluate(tmp_path / "nothing")
-    config.save(tmp_path / "run", tiny_config)
+    folders.save(tmp_path / "run", tiny_config)
     with pytest.raises(UsageError, match="has no checkpoint yet"):
         evaluate.evaluate(tmp_path / "run")
 

@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 
 import jsubspace
-from jsubspace import authors, build, config, evaluate, export, lock, networks
+from jsubspace import authors, build, evaluate, export, folders, lock, networks
 from jsubspace.checkpoint import Checkpoints
 from jsubspace.errors import UsageError
 from jsubspace.models.cresnet import CResNet
@@ -87,7 +87,7 @@ def make_run(tmp_path):
     def make(settings):
         settings.num_devices = 1
         run = build.build(settings)
-        config.save(tmp_path / "run", settings)
+        folders.save(tmp_path / "run", settings)
         with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
             checkpoints.save(run.devices.run_once(run.init_state), 0, {"seconds": 0.0})
         return run

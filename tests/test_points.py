@@ -176,3 +176,11 @@ def test_a_new_alpha_is_not_a_new_trace():
     for alpha in jnp.linspace(-0.05, 1.05, 4):
         network(endpoints, alpha)
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("weights", [[0.5, 0.2], [1.0, 1.0], [0.0, 0.0], [float("nan"), 1.0]])
+def test_weights_that_do_not_sum_to_one_are_refused(weights):
+    endpoints = {"kernel": jnp.ones((2, 3))}
+    with pytest.raises(ValueError, match=r"the weights of a simplex sum to 1, but \[.*divide them by their sum"):
+        jsubspace.interpolate(endpoints, jnp.array(weights))
+    jsubspace.interpolate(endpoints, jnp.array([1.5, -0.5]))  # extrapolates

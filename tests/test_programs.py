@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from jsubspace import config, program
+from jsubspace import config, folders, limits, program
 from jsubspace.errors import Preempted, TrainingDiverged, UsageError
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
@@ -89,7 +89,7 @@ def test_settings_out_of_range(field, value, expected):
     settings = config.default()
     settings.update_from_flattened_dict({field: value})
     with pytest.raises(UsageError, match=rf"config\.{field} is {re.escape(repr(value))}; it must be .*{expected}"):
-        config.validate(settings)
+        limits.validate(settings)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_numbers_of_endpoints(name, m, expected):
     settings = config.default()
     settings.subspace.name, settings.subspace.num_endpoints = name, m
     with pytest.raises(UsageError, match=rf"config.subspace.num_endpoints is {m}; it must be .*{expected}"):
-        config.validate(settings)
+        limits.validate(settings)
 
 
 def test_fields_are_typed_and_locked():
@@ -108,11 +108,11 @@ def test_fields_are_typed_and_locked():
         settings.optimizer.lr = 0.1
     with pytest.raises(TypeError):
         settings.optimizer.num_epochs = "many"
-    config.validate(settings)
+    limits.validate(settings)
 
 
 def test_a_damaged_config_json_is_a_clear_error(tmp_path):
     for content in ("{", '{"sed": 0}', '{"seed": "zero"}'):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(UsageError, match=r"config.json is not the config of a run of this version"):
-            config.load(tmp_path)
+            folders.load(tmp_path)

@@ -17,7 +17,19 @@ from absl import flags
 from absl.testing import flagsaver
 
 import jsubspace
-from jsubspace import authors, compare, config, evaluate, export, loop, main, networks, program, recipes
+from jsubspace import (
+    authors,
+    compare,
+    evaluate,
+    export,
+    folders,
+    limits,
+    loop,
+    main,
+    networks,
+    program,
+    recipes,
+)
 from jsubspace.data import pipeline, prepare, sets
 from jsubspace.errors import UsageError
 from jsubspace.models.cresnet import CResNet
@@ -200,13 +212,13 @@ CALLS = {
     "a list for a network": (lambda: networks.save("n.safetensors", {"a": [1.0]}), "a is a list; a network is made of"),
     "a slash in a name": (lambda: networks.save("n.safetensors", {"a/b": np.ones(1)}), "cannot be a name"),
     "not the authors'": (lambda: authors.from_authors({"x": np.ones(1)}), "is not a name of the authors' networks"),
-    "None in a config": (lambda: config.validate(changed(seed=None)), "config.seed is None, of type NoneType; .* int"),
+    "None in a config": (lambda: limits.validate(changed(seed=None)), "config.seed is None, of type NoneType; .* int"),
     "one field too many": (
         lambda: loop.train(changed(sede=1), "run"),
         r"no field config.sede; did you mean config.seed",
     ),
     "one field too few": (lambda: loop.train(without("seed"), "run"), "config.seed is missing; start from"),
-    "text for a number": (lambda: config.validate(changed(num_devices="2")), "num_devices is '2', of type str; .* int"),
+    "text for a number": (lambda: limits.validate(changed(num_devices="2")), "num_devices is '2', of type str; .* int"),
     "notebook's typo": (lambda: loop.train(changed(keep_checkpoints=0), "run"), "config.keep_checkpoints is 0"),
 }
 
@@ -217,7 +229,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def run_folders(tmp_path_factory):
     """Runs as far as refusals look at them: a config, and the name of a checkpoint."""
     home = tmp_path_factory.mktemp("folders")
     for name, subspace, fields in (
@@ -227,10 +239,10 @@ def folders(tmp_path_factory):
     ):
         settings = recipes.digits_cresnet8(subspace, **fields)
         settings.seed = 7
-        config.save(home / name, settings)
+        folders.save(home / name, settings)
         (home / name / "checkpoints" / "12").mkdir(parents=True)
     for name in ("new", "bad", "broken", "damaged"):
-        config.save(home / name, recipes.digits_cresnet8("line"))
+        folders.save(home / name, recipes.digits_cresnet8("line"))
     bad = json.loads((home / "bad" / "config.json").read_text())
     bad["optimizer"]["learning_rate"] = -1.0
     (home / "bad" / "config.json").write_text(json.dumps(bad))
@@ -261,19 +273,19 @@ PROGRAMS = {
 }
 
 
-def everything(*folders):
-    return {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+def everything(*run_folders):
+    return {path: path.read_bytes() for folder in run_folders for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(
     ("name", "argv", "message"), [(name, *case) for name, cases in COMMANDS.items() for case in cases]
 )
-def test_commands(name, argv, message, folders, tmp_path, monkeypatch, capsys):
-    argv = [re.sub(r"\{(\w+)\}", lambda match: str(folders / match[1]), argument) for argument in argv]
+def test_commands(name, argv, message, run_folders, tmp_path, monkeypatch, capsys):
+    argv = [re.sub(r"\{(\w+)\}", lambda match: str(run_folders / match[1]), argument) for argument in argv]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JSUBSPACE_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setattr(sys, "argv", [name, *argv])
-    before = everything(folders, tmp_path)
+    before = everything(run_folders, tmp_path)
     with pytest.raises(SystemExit) as end:
         PROGRAMS[name](argv)
     output = capsys.readouterr()
@@ -282,7 +294,7 @@ def test_commands(name, argv, message, folders, tmp_path, monkeypatch, capsys):
     assert output.err.count("error:") == 1
     assert "Traceback" not in output.err
     assert output.out == ""
-    assert everything(folders, tmp_path) == before
+    assert everything(run_folders, tmp_path) == before
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -10,6 +10,7 @@ import math
 import multiprocessing
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Generator
 from multiprocessing.shared_memory import SharedMemory
@@ -225,5 +226,9 @@ class _Start:
 
     def __call__(self, index: int, count: int) -> None:
         del index, count
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # A terminal's Ctrl-C and many schedulers signal the whole group. The run needs batches to finish its step,
+            # and ends its processes itself.
+            signal.signal(number, signal.SIG_IGN)
         if self.on_start is not None:
             self.on_start()
