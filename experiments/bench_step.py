@@ -36,13 +36,14 @@ def random_cifar(batch_size: int) -> memory.InMemory:
     return memory.InMemory(sets.find("cifar10"), examples, examples, batch_size, batch_size, 0)
 
 
-def make_timer(method: dict[str, Any], batch_size: int, steps: int) -> Callable[[], float]:
+def make_timer(method: dict[str, Any], batch_size: int, steps: int, sharded: bool = False) -> Callable[[], float]:
     """A function that runs some steps, fed as in training, and returns the seconds of one."""
     config = recipes.cifar10_cresnet20(**method)
     config.data.batch_size = config.evaluation.batch_size = batch_size
+    config.shard_endpoints = sharded
     run = build.assemble(config, random_cifar(batch_size), build.choose_devices(config))
-    compiled = run.devices.compile(run.train_step(), donate=("state",))
-    state, key = run.devices.run_once(run.init_state), run.devices.put(run.key)
+    compiled = run.devices.compile(run.train_step(), donate=("state",), shardings=run.shardings)
+    state, key = run.devices.run_once(run.init_state, shardings=run.shardings), run.devices.put(run.key)
     batches = run.devices.put_batches(run.pipeline.train_batches(0))
 
     def timer() -> float:
@@ -65,12 +66,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.bench_step", description=__doc__.splitlines()[0])
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), help="besides standard")
+    parser.add_argument("--sharded", action="store_true", help="endpoints divided among the devices; standard's too")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=8, help="of each method a round")
     arguments = parser.parse_args()
     parallel.use_cpu_cores()
     names = [name for name in METHODS if name == "standard" or name in arguments.methods]
-    timers = {name: make_timer(METHODS[name], arguments.batch_size, arguments.steps) for name in names}
+    timers = {
+        name: make_timer(METHODS[name], arguments.batch_size, arguments.steps, arguments.sharded) for name in names
+    }
     rounds = [{name: timer() for name, timer in timers.items()} for _ in range(arguments.rounds)]
     devices = jax.devices()
     print(f"cResNet20, batch {arguments.batch_size}, {len(devices)} x {devices[0].device_kind}, jax {jax.__version__}")

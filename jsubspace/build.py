@@ -153,6 +153,7 @@ def build(config: ml_collections.ConfigDict) -> Run:
         seed=config.seed,
         label_noise=config.data.label_noise,
         num_workers=num_workers(config),
+        num_samples=config.subspace.num_samples,
     )
     pipeline.check_corrupted(config.data.name, config.data.dir, config.evaluation.corruptions)
     return assemble(config, data, devices)

@@ -76,6 +76,7 @@ def main() -> None:
         if not argument.startswith("--config.") or not equals:
             raise UsageError(f"unexpected argument {argument!r}; settings are written --config.evaluation.name=value.")
         changes[field] = given
+    program.use_compilation_cache()
     parallel.use_cpu_cores()
     print(report.table(evaluate(arguments.workdir, changes)))
 

@@ -10,7 +10,8 @@ import jax
 import ml_collections
 import tqdm
 
-from jsubspace import build, figures, folders, limits, lock, penalties, report, results, shares, stacks
+from jsubspace import build, figures, folders, hosts, limits, lock, penalties, report, results, shares, stacks
+from jsubspace import config as config_lib
 from jsubspace.build import Run
 from jsubspace.checkpoint import RANKED_BY, Checkpoints
 from jsubspace.errors import Preempted, TrainingDiverged
@@ -18,7 +19,7 @@ from jsubspace.journal import Journal, Row
 from jsubspace.preemption import Preemption
 from jsubspace.train_state import TrainState, all_finite
 from jsubspace.types import Endpoints
-from jsubspace.writer import Writer, read_rows
+from jsubspace.writer import Silent, Writer, read_rows
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ def train(
     """
     workdir = pathlib.Path(workdir)
     limits.validate(config)
+    hosts.check_same(config_lib.fields(config))
     folders.check_same_run(workdir, config)
     if (written := report.read(workdir)) and written.get("finished", True):
         log.info("%s holds the finished run; nothing to do.", workdir)
@@ -58,9 +60,11 @@ def train(
     if not (workdir / stacks.CHECKPOINTS).exists():
         stacks.check_start(run)
     folders.make_folder(workdir)
-    with lock.alone(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
-        folders.check_same_run(workdir, config)  # Somebody else may have been first.
-        folders.save(workdir, config)
+    hosts.wait_for_all("folder")  # They have looked at the same one, before the first of them writes into it.
+    with lock.alone(workdir) if hosts.is_first() else contextlib.nullcontext():
+        if hosts.is_first():
+            folders.check_same_run(workdir, config)  # Somebody else may have been first.
+            folders.save(workdir, config)
         seconds = train_endpoints(run, workdir, preemption or Preemption())
         return evaluate(run, workdir, seconds)
 
@@ -82,7 +86,11 @@ def train_endpoints(run: Run, workdir: pathlib.Path, preemption: Preemption) -> 
         journal = Journal(config.log_every_steps, notes.get("journal"))
         clock = Clock(notes.get("seconds", 0.0))
         batches = run.devices.put_batches(run.pipeline.train_batches(start), parts=config.subspace.num_samples)
-        with Writer(workdir, start) as writer, Progress(start, total_steps) as progress, preemption.held():
+        with (
+            Writer(workdir, start) if hosts.is_first() else Silent() as writer,
+            Progress(start, total_steps) as progress,
+            preemption.held(),
+        ):
             for step in range(start + 1, total_steps + 1):
                 state, info = train_step(state, next(batches), key)
                 journal.add(step, info)
@@ -127,6 +135,8 @@ def evaluate(run: Run, workdir: pathlib.Path, training_seconds: float, finished:
     measured = results.measure(run, trained_endpoints(run, workdir)) | {"early_stopping": results.early_stopping(rows)}
     seconds = {"training": round(training_seconds, 1), "evaluation": round(clock.seconds(), 1)}
     described = report.describe(run.config, measured, seconds) | {"finished": finished}
+    if not hosts.is_first():
+        return described
     figures.draw(described, rows, workdir / "figures")
     return report.write(workdir, described)
 

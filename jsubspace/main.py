@@ -13,11 +13,12 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
-from jsubspace import config, loop, parallel, program, report
+from jsubspace import config, hosts, loop, parallel, program, report
 from jsubspace.errors import UsageError
 from jsubspace.preemption import Preemption
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config file, one of configs/*.py.", lock_config=True)
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several hosts that run this command, for one run.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; runs/<name of the config file> if not given.")
 
 
@@ -25,10 +26,15 @@ def main() -> None:
     """The program, after its flags have been parsed."""
     settings, name = read_config()
     workdir = pathlib.Path(WORKDIR.value or pathlib.Path("runs") / name)
+    program.use_compilation_cache()
     parallel.use_cpu_cores()
+    if DISTRIBUTED.value:
+        hosts.join()
     with Preemption() as preemption:
-        print(report.table(loop.train(settings, workdir, preemption)))
-    print(f"\nresults, checkpoints and figures are in {workdir}")
+        trained = loop.train(settings, workdir, preemption)
+    if hosts.is_first():
+        print(report.table(trained))
+        print(f"\nresults, checkpoints and figures are in {workdir}")
 
 
 def read_config() -> tuple[ml_collections.ConfigDict, str]:

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jsubspace.errors import UsageError
@@ -76,7 +77,7 @@ class DataParallel:
         """
         names = list(inspect.signature(function).parameters)
         donated = tuple(names.index(name) for name in donate)
-        if shardings is None:
+        if shardings is None and jax.process_count() == 1:
             return jax.pmap(
                 function,
                 axis_name=AXIS,
@@ -85,9 +86,10 @@ class DataParallel:
                 donate_argnums=donated,
                 devices=self.devices,
             )
-        # What pmap is made of, for arguments that are divided along any axis.
-        whole, state = PartitionSpec(), jax.tree.map(lambda sharding: sharding.spec, shardings)
-        places = {"batch": PartitionSpec(AXIS), "state": state}
+        # What pmap is made of, for arguments that are divided along any axis, and arrays of several hosts.
+        whole = PartitionSpec()
+        state = whole if shardings is None else jax.tree.map(lambda sharding: sharding.spec, shardings)
+        places = {"batch": PartitionSpec(AXIS)} | ({} if shardings is None else {"state": state})
 
         def on_one_device(*args: Any) -> Any:
             return function(*(_own(arg) if name == "batch" else arg for name, arg in zip(names, args, strict=True)))
@@ -96,7 +98,7 @@ class DataParallel:
             on_one_device,
             mesh=self._mesh,
             in_specs=tuple(places.get(name, whole) for name in names),
-            out_specs=(state, whole),
+            out_specs=whole if shardings is None else (state, whole),
             check_vma=False,
         )
         return jax.jit(on_all, donate_argnums=donated)
@@ -107,7 +109,7 @@ class DataParallel:
         Each device has its part of a batch, or with ``whole`` the batch as it is.
         """
         total = None
-        for i, batch in enumerate(map(self.put, batches) if whole else self.put_batches(batches)):
+        for i, batch in enumerate(map(self._put_whole, batches) if whole else self.put_batches(batches)):
             addend = function(batch)
             total = addend if total is None else _add(total, addend)
             if i % RUN_AHEAD == 0:
@@ -117,7 +119,7 @@ class DataParallel:
     def map_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Iterator[Any]:
         """``function(batch)`` for host batches, on the host, `RUN_AHEAD` of them under way. ``whole`` as in `sum_over`."""
         under_way: collections.deque[Any] = collections.deque()
-        for batch in map(self.put, batches) if whole else self.put_batches(batches):
+        for batch in map(self._put_whole, batches) if whole else self.put_batches(batches):
             under_way.append(function(batch))
             if len(under_way) > RUN_AHEAD:
                 yield jax.device_get(under_way.popleft())
@@ -135,7 +137,11 @@ class DataParallel:
 
     def put(self, tree: Any, shardings: Any = None) -> Any:
         """Arrays on every device, whole, as `compile` takes and returns them; or where ``shardings`` says."""
-        return jax.device_put(tree, self.replicated if shardings is None else shardings)
+        shardings = self.replicated if shardings is None else shardings
+        if jax.process_count() == 1:
+            return jax.device_put(tree, shardings)
+        # Of several hosts each has the same arrays, and puts its part of them on its devices.
+        return jax.jit(lambda tree: tree, out_shardings=shardings)(tree)
 
     def shardings_of(self, state: Any) -> Any:
         """Where the leaves of a state lie of which every device keeps a share (`shares.divided_axis`).
@@ -156,7 +162,7 @@ class DataParallel:
         return NamedSharding(self._mesh, PartitionSpec())
 
     def put_batches(self, batches: Iterable[Any], parts: int = 1, ahead: int = 2) -> Iterator[Any]:
-        """Moves host batches ``[n, ...]`` to the devices, ``ahead`` of the one in use.
+        """Moves host batches ``[n, ...]`` to the devices, ``ahead`` of the one in use; of several hosts, each its own.
 
         A device's share is a multiple of ``parts``, into which the step cuts it (`jsubspace.value_and_grad`'s
         num_samples); of a batch that no multiple fills, the last examples, fewer than ``parts``, are left out.
@@ -167,13 +173,23 @@ class DataParallel:
         split = NamedSharding(self._mesh, PartitionSpec(AXIS))
         queue: collections.deque[Any] = collections.deque()
         for batch in batches:
-            queue.append(jax.device_put(jax.tree.map(lambda leaf: self._split(leaf, parts), batch), split))
+            cut = jax.tree.map(lambda leaf: self._split(leaf, parts), batch)
+            if jax.process_count() == 1:
+                queue.append(jax.device_put(cut, split))
+            else:
+                queue.append(jax.make_array_from_process_local_data(split, cut))
             if len(queue) > ahead:
                 yield queue.popleft()
         yield from queue
 
+    def _put_whole(self, batch: Any) -> Any:
+        """A host batch on every device. Of several hosts, their parts joined; what each has whole comes once for each."""
+        if jax.process_count() > 1:
+            batch = multihost_utils.process_allgather(batch, tiled=True)
+        return self.put(batch)
+
     def _split(self, leaf: np.ndarray, parts: int) -> np.ndarray:
-        d = len(self.devices)
+        d = len(self.devices) // jax.process_count()
         leaf = leaf[: len(leaf) - len(leaf) % parts]
         if len(leaf) % (d * parts):
             return np.broadcast_to(leaf, (d, *leaf.shape))
@@ -190,18 +206,27 @@ def data_parallel(batch_sizes: Mapping[str, int], num_devices: int = 0) -> DataP
     Raises:
       UsageError: if there are not so many devices, or they do not divide a batch.
     """
-    devices = jax.local_devices()
-    if num_devices > len(devices):
-        raise UsageError(f"config.num_devices is {num_devices} but this machine has {len(devices)}: {devices}.")
-    count = num_devices or len(devices)
-    if not num_devices and devices[0].platform == "cpu":
-        count = max(d for d in range(1, count + 1) if all(size % d == 0 for size in batch_sizes.values()))
+    hosts = jax.process_count()
+    local = len(jax.local_devices())
+    if num_devices > local * hosts:
+        where = "this machine has" if hosts == 1 else f"these {hosts} hosts have"
+        raise UsageError(f"config.num_devices is {num_devices} but {where} {local * hosts}: {jax.devices()}.")
+    if num_devices % hosts:
+        raise UsageError(f"config.num_devices is {num_devices}, which {hosts} hosts do not divide; each uses as many.")
+    count = num_devices or local * hosts
+    if not num_devices and jax.devices()[0].platform == "cpu":
+        fits = (d for d in range(1, local + 1) if all(size % (d * hosts) == 0 for size in batch_sizes.values()))
+        count = hosts * max(fits, default=1)
     for name, size in batch_sizes.items():
         if size % count:
+            of_hosts = "" if hosts == 1 else f" on {hosts} hosts"
             raise UsageError(
-                f"{name} is {size}, which {count} devices do not divide; make it a multiple of {count}, or set config.num_devices."
+                f"{name} is {size}, which {count} devices{of_hosts} do not divide; make it a multiple of {count}, or set "
+                "config.num_devices."
             )
-    return DataParallel(tuple(devices[:count]))
+    # Those of a host next to each other, as its examples are.
+    by_host = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return DataParallel(tuple(by_host[i * local + j] for i in range(hosts) for j in range(count // hosts)))
 
 
 def _own(batch: Any) -> Any:

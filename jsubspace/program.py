@@ -1,10 +1,13 @@
 """How a program of this library ends: with its output, or with one clear message and an exit code."""
 
 import logging
+import os
+import pathlib
 import sys
 from collections.abc import Callable
 from typing import TypeVar
 
+import jax
 from absl import logging as absl_logging
 
 from jsubspace.errors import Preempted, TrainingDiverged, UsageError
@@ -41,6 +44,17 @@ def call(main: Callable[[], Result]) -> Result:
             file=sys.stderr,
         )
         sys.exit(next(code for kind, code in _CODES.items() if isinstance(error, kind)))
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs under ``~/.cache/jsubspace/compiled``, so that the next start need not compile them.
+
+    JAX's own variables have the last word: ``JAX_COMPILATION_CACHE_DIR`` names another folder, and
+    ``JAX_ENABLE_COMPILATION_CACHE=false`` keeps nothing. A folder that cannot be written costs a warning of JAX's.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        caches = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(caches / "jsubspace" / "compiled"))
 
 
 def _log_ours_only() -> None:

@@ -16,6 +16,19 @@ log = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
 
 
+class Silent(contextlib.nullcontext["Silent"]):
+    """Takes the rows of a `Writer` and keeps none: on all hosts but one."""
+
+    def __init__(self) -> None:
+        super().__init__(self)
+
+    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Does nothing."""
+
+    def sync(self) -> None:
+        """Does nothing."""
+
+
 class Writer:
     """Appends rows to ``metrics.jsonl``, one an event, and the same numbers to TensorBoard events.
 

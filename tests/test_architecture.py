@@ -33,6 +33,7 @@ RUNTIME = [
     "train_state",
     "train_step",
     "parallel",
+    "hosts",
     "checksums",
     "checkpoint",
     "journal",

@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 
 from jsubspace.data import augment, jpeg, labels, prepare, workers
+from jsubspace.data.hosts import Hosts
 from jsubspace.data.sets import DataSet
 from jsubspace.errors import UsageError
 
@@ -73,6 +74,7 @@ class TrainParts:
       seed: of order, crops and flips.
       host_index, host_count: this host is one of so many.
       num_parts: number of parts of a host's share of a batch.
+      multiple: see `Hosts`.
     """
 
     records: Records
@@ -82,6 +84,7 @@ class TrainParts:
     host_index: int
     host_count: int
     num_parts: int
+    multiple: int = 1
 
     def __len__(self) -> int:
         return 2**62  # Grain wants a length.
@@ -99,7 +102,7 @@ class TrainParts:
         epoch, batch = divmod(step, self.steps_per_epoch)
         first = batch * self.batch_size
         size = min(self.batch_size, len(self.records) - first)
-        return epoch, first, _share(range(size), self.host_index, self.host_count)
+        return epoch, first, Hosts(self.host_index, self.host_count, self.multiple).share(size)
 
     def size(self, item: int) -> int:
         step, part = divmod(item, self.num_parts)
@@ -212,6 +215,7 @@ def load(
     host_index: int | None = None,
     host_count: int | None = None,
     num_workers: int | None = None,
+    num_samples: int = 1,
 ) -> ImageNet:
     """Opens a prepared data set of JPEGs. See `pipeline.make_pipeline`.
 
@@ -219,6 +223,7 @@ def load(
       data_set, data_dir, batch_size, eval_batch_size, seed, label_noise: as there.
       host_index, host_count: which share of each batch to yield, host_index of host_count; None for jax's.
       num_workers: processes that decode; None for one a core; 0 for threads in this process.
+      num_samples: see `pipeline.make_pipeline`.
 
     Raises:
       UsageError: if the data is not there or not whole, or the hosts do not divide a batch.
@@ -235,11 +240,12 @@ def load(
     if label_noise:
         # Which labels are replaced, and by what, does not depend on the labels: none is read.
         noisy = labels.add_noise(np.full(len(train), -1, np.int32), label_noise, data_set.num_classes)
-    parts, eval_parts = (-(-size // host_count // workers.PART_SIZE) for size in (batch_size, eval_batch_size))
+    largest = Hosts(host_index, host_count, num_samples).largest_share(batch_size, len(train))
+    parts, eval_parts = (-(-size // workers.PART_SIZE) for size in (largest, eval_batch_size // host_count))
     logging.info("%s: %d processes decode by %s.", data_set.name, num_workers, jpeg.DECODER)
     return ImageNet(
         data_set,
-        TrainParts(train, noisy, batch_size, seed, host_index, host_count, parts),
+        TrainParts(train, noisy, batch_size, seed, host_index, host_count, parts, num_samples),
         TestParts(test, eval_batch_size, host_index, host_count, eval_parts),
         num_workers,
     )

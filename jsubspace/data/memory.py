@@ -9,6 +9,7 @@ import numpy as np
 
 from jsubspace.data import augment, corruptions, examples, labels
 from jsubspace.data.examples import Examples
+from jsubspace.data.hosts import ONE_HOST, Hosts, of_this_process
 from jsubspace.data.sets import DataSet
 
 Batch = dict[str, np.ndarray]
@@ -24,6 +25,7 @@ class InMemory:
     batch_size: int
     eval_batch_size: int
     seed: int
+    hosts: Hosts = ONE_HOST
 
     @property
     def steps_per_epoch(self) -> int:
@@ -35,15 +37,17 @@ class InMemory:
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.train))
             for start in range(first * self.batch_size, len(order), self.batch_size):
                 rows = order[start : start + self.batch_size]
+                places = np.array(self.hosts.share(len(rows)), np.int32)
+                rows = rows[places]
                 yield {
                     "image": self.train.images[rows],
                     "label": self.train.labels[rows],
-                    "index": np.arange(len(rows), dtype=np.int32),
+                    "index": places,
                 }
             first = 0
 
     def test_batches(self) -> Iterator[Batch]:
-        return padded_batches(self.test, self.eval_batch_size)
+        return padded_batches(self.test, self.eval_batch_size, self.hosts)
 
     def augment(self, key: jax.Array, images: jax.Array, index: jax.Array) -> jax.Array:
         images = augment.random_crop_and_flip(key, images, index, self.data_set.crop_padding, self.data_set.flip)
@@ -54,19 +58,26 @@ class InMemory:
 
 
 def load(
-    data_set: DataSet, data_dir: str, *, batch_size: int, eval_batch_size: int, seed: int, label_noise: float = 0.0
+    data_set: DataSet,
+    data_dir: str,
+    *,
+    batch_size: int,
+    eval_batch_size: int,
+    seed: int,
+    label_noise: float = 0.0,
+    num_samples: int = 1,
 ) -> InMemory:
     """Reads a prepared data set into memory. See `pipeline.make_pipeline`."""
     train, test = (examples.read(data_set, data_dir, split) for split in ("train", data_set.test_split))
     if label_noise:
         train = dataclasses.replace(train, labels=labels.add_noise(train.labels, label_noise, data_set.num_classes))
-    return InMemory(data_set, train, test, batch_size, eval_batch_size, seed)
+    return InMemory(data_set, train, test, batch_size, eval_batch_size, seed, of_this_process(num_samples))
 
 
-def padded_batches(examples: Examples, size: int) -> Iterator[Batch]:
+def padded_batches(examples: Examples, size: int, hosts: Hosts = ONE_HOST) -> Iterator[Batch]:
     """Every example once, in batches of ``size``; the last is padded with examples whose mask is False."""
     for start in range(0, len(examples), size):
-        rows = np.arange(start, start + size)
+        rows = start + np.array(hosts.share(size))
         inside = rows < len(examples)
         rows = np.where(inside, rows, 0)
         yield {"image": examples.images[rows], "label": examples.labels[rows], "mask": inside}

@@ -7,7 +7,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from jsubspace.data import corruptions, imagenet, memory, prepare, sets
+from jsubspace.data import corruptions, hosts, imagenet, memory, prepare, sets
 from jsubspace.data.sets import DataSet
 
 Batch = dict[str, np.ndarray]
@@ -53,6 +53,7 @@ def make_pipeline(
     seed: int,
     label_noise: float = 0.0,
     num_workers: int | None = None,
+    num_samples: int = 1,
 ) -> Pipeline:
     """The pipeline of the data set ``name``, prepared under ``data_dir``.
 
@@ -63,6 +64,7 @@ def make_pipeline(
       seed: of the order of the training examples, and of what is done to them on the host.
       label_noise: fraction of training labels that are replaced (`labels.add_noise`).
       num_workers: processes that decode JPEGs; None for one a core, 0 for threads. Not for data held in memory.
+      num_samples: parts into which a step cuts its batch; what a host reads of a batch is a multiple of it.
 
     Raises:
       UsageError: if the data set is unknown or not prepared; the message says how to prepare it.
@@ -79,6 +81,7 @@ def make_pipeline(
         eval_batch_size=eval_batch_size,
         seed=seed,
         label_noise=label_noise,
+        num_samples=num_samples,
     )
 
 
@@ -111,6 +114,7 @@ def corrupted_batches(
     """
     data_set = sets.find(name)
     if data_set.in_memory:
-        return memory.padded_batches(memory.load_corrupted(data_set, corruption, severity, data_dir), eval_batch_size)
+        examples = memory.load_corrupted(data_set, corruption, severity, data_dir)
+        return memory.padded_batches(examples, eval_batch_size, hosts.of_this_process())
     corrupted = corruptions.corrupted(data_set, corruption, severity)
     return imagenet.corrupted_batches(corrupted, data_dir, eval_batch_size=eval_batch_size, num_workers=num_workers)

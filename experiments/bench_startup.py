@@ -1,0 +1,67 @@
+"""Seconds from the command to the first step: ``python -m experiments.bench_startup --config=configs/digits_cresnet8_line.py``.
+
+Starts a program that does what `jsubspace.main` does up to its first step, and splits its time: *import* is until all
+modules are there, *data* until the pipeline is, *state* until the endpoints are initialised, *compile* until the first step
+has been taken. Once with an empty compilation cache, then again with what that left.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+PROGRAM = """
+import json, sys, time
+started = float(sys.argv[1])
+times = {}
+
+def lap(name):
+    global started
+    now = time.time()
+    times[name] = round(now - started, 2)
+    started = now
+
+import runpy
+import jax
+from jsubspace import main, build, config, parallel, program, stacks
+settings = runpy.run_path(sys.argv[2])["get_config"]()
+settings.data.dir = sys.argv[3]
+program.use_compilation_cache()
+parallel.use_cpu_cores()
+jax.devices()
+lap("import")
+run = build.build(settings)
+batches = run.devices.put_batches(run.pipeline.train_batches(0), parts=settings.subspace.num_samples)
+batch = next(batches)
+lap("data")
+state = jax.block_until_ready(run.devices.put(stacks.init_state(run), run.shardings))
+lap("state")
+step = run.devices.compile(run.train_step(), donate=("state",), shardings=run.shardings)
+jax.block_until_ready(step(state, batch, run.devices.put(run.key)))
+lap("compile")
+print(json.dumps(times))
+"""
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.bench_startup", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="configs/digits_cresnet8_line.py")
+    parser.add_argument("--data_dir", default="", help="of prepared data")
+    parser.add_argument("--warm", type=int, default=2, help="starts with a full cache")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as cache:
+        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
+        for i in range(1 + arguments.warm):
+            command = [sys.executable, "-c", PROGRAM, str(time.time()), arguments.config, arguments.data_dir]
+            output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+            times = json.loads(output.splitlines()[-1])
+            split = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in times.items())
+            print(f"{'full' if i else 'empty'} cache: {sum(times.values()):6.1f} s  ({split})", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Several processes, one for each host, as one program: how they meet, agree on what to do, and who writes.
+
+All of them run the same program on the same config. Each reads its share of every batch (`data.hosts`), and what a step
+returns is the same on all; so one of them writes for all, and nothing else is different.
+"""
+
+import json
+import os
+import sys
+import threading
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jsubspace.errors import UsageError
+
+TIMEOUT_SECONDS = 300
+"""How long a host waits for the others."""
+
+VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+"""Where no TPU pod, SLURM or MPI says it: ``host:port`` of the first host, how many there are, and which one this is."""
+
+USAGE = 2
+"""Exit code when a host does not come: that of a mistake (`program.USAGE`)."""
+
+_MAY_DIFFER = ("data.dir", "data.num_workers")
+_LONGEST = 1 << 16
+
+
+def join(timeout_seconds: int = TIMEOUT_SECONDS) -> None:
+    """Meets the other hosts; call it before jax looks for devices.
+
+    If they do not come in time the program ends, with a message and code 2.
+
+    Raises:
+      UsageError: if the environment does not say who they are.
+    """
+    count, index = (os.environ.get(name) for name in VARIABLES[1:])
+    late = threading.Timer(timeout_seconds, _give_up, (timeout_seconds, count))
+    late.daemon = True
+    late.start()
+    try:
+        jax.distributed.initialize(
+            num_processes=None if count is None else int(count),
+            process_id=None if index is None else int(index),
+            initialization_timeout=timeout_seconds + 60,  # JAX would abort the process, with a stack of C++.
+        )
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"--distributed does not know its hosts ({error}); start it on a TPU pod, by srun or mpirun, or set "
+            f"{', '.join(VARIABLES)} on every host."
+        ) from error
+    finally:
+        late.cancel()
+
+
+def _give_up(timeout_seconds: int, count: str | None) -> None:
+    """Ends the program from a thread beside the one that waits, which nothing else can interrupt."""
+    first = os.environ.get(VARIABLES[0], "the first host")
+    print(
+        f"error: not all {count or ''} hosts have come within {timeout_seconds} seconds, or {first} cannot be reached; start "
+        "the same command on every host, and look at the output of those that did not.".replace("  ", " "),
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(USAGE)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+def check_same(fields: dict[str, Any]) -> None:
+    """Returns when all hosts have called it with the same settings, by their names; where data lie may differ.
+
+    Raises:
+      UsageError: on every host if one has others, with those that differ from the first host's.
+    """
+    if jax.process_count() == 1:
+        return
+    here = json.loads(json.dumps({name: value for name, value in fields.items() if name not in _MAY_DIFFER}))
+    text = json.dumps(here).encode()
+    assert len(text) < _LONGEST
+    sent = np.zeros(_LONGEST, np.uint8)
+    sent[: len(text)] = np.frombuffer(text, np.uint8)
+    first = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(sent))).rstrip(b"\0"))
+    different = [
+        f"  config.{name}: {first.get(name)!r} on the first host, {here.get(name)!r} here"
+        for name in sorted({*first, *here})
+        if first.get(name) != here.get(name)
+    ]
+    others = np.ravel(multihost_utils.process_allgather(np.array(bool(different))))
+    if different:
+        raise UsageError("this host has another config than the first:\n" + "\n".join(different))
+    if others.any():
+        raise UsageError(
+            f"host {', '.join(map(str, np.flatnonzero(others)))} has another config than this one; its output says what "
+            "differs. Start the same command on every host."
+        )
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when all hosts have come to the place ``name``."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
