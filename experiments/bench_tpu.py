@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="compile rows that --output has already")
     arguments = parser.parse_args()
     topology = topologies.get_topology_desc(platform="tpu", topology_name=arguments.topology)
+    made_by = versions()  # Now: the repository may go on while it compiles.
     rows = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}
     for network in arguments.networks:
         for mode in arguments.modes:
@@ -136,7 +137,7 @@ def main() -> None:
                     continue
                 row, text = measure(network, method, mode, topology, arguments.batch_size)
                 where = {"topology": arguments.topology, "batch_size": arguments.batch_size}
-                rows[name] = row | where | versions()
+                rows[name] = row | where | made_by
                 arguments.output.parent.mkdir(parents=True, exist_ok=True)
                 write_json(arguments.output, rows)
                 print(name, {column: row[column] for column in COLUMNS}, flush=True)

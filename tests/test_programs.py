@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from jsubspace import config, folders, limits, program
@@ -116,3 +117,16 @@ def test_a_damaged_config_json_is_a_clear_error(tmp_path):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(UsageError, match=r"config.json is not the config of a run of this version"):
             folders.load(tmp_path)
+
+
+def test_compiled_programs_are_kept_unless_jax_is_told_otherwise(monkeypatch, tmp_path):
+    was = jax.config.jax_compilation_cache_dir
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    try:
+        program.use_compilation_cache()  # The tests have set jax's own variable: it has the last word.
+        assert jax.config.jax_compilation_cache_dir == was
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+        program.use_compilation_cache()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "jsubspace" / "compiled")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", was)
