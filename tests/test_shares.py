@@ -80,7 +80,7 @@ def close(a, b, rtol=1e-11, atol=1e-13):
         (Simplex(3), {"all_pairs": True, "num_samples": 2}),
         (Line(), {"num_samples": 4, "layerwise": True}),
     ],
-    ids=str,
+    ids=["standard", "line", "curve, layerwise", "simplex, all leaves", "simplex, all pairs", "line, four samples"],
 )
 def test_divided_endpoints_give_the_numbers_of_whole_ones(subspace, settings, x64):
     whole, info = train(subspace, 4, divided=False, **settings)
