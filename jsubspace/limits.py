@@ -178,7 +178,8 @@ def _validate_evaluation(config: ml_collections.ConfigDict, require: Any) -> Non
         f"without gaussian for {m} network: SWA-Gaussian needs two checkpoints for a covariance",
     )
     try:
-        corruptions.parse(settings.corruptions)
+        for corruption, severity in corruptions.parse(settings.corruptions):
+            corruptions.corrupted(sets.find(config.data.name), corruption, severity)
     except UsageError as error:
         raise UsageError(f"config.evaluation.corruptions is {settings.corruptions!r}: {error}") from error
     require(

@@ -56,8 +56,11 @@ def train(
         log.info("%s holds the finished run; nothing to do.", workdir)
         return written
     folders.check_folder(workdir)
+    starts = not (workdir / stacks.CHECKPOINTS).exists()
+    if starts:
+        stacks.start_runs(config)  # before data is read
     run = build.build(config)
-    if not (workdir / stacks.CHECKPOINTS).exists():
+    if starts:
         stacks.check_start(run)
     folders.make_folder(workdir)
     hosts.wait_for_all("folder")  # They have looked at the same one, before the first of them writes into it.

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 
 from jsubspace import build, config, folders, points, report, tree
 from jsubspace.build import Run
@@ -27,13 +28,29 @@ def init_state(run: Run) -> TrainState:
     Raises:
       UsageError: if one of those runs is not there, has no checkpoint after that epoch, or trained another network.
     """
-    paths = [pathlib.Path(folder) for folder in config.split(run.config.start.runs)]
+    paths = start_runs(run.config)
     if not paths:
         return run.devices.run_once(run.init_state)
     if run.config.start.epoch:
         return _branch(run, paths)
     endpoints = run.devices.put(_arranged([_network(run, folder) for folder in paths], run, paths))
     return run.devices.run_once(lambda endpoints: init_train_state(endpoints, run.optimizer), endpoints)
+
+
+def start_runs(settings: ml_collections.ConfigDict) -> list[pathlib.Path]:
+    """The folders of the runs that ``config.start`` names.
+
+    Raises:
+      UsageError: if one holds no run, or one that is not finished and whose last network would be taken.
+    """
+    paths = [pathlib.Path(folder) for folder in config.split(settings.start.runs)]
+    for path in paths:
+        folders.load(path)
+        if settings.start.epoch == 0 and not (report.read(path) or {"finished": False}).get("finished", True):
+            raise UsageError(
+                f"{path} (of config.start.runs) holds a run that is not finished; finish it first: python -m jsubspace.main."
+            )
+    return paths
 
 
 def check_start(run: Run) -> None:
@@ -57,10 +74,6 @@ def collected(run: Run, checkpoints: Checkpoints) -> Endpoints:
 def _network(run: Run, folder: pathlib.Path) -> Params:
     """The midpoint that the run in ``folder`` ended with, leaves ``[*s]``."""
     settings = folders.load(folder)
-    if not (report.read(folder) or {"finished": False}).get("finished", True):
-        raise UsageError(
-            f"{folder} (of config.start.runs) holds a run that is not finished; finish it first: python -m jsubspace.main."
-        )
     with Checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
         endpoints = checkpoints.restore_endpoints(run.devices.replicated)
     return points.midpoint(endpoints, build.make_subspace(settings))

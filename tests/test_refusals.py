@@ -37,6 +37,8 @@ from jsubspace.models.resnet import ResNet
 
 LINE = pathlib.Path(__file__).parent.parent / "configs" / "digits_cresnet8_line.py"
 TRAIN = f"--config={LINE}"
+SWA = (TRAIN, "--config.subspace.name=point", "--config.optimizer.schedule=swa_cyclic")
+BAD_ENSEMBLE = "--config.evaluation.ensemble=((0.5,0.6),)"
 
 COMMANDS = {
     "main": [
@@ -72,6 +74,47 @@ COMMANDS = {
         ([TRAIN, "--config.optimizer.warmup_epochs=60"], "warmup_epochs is 60; .*num_epochs, which is 60"),
         ([TRAIN, "--config.evaluation.num_points=20"], "num_points is 20; it must be odd"),
         ([TRAIN, "--config.keep_checkpoints=0"], "config.keep_checkpoints is 0; it must be at least 1"),
+        # methods and what is measured of them
+        (
+            [TRAIN, "--config.optimizer.schedule=swa"],
+            "optimizer.schedule is 'swa'; it must be one of cosine, swa_cyclic",
+        ),
+        (
+            [TRAIN, "--config.optimizer.schedule=snapshot"],
+            "subspace.name is 'line'; it must be point with the schedule",
+        ),
+        ([TRAIN, "--config.optimizer.num_collected=3"], "num_collected is 3; it must be 0 unless"),
+        ([*SWA, "--config.optimizer.num_collected=0"], "collects at least 1 network, not 0"),
+        ([*SWA, "--config.optimizer.num_collected=50"], "too few for swa_cyclic to collect 50 networks"),
+        (
+            [*SWA, "--config.optimizer.num_collected=1", "--config.evaluation.random_points=gaussian"],
+            "without gaussian for 1 network: SWA-Gaussian needs two checkpoints",
+        ),
+        ([TRAIN, "--config.evaluation.random_points=gaussian"], "without gaussian unless networks are collected"),
+        (
+            [TRAIN, "--config.evaluation.random_points=global"],
+            "random_points is 'global'; it must be of random, layerwise",
+        ),
+        ([TRAIN, "--config.evaluation.corruptions=frog"], "corruptions is 'frog': unknown corruption 'frog'.*'fog'"),
+        ([TRAIN, "--config.evaluation.corruptions=fog_1"], "images of digits are 8 x 8"),
+        (
+            [TRAIN, "--config.evaluation.plane_points=9"],
+            "plane_points is 9; it must be 0 unless there are three endpoints",
+        ),
+        ([TRAIN, "--config.evaluation.ensemble=((0.5,0.5),)"], "ensemble is .*it must be numbers for a line"),
+        (
+            [TRAIN, "--config.subspace.name=simplex", "--config.subspace.num_endpoints=2", BAD_ENSEMBLE],
+            "it must be tuples of 2 weights that sum to 1",
+        ),
+        (
+            [TRAIN, "--config.optimizer.sam_rho=0.1"],
+            "sam_rho is 0.1; it must be 0 unless config.subspace.name is point",
+        ),
+        ([TRAIN, "--config.subspace.fixed_ends=True"], "fixed_ends is True; it must be False unless .* curve or chain"),
+        ([TRAIN, "--config.start.epoch=3"], "start.epoch is 3; it must be 0 unless config.start.runs"),
+        ([TRAIN, "--config.start.runs=nothing"], "nothing holds no run"),
+        ([TRAIN, "--config.start.runs={new}"], "holds a run that is not finished"),
+        ([TRAIN, "--config.keep_epochs=(100,)"], r"keep_epochs is \(100,\); it must be epochs between 1 and .* 60"),
         # machine, data, folder
         ([TRAIN, "--config.num_devices=1000"], "config.num_devices is 1000 but this machine has 8"),
         ([TRAIN, "--config.num_devices=7"], "which 7 devices do not divide"),
