@@ -25,8 +25,13 @@ METRICS = {
 }
 """What can be compared, and what it is called."""
 
-WHERE = ("seed", "num_devices", "data.dir", "data.num_workers", "start.runs")
-"""Settings in which the runs of one method may differ."""
+MAY_DIFFER = (
+    "seed",
+    "start.runs",
+    *("num_devices", "shard_endpoints", "data.dir", "data.num_workers"),
+    *("log_every_steps", "checkpoint_every_epochs", "keep_checkpoints", "keep_epochs"),
+)
+"""Settings in which the runs of one method may differ, besides those of the evaluation."""
 
 
 class Entry(NamedTuple):
@@ -150,7 +155,7 @@ def _names(flat: dict[str, dict[str, Any]], found: dict[str, dict[str, Any]]) ->
         differing = [
             field
             for field in flat[run]
-            if field not in WHERE
+            if field not in MAY_DIFFER
             and not field.startswith("evaluation.")
             and len({str(a.get(field)) for a in alike}) > 1
         ]

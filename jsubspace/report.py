@@ -19,7 +19,12 @@ SCHEMA = 2
 
 
 def describe(config: ml_collections.ConfigDict, measured: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
-    """The content of results.json: settings and circumstances in front of what `results.measure` measured."""
+    """The content of results.json: settings and circumstances in front of what was measured.
+
+    schema: `SCHEMA`. config: all settings. versions, devices: what it ran with. seconds: of training, over interruptions,
+    and of evaluation. Then what `results.measure` returns; early_stopping, the best test on the way (`results.early_stopping`);
+    and finished: whether training had come to its end.
+    """
     devices = jax.devices()
     return {
         "schema": SCHEMA,
