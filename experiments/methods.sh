@@ -42,4 +42,8 @@ done
 ends=$runs/standard_0,$runs/standard_1
 train two simplex --config.start.runs="$ends" --config.subspace.num_endpoints=2 --config.optimizer.num_epochs=0
 train connector curve --config.start.runs="$ends" --config.subspace.fixed_ends=True --config.penalty.beta=0
-"$python" -m jsubspace.compare "$runs"/* --out="${runs}_compared"
+order=()
+for name in standard smoothing dropout sam line curve simplex swa swa_constant snapshot fge; do
+  for s in $seeds; do order+=("$runs/${name}_$s"); done
+done
+"$python" -m jsubspace.compare "${order[@]}" "$runs/two" "$runs/connector" --out="${runs}_compared"

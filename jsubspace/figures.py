@@ -60,7 +60,27 @@ def compare(rows: list[tuple[str, dict[str, list[float]]]], metrics: dict[str, s
     for axes, (title, metric) in zip(panels[0], metrics.items(), strict=True):
         means = [np.mean(values[metric]) for _, values in rows]
         errors = [np.std(values[metric], ddof=1) if len(values[metric]) > 1 else 0 for _, values in rows]
-        axes.errorbar(means, places, xerr=errors, fmt="o", color=BLUE, ecolor=GREY, markersize=4)
+        low, high = _without_outliers(np.array(means), np.array(errors))
+        for place, mean, error in zip(places, means, errors, strict=True):
+            if low <= mean <= high:
+                axes.errorbar(mean, place, xerr=error, fmt="o", color=BLUE, ecolor=GREY, markersize=4)
+            else:  # At the edge, with its number: on one axis with it, the others would be one dot.
+                right = mean > high
+                at = high if right else low
+                axes.plot(at, place, ">" if right else "<", color=ORANGE, markersize=5, clip_on=False)
+                offset = (-6 if right else 6, 0)
+                axes.annotate(
+                    f"{mean:.3f}",
+                    (at, place),
+                    xytext=offset,
+                    textcoords="offset points",
+                    ha="right" if right else "left",
+                    va="center",
+                    fontsize=7,
+                    color=ORANGE,
+                )
+        axes.set_xlim(low, high)
+        axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.set_title(title, fontsize=10)
         axes.grid(axis="y", color="0.9")
         axes.tick_params(labelsize=8)
@@ -68,6 +88,16 @@ def compare(rows: list[tuple[str, dict[str, list[float]]]], metrics: dict[str, s
     panels[0][0].set_yticks(places, [name for name, _ in rows])
     panels[0][0].invert_yaxis()
     _save(figure, path)
+
+
+def _without_outliers(means: np.ndarray, errors: np.ndarray) -> tuple[float, float]:
+    """Limits that hold the values, except those farther from the middle half of them than three times its width."""
+    lower, upper = np.percentile(means, [25, 75])
+    width = max(upper - lower, 1e-3 * abs(upper))
+    inside = (means >= lower - 3 * width) & (means <= upper + 3 * width)
+    low, high = (means - errors)[inside].min(), (means + errors)[inside].max()
+    margin = 0.06 * (high - low) or 1e-3
+    return low - margin, high + margin
 
 
 def _accuracy_along(results: dict[str, Any]) -> Any:
