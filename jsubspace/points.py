@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jsubspace import tree
 from jsubspace.subspaces import Line, Simplex, Subspace
@@ -128,7 +129,7 @@ def _coefficients(alpha: jax.Array, m: int, subspace: Subspace | None) -> jax.Ar
     if alpha.shape != subspace.alpha_shape:
         raise ValueError(f"alpha has shape {list(alpha.shape)} but {subspace} takes {list(subspace.alpha_shape)}.")
     if isinstance(subspace, Simplex) and not isinstance(alpha, jax.core.Tracer):  # inside jit, nobody can look
-        total = float(jnp.sum(alpha))
+        total = float(np.asarray(alpha, np.float64).sum())
         if not abs(total - 1) < 1e-2:  # bfloat16 has two digits; a NaN is refused too
             raise ValueError(
                 f"the weights of a simplex sum to 1, but {alpha.tolist()} sums to {total:g}; divide them by their sum. "

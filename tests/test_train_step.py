@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import jsubspace
-from jsubspace import optim
+from jsubspace import optim, schedules
 from jsubspace.data import augment
 from jsubspace.models.cresnet import CResNet
 from jsubspace.parallel import AXIS, DataParallel
@@ -126,7 +126,7 @@ def test_a_second_step_is_not_traced_again():
         traces.append(images.shape)
         return dense_apply(point, images, key)
 
-    optimizer = optim.sgd(optim.warmup_cosine(0.1, 2, 10), 0.9, 1e-4)
+    optimizer = optim.sgd(schedules.warmup_cosine(0.1, 2, 10), 0.9, 1e-4)
     step = make_train_step(apply_fn, as_they_are, jsubspace.Curve(), optimizer, axis_name=AXIS)
     endpoints = jsubspace.init_endpoints(jax.random.key(0), dense_init, 3)
     run(step, endpoints, optimizer, 2, 16, steps=10)
