@@ -40,7 +40,7 @@ def train(
       preemption: of a program, whose signals then end training after a step that is saved.
 
     Returns:
-      The content of results.json: see `report.describe` and `evaluation.evaluate`.
+      The content of results.json: see `report.describe` and `results.measure`.
 
     Raises:
       UsageError: for a setting out of range, data that is not prepared, a folder that holds another run, or in which
