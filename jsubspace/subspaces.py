@@ -91,7 +91,33 @@ class Line:
 
 
 @dataclasses.dataclass(frozen=True)
-class Curve:
+class _Bent:
+    """From omega_1 to omega_2 for alpha in [0, 1], by way of bends omega_3, omega_4, ...: what `Curve` and `Chain` share."""
+
+    num_bends: int = 1
+    alpha_shape = ()
+
+    def __post_init__(self) -> None:
+        if self.num_bends < 1:
+            name = type(self).__name__
+            raise ValueError(
+                f"{name}(num_bends={self.num_bends}): a {name.lower()} has at least one bend; with none it is a Line()."
+            )
+
+    @property
+    def num_endpoints(self) -> int:
+        return self.num_bends + 2
+
+    @property
+    def center(self) -> jax.Array:
+        return jnp.full((), 0.5)
+
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        return jax.random.uniform(key, shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve(_Bent):
     """A Bezier curve from omega_1 to omega_2, pulled towards its bends omega_3, omega_4, ...
 
     With one bend, the paper's P(alpha) = (1-alpha)^2 omega_1 + alpha^2 omega_2 + 2 alpha (1-alpha) omega_3.
@@ -107,35 +133,15 @@ class Curve:
       [0.25, 0.25, 0.5]
     """
 
-    num_bends: int = 1
-    alpha_shape = ()
-
-    def __post_init__(self) -> None:
-        if self.num_bends < 1:
-            raise ValueError(
-                f"Curve(num_bends={self.num_bends}): a curve has at least one bend; with none it is a Line()."
-            )
-
-    @property
-    def num_endpoints(self) -> int:
-        return self.num_bends + 2
-
-    @property
-    def center(self) -> jax.Array:
-        return jnp.full((), 0.5)
-
     def coefficients(self, alpha: jax.Array) -> jax.Array:
         degree = self.num_bends + 1
         bernstein = [math.comb(degree, k) * (1 - alpha) ** (degree - k) * alpha**k for k in range(degree + 1)]
         first, *bends, last = bernstein
         return jnp.stack([first, last, *bends], axis=-1)
 
-    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
-        return jax.random.uniform(key, shape)
-
 
 @dataclasses.dataclass(frozen=True)
-class Chain:
+class Chain(_Bent):
     """Line segments from omega_1 over the bends omega_3, omega_4, ... to omega_2: a polygonal chain.
 
     With b bends, alpha = i / (b + 1) is exactly the i-th point of the chain; between two of them P is linear. Garipov et
@@ -150,23 +156,6 @@ class Chain:
       [0.5, 0.0, 0.5]
     """
 
-    num_bends: int = 1
-    alpha_shape = ()
-
-    def __post_init__(self) -> None:
-        if self.num_bends < 1:
-            raise ValueError(
-                f"Chain(num_bends={self.num_bends}): a chain has at least one bend; with none it is a Line()."
-            )
-
-    @property
-    def num_endpoints(self) -> int:
-        return self.num_bends + 2
-
-    @property
-    def center(self) -> jax.Array:
-        return jnp.full((), 0.5)
-
     def coefficients(self, alpha: jax.Array) -> jax.Array:
         segments = self.num_bends + 1
         position = jnp.asarray(alpha * segments)
@@ -176,9 +165,6 @@ class Chain:
             jnp.where(segment == i, 1 - rest, 0) + jnp.where(segment == i - 1, rest, 0) for i in range(segments + 1)
         ]
         return jnp.stack([first, last, *bends], axis=-1)
-
-    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
-        return jax.random.uniform(key, shape)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import jsubspace
-from jsubspace import Curve, Line, Point, Simplex
+from jsubspace import Chain, Curve, Line, Point, Simplex
 
-ALL = [Point(), Line(), Curve(), Curve(2), Curve(4), Simplex(1), Simplex(2), Simplex(3), Simplex(6)]
+ALL = [Point(), Line(), Curve(), Curve(2), Curve(4), Chain(), Chain(3), Simplex(1), Simplex(2), Simplex(3), Simplex(6)]
 every = pytest.mark.parametrize("subspace", ALL, ids=repr)
 
 
@@ -84,6 +84,14 @@ def test_float64_where_it_is_switched_on(subspace, x64):
         (Curve(2), 0, [1, 0, 0, 0]),
         (Curve(2), 1, [0, 1, 0, 0]),
         (Curve(2), 0.25, [27 / 64, 1 / 64, 27 / 64, 9 / 64]),  # omega_3 is the bend next to omega_1
+        (Chain(), 0, [1, 0, 0]),
+        (Chain(), 1, [0, 1, 0]),
+        (Chain(), 0.5, [0, 0, 1]),
+        (Chain(), 0.25, [0.5, 0, 0.5]),
+        (Chain(), -0.05, [1.1, 0, -0.1]),
+        (Chain(), 1.05, [0, 1.1, -0.1]),
+        (Chain(3), 0.25, [0, 0, 1, 0, 0]),  # omega_3 is the bend next to omega_1
+        (Chain(3), 0.625, [0, 0, 0, 0.5, 0.5]),
         (Simplex(3), [0.5, 0.2, 0.3], [0.5, 0.2, 0.3]),
         (Simplex(3), [1.1, -0.05, -0.05], [1.1, -0.05, -0.05]),
     ],
@@ -103,6 +111,15 @@ def test_curve_is_de_casteljau(num_bends, alpha, x64):
         points = [(1 - alpha) * a + alpha * b for a, b in itertools.pairwise(points)]
     actual = np.asarray(Curve(num_bends).coefficients(jnp.float64(alpha))) @ omega
     np.testing.assert_allclose(actual, points[0], rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("num_bends", [1, 2, 5])
+def test_chain_is_linear_interpolation(num_bends, x64):
+    omega = np.random.default_rng(num_bends).normal(size=num_bends + 2)
+    points = [omega[0], *omega[2:], omega[1]]
+    for alpha in np.linspace(0, 1, 50):
+        expected = np.interp(alpha, np.linspace(0, 1, num_bends + 2), points)
+        np.testing.assert_allclose(Chain(num_bends).coefficients(jnp.float64(alpha)) @ omega, expected, atol=1e-13)
 
 
 def test_centers():
@@ -142,6 +159,7 @@ def test_simplex_samples_are_uniform(m):
     ("make", "message"),
     [
         (lambda: Curve(0), r"Curve\(num_bends=0\): a curve has at least one bend; with none it is a Line\(\)"),
+        (lambda: Chain(0), r"Chain\(num_bends=0\): a chain has at least one bend; with none it is a Line\(\)"),
         (lambda: Simplex(0), r"Simplex\(num_endpoints=0\): a simplex has at least one endpoint"),
         (lambda: Simplex(-2), r"Simplex\(num_endpoints=-2\)"),
     ],
