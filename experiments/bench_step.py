@@ -21,10 +21,10 @@ from jsubspace.data import memory, sets
 METHODS: dict[str, dict[str, Any]] = {
     "standard": {"subspace": "point"},
     "line": {"subspace": "line"},
-    "line, layerwise": {"subspace": "line", "layerwise": True},
+    "line_layerwise": {"subspace": "line", "layerwise": True},
     "curve": {"subspace": "curve"},
-    "simplex, m = 3": {"subspace": "simplex", "num_endpoints": 3},
-    "simplex, m = 6": {"subspace": "simplex", "num_endpoints": 6},
+    "simplex3": {"subspace": "simplex", "num_endpoints": 3},
+    "simplex6": {"subspace": "simplex", "num_endpoints": 6},
 }
 
 

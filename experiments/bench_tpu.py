@@ -23,6 +23,7 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 
+from experiments.bench_step import METHODS
 from experiments.collectives import collectives
 from jsubspace import build, parallel, recipes
 from jsubspace.data import imagenet, memory, sets
@@ -31,14 +32,6 @@ from jsubspace.writer import write_json
 NETWORKS: dict[str, tuple[Any, str, Any]] = {
     "resnet50": (recipes.imagenet_resnet50, "imagenet2012", imagenet.ImageNet),
     "cresnet20": (recipes.cifar10_cresnet20, "cifar10", memory.InMemory),
-}
-METHODS: dict[str, dict[str, Any]] = {
-    "standard": {"subspace": "point"},
-    "line": {"subspace": "line"},
-    "line_layerwise": {"subspace": "line", "layerwise": True},
-    "curve": {"subspace": "curve"},
-    "simplex3": {"subspace": "simplex", "num_endpoints": 3},
-    "simplex6": {"subspace": "simplex", "num_endpoints": 6},
 }
 MODES = ("replicated", "sharded")
 OUTPUT = pathlib.Path(__file__).parent / "results" / "bench_tpu" / "rows.json"

@@ -8,7 +8,7 @@ import numpy as np
 from jsubspace import config as config_lib
 from jsubspace import connectors, estimates, landscape, penalties, tree
 from jsubspace.build import Run
-from jsubspace.data import pipeline
+from jsubspace.data import corruptions, pipeline
 from jsubspace.evaluation import Evaluator, Outcomes
 from jsubspace.subspaces import Point, Simplex
 from jsubspace.survey import GAUSSIAN, GLOBAL, LAYERWISE, Survey, center_alone, survey
@@ -55,7 +55,7 @@ def measure(run: Run, endpoints: Endpoints) -> dict[str, Any]:
     points = point_rows(plan, run.evaluated.num_endpoints, outcomes, num_bins, num_resamples)
     combined = ensemble_rows(plan, outcomes, num_bins, num_resamples)
     shifted = {}
-    for corruption, severity in pipeline.corruptions.parse(settings.corruptions):
+    for corruption, severity in corruptions.parse(settings.corruptions):
         batches = pipeline.corrupted_batches(
             run.config.data.name, run.config.data.dir, corruption, severity, settings.batch_size, run.num_workers
         )
