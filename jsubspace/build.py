@@ -152,6 +152,8 @@ def build(config: ml_collections.ConfigDict) -> Run:
         eval_batch_size=config.evaluation.batch_size,
         seed=config.seed,
         label_noise=config.data.label_noise,
+        num_train=config.data.num_train,
+        pooling=config.data.pooling,
         num_workers=num_workers(config),
         num_samples=config.subspace.num_samples,
     )

@@ -24,6 +24,8 @@ def default() -> ml_collections.ConfigDict:
     config.data.dir = ""  # of prepared data; empty: $JSUBSPACE_DATA_DIR or ~/.cache/jsubspace
     config.data.batch_size = 128  # over all devices
     config.data.label_noise = 0.0  # fraction of the training labels that are drawn anew
+    config.data.num_train = 0  # training images, the first so many; 0: all
+    config.data.pooling = 1  # pixels a side of the squares that are averaged: smaller images, for small machines
     config.data.num_workers = -1  # processes that decode ImageNet; -1: one a core, 0: threads
 
     config.model = ml_collections.ConfigDict()

@@ -64,6 +64,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for field in ("model.dropout_rate", "optimizer.momentum", "optimizer.label_smoothing"):
         fraction(field)
     require(0 <= config.data.label_noise <= 1, "data.label_noise", "between 0 and 1")
+    _validate_size_of_data(config, require)
     require(config.optimizer.learning_rate > 0, "optimizer.learning_rate", "positive")
     require(
         config.evaluation.num_points >= 3 and config.evaluation.num_points % 2 == 1,
@@ -210,6 +211,24 @@ def _validate_evaluation(config: ml_collections.ConfigDict, require: Any) -> Non
         "evaluation.ensemble",
         "empty for a single network",
     )
+
+
+def _validate_size_of_data(config: ml_collections.ConfigDict, require: Any) -> None:
+    data_set, num_train, pooling = sets.find(config.data.name), config.data.num_train, config.data.pooling
+    height, width, _ = data_set.image_shape
+    require(num_train >= 0, "data.num_train", "a number of images, or 0 for all")
+    require(
+        pooling >= 1 and height % pooling == 0 and width % pooling == 0,
+        "data.pooling",
+        f"a divisor of {height} and {width}, the sides of the images of {data_set.name}",
+    )
+    if not data_set.in_memory:
+        require(num_train == 0, "data.num_train", f"0 for {data_set.name}, which is not held in memory")
+        require(
+            pooling == 1,
+            "data.pooling",
+            f"1 for {data_set.name}, whose images are cropped and resized as they are read",
+        )
 
 
 def _validate_model(config: ml_collections.ConfigDict, require: Any) -> None:

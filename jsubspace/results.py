@@ -57,7 +57,13 @@ def measure(run: Run, endpoints: Endpoints) -> dict[str, Any]:
     shifted = {}
     for corruption, severity in corruptions.parse(settings.corruptions):
         batches = pipeline.corrupted_batches(
-            run.config.data.name, run.config.data.dir, corruption, severity, settings.batch_size, run.num_workers
+            run.config.data.name,
+            run.config.data.dir,
+            corruption,
+            severity,
+            settings.batch_size,
+            run.config.data.pooling,
+            run.num_workers,
         )
         under_shift = evaluator.outcomes(rows, stats, batches)  # statistics of clean training data
         shifted[f"{corruption}_{severity}"] = {

@@ -118,7 +118,7 @@ def _branch(run: Run, paths: list[pathlib.Path]) -> TrainState:
     if len(paths) != 1:
         raise UsageError(f"config.start.epoch goes on from one run, and config.start.runs names {len(paths)}.")
     theirs, ours = folders.load(paths[0]), run.config
-    for field in ("data.name", "data.batch_size", "model", "subspace"):
+    for field in ("data.name", "data.batch_size", "data.num_train", "data.pooling", "model", "subspace"):
         a, b = (config.value(settings, field) for settings in (theirs, ours))
         if a != b:
             raise UsageError(

@@ -31,6 +31,24 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def first(self, n: int) -> "Examples":
+        """The first n examples.
+
+        Raises:
+          UsageError: if there are fewer.
+        """
+        if n > len(self):
+            raise UsageError(f"there are {len(self)} examples, and {n} were asked for (config.data.num_train).")
+        return Examples(self.images[:n], self.labels[:n])
+
+    def pooled(self, side: int) -> "Examples":
+        """With squares of ``side`` x ``side`` pixels averaged, and rounded: images ``[n, h / side, w / side, c]``."""
+        if side == 1:
+            return self
+        n, h, w, c = self.images.shape
+        squares = self.images.reshape(n, h // side, side, w // side, side, c)
+        return Examples(np.round(squares.mean(axis=(2, 4))).astype(np.uint8), self.labels)
+
 
 def read(data_set: DataSet, data_dir: str, split: str, keep_decoded: bool = True) -> Examples:
     """All examples of a split, in the order of the files.

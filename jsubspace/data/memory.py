@@ -65,13 +65,18 @@ def load(
     eval_batch_size: int,
     seed: int,
     label_noise: float = 0.0,
+    num_train: int = 0,
+    pooling: int = 1,
     num_samples: int = 1,
 ) -> InMemory:
     """Reads a prepared data set into memory. See `pipeline.make_pipeline`."""
     train, test = (examples.read(data_set, data_dir, split) for split in ("train", data_set.test_split))
+    train, test = (train.first(num_train) if num_train else train).pooled(pooling), test.pooled(pooling)
     if label_noise:
         train = dataclasses.replace(train, labels=labels.add_noise(train.labels, label_noise, data_set.num_classes))
-    return InMemory(data_set, train, test, batch_size, eval_batch_size, seed, of_this_process(num_samples))
+    return InMemory(
+        data_set.pooled(pooling), train, test, batch_size, eval_batch_size, seed, of_this_process(num_samples)
+    )
 
 
 def padded_batches(examples: Examples, size: int, hosts: Hosts = ONE_HOST) -> Iterator[Batch]:

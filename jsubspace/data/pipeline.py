@@ -52,6 +52,8 @@ def make_pipeline(
     eval_batch_size: int,
     seed: int,
     label_noise: float = 0.0,
+    num_train: int = 0,
+    pooling: int = 1,
     num_workers: int | None = None,
     num_samples: int = 1,
 ) -> Pipeline:
@@ -63,6 +65,8 @@ def make_pipeline(
       batch_size, eval_batch_size: of the whole batch, over all devices.
       seed: of the order of the training examples, and of what is done to them on the host.
       label_noise: fraction of training labels that are replaced (`labels.add_noise`).
+      num_train: training examples, the first so many; 0 for all. Of data held in memory.
+      pooling: side of the squares of pixels that are averaged. Of data held in memory.
       num_workers: processes that decode JPEGs; None for one a core, 0 for threads. Not for data held in memory.
       num_samples: parts into which a step cuts its batch; what a host reads of a batch is a multiple of it.
 
@@ -71,7 +75,7 @@ def make_pipeline(
     """
     data_set = sets.find(name)
     if data_set.in_memory:
-        load: Callable[..., Pipeline] = memory.load
+        load: Callable[..., Pipeline] = functools.partial(memory.load, num_train=num_train, pooling=pooling)
     else:
         load = functools.partial(imagenet.load, num_workers=num_workers)
     return load(
@@ -105,6 +109,7 @@ def corrupted_batches(
     corruption: str,
     severity: int,
     eval_batch_size: int,
+    pooling: int = 1,
     num_workers: int | None = None,
 ) -> Iterator[Batch]:
     """The corrupted test set of the data set ``name``, as `Pipeline.test_batches` gives the clean one.
@@ -114,7 +119,7 @@ def corrupted_batches(
     """
     data_set = sets.find(name)
     if data_set.in_memory:
-        examples = memory.load_corrupted(data_set, corruption, severity, data_dir)
+        examples = memory.load_corrupted(data_set, corruption, severity, data_dir).pooled(pooling)
         return memory.padded_batches(examples, eval_batch_size, hosts.of_this_process())
     corrupted = corruptions.corrupted(data_set, corruption, severity)
     return imagenet.corrupted_batches(corrupted, data_dir, eval_batch_size=eval_batch_size, num_workers=num_workers)

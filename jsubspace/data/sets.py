@@ -46,6 +46,12 @@ class DataSet:
     downloads: bool = True
     in_memory: bool = True
 
+    def pooled(self, side: int) -> "DataSet":
+        """The same with squares of ``side`` x ``side`` pixels averaged (`Examples.pooled`), cropped as far in proportion."""
+        height, width, channels = self.image_shape
+        shape = (height // side, width // side, channels)
+        return dataclasses.replace(self, image_shape=shape, crop_padding=-(-self.crop_padding // side))
+
     def tfds_builder(self, data_dir: str) -> Any:
         """The TFDS builder for ``data_dir``. Importing TFDS here keeps it out of programs that have no data."""
         import tensorflow_datasets as tfds

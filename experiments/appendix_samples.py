@@ -1,0 +1,48 @@
+"""Appendix B: several samples of alpha a step: accuracy along a line, and of its ensembles."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from experiments import figure, figure4, runs
+from experiments.figure import Panel
+from experiments.problems import Problem
+
+SAMPLES = (1, 2, 4)
+
+
+def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]:
+    """A line for every number of samples."""
+    declared = {"standard": runs.declare(problem, "standard", seeds)}
+    for count in SAMPLES:
+        details = {} if count == 1 else {"subspace__num_samples": count}
+        declared[f"{count} a step"] = runs.declare(problem, "line", seeds, **details)
+    return declared
+
+
+def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
+    """Accuracy of points and of ensembles over alpha."""
+    return along_and_ensembles(problem, results)
+
+
+def along_and_ensembles(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
+    """For lines by label, beside standard training."""
+    lines = {label: found for label, found in results.items() if label != "standard"}
+    standard = figure.level("standard", results["standard"])
+    single = [standard, *(figure.along(label, found) for label, found in lines.items())]
+    both = [standard, *(figure.ensembles_along(label, found) for label, found in lines.items())]
+    return [
+        Panel(problem.title, "α", "test accuracy (%)", single, percent=True),
+        Panel(problem.title, "α", "ensemble test accuracy (%)", both, percent=True),
+    ]
+
+
+FIGURE = figure.Figure(
+    name="appendix_samples",
+    title="Appendix B: several samples a step",
+    problems=figure4.FIGURE.problems,
+    runs=declare,
+    panels=panels,
+)
+
+if __name__ == "__main__":
+    figure.command(FIGURE)

@@ -1,0 +1,79 @@
+"""Figure 8: label noise and calibration, with SWA, dropout, label smoothing and early stopping.
+
+Dropout and label smoothing are swept, and at every level of noise the strength with the best mean over seeds is shown, by
+accuracy in the first panel and by calibration error in the second, as in the paper; it is chosen on the test set.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments import figure, figure7, problems, runs
+from experiments.figure import Panel, Series
+from experiments.problems import Problem
+
+M = 3
+SWEPT = {
+    "dropout": ("standard", "model__dropout_rate"),
+    "label smoothing": ("standard", "optimizer__label_smoothing"),
+    "simplex + label smoothing": ("simplex", "optimizer__label_smoothing"),
+}
+PLAIN = ("standard", "SWA", "simplex")
+
+
+def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]:
+    """Every method at every level of noise; those that are swept at every strength."""
+    declared = {}
+    for noise in problem.noise_levels:
+        noisy = problem.noisy(noise)
+        declared[f"standard {noise}"] = runs.declare(noisy, "standard", seeds)
+        for method in ("SWA", "simplex"):
+            declared[f"{method} {noise}"] = figure7.center(noisy, method, seeds, M)
+        for label, (method, field) in SWEPT.items():
+            m = {"subspace__num_endpoints": M} if method == "simplex" else {}
+            for strength in problem.sweep:
+                of_sweep = seeds[: problem.sweep_seeds]
+                declared[f"{label} {noise} {strength}"] = runs.declare(noisy, method, of_sweep, **m | {field: strength})
+    return declared
+
+
+def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
+    """Accuracy and calibration error over the fraction of random labels."""
+    noises = problem.noise_levels
+    accuracy = [figure.over(name, noises, [results[f"{name} {noise}"] for noise in noises]) for name in PLAIN]
+    accuracy.append(early_stopping(noises, [results[f"standard {noise}"] for noise in noises]))
+    accuracy += [_best(label, problem, results, "accuracy", max) for label in SWEPT]
+    ece = [figure.over(name, noises, [results[f"{name} {noise}"] for noise in noises], "ece") for name in PLAIN]
+    ece += [_best(label, problem, results, "ece", min) for label in SWEPT]
+    return [
+        Panel(problem.title, "label noise", "test accuracy (%)", accuracy, percent=True),
+        Panel(problem.title, "label noise", "expected calibration error", ece),
+    ]
+
+
+def early_stopping(noises: Sequence[float], results: Sequence[Sequence[dict[str, Any]]]) -> Series:
+    """Standard training at its best test during training."""
+    values = [[result["early_stopping"]["accuracy"] for result in at_noise] for at_noise in results]
+    return Series("early stopping", np.transpose(values).tolist(), list(noises))
+
+
+def _best(label: str, problem: Problem, results: dict[str, list[dict[str, Any]]], metric: str, best: Any) -> Series:
+    chosen = []
+    for noise in problem.noise_levels:
+        sweep = [results[f"{label} {noise} {strength}"] for strength in problem.sweep]
+        values = [[figure.midpoint(result)[metric] for result in found] for found in sweep]
+        chosen.append(best(values, key=np.mean))
+    return Series(label, np.transpose(chosen).tolist(), list(problem.noise_levels))
+
+
+FIGURE = figure.Figure(
+    name="figure8",
+    title="Figure 8: label noise and calibration",
+    problems={"paper": (problems.CIFAR10,), "small": (problems.FASHION,)},
+    runs=declare,
+    panels=panels,
+)
+
+if __name__ == "__main__":
+    figure.command(FIGURE)

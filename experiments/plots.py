@@ -1,0 +1,186 @@
+"""How the figures look, and their tables: one style for a method wherever it stands."""
+
+import math
+import pathlib
+from typing import Any
+
+import numpy as np
+
+STYLES: dict[str, tuple[str, str, str]] = {
+    # Of the palette of Okabe and Ito, which colour-blind readers can tell apart; baselines are dashed.
+    "standard": ("#000000", "--", ""),
+    "two independent": ("#7F7F7F", ":", ""),
+    "early stopping": ("#7F7F7F", "--", "v"),
+    "line": ("#0072B2", "-", "o"),
+    "layerwise line": ("#56B4E9", "-", "s"),
+    "curve": ("#D55E00", "-", "^"),
+    "simplex": ("#009E73", "-", "D"),
+    "layerwise simplex": ("#66C2A5", "-", "P"),
+    "SWA": ("#CC79A7", "--", "x"),
+    "snapshots": ("#E69F00", "--", "*"),
+    "dropout": ("#E69F00", "--", "+"),
+    "label smoothing": ("#A6761D", "--", "d"),
+    "simplex + label smoothing": ("#004D40", "-", "p"),
+}
+OTHERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def curves(panels: list[Any], path: pathlib.Path, columns: int) -> None:
+    """Panels of curves with a band of one standard deviation over seeds, as ``path``.png and .pdf."""
+    pyplot = _pyplot()
+    rows = math.ceil(len(panels) / columns)
+    columns = min(columns, len(panels))
+    figure, axes = pyplot.subplots(
+        rows, columns, figsize=(3.3 * columns, 2.75 * rows), squeeze=False, layout="constrained"
+    )
+    for place, panel in zip(axes.flat, panels, strict=False):
+        (_curves if panel.x_label else _levels)(place, panel)
+    for place in axes.flat[len(panels) :]:
+        place.set_axis_off()
+    _legend(figure, [place for place, panel in zip(axes.flat, panels, strict=False) if panel.x_label])
+    save(figure, path)
+
+
+def _curves(axes: Any, panel: Any) -> None:
+    for number, series in enumerate(panel.series):
+        color, line, marker = STYLES.get(series.label, (OTHERS[number % len(OTHERS)], "-", "o^sDPv"[number % 6]))
+        mean, std = _statistics(series)
+        if series.x is None:
+            axes.axhline(mean[0], color=color, linestyle=line, linewidth=1.2, label=series.label)
+            axes.axhspan(mean[0] - std[0], mean[0] + std[0], color=color, alpha=0.12, linewidth=0)
+            continue
+        every = max(1, len(series.x) // 10)
+        axes.plot(
+            series.x, mean, color=color, linestyle=line, marker=marker, markersize=3.5, markevery=every, linewidth=1.4,
+            label=series.label,
+        )  # fmt: skip
+        axes.fill_between(series.x, mean - std, mean + std, color=color, alpha=0.15, linewidth=0)
+    axes.set_xlabel(panel.x_label, fontsize=9)
+    _finish(axes, panel)
+    axes.set_ylabel(panel.y_label, fontsize=9)
+
+
+def _levels(axes: Any, panel: Any) -> None:
+    """Methods side by side, a dot each; the bar is one standard deviation over seeds, the small dots are the seeds."""
+    for place, series in enumerate(panel.series):
+        values = np.array(series.y)[:, 0]
+        color = STYLES.get(series.label, ("#0072B2", "", ""))[0]
+        axes.errorbar(np.mean(values), place, xerr=_statistics(series)[1][0], fmt="o", color=color, markersize=5)
+        axes.plot(values, np.full(len(values), place), "o", color=color, markersize=2.5, alpha=0.5)
+    axes.set_yticks(range(len(panel.series)), [series.label for series in panel.series])
+    axes.set_ylim(len(panel.series) - 0.5, -0.5)
+    axes.set_xlabel(panel.y_label, fontsize=9)
+    axes.grid(axis="y", color="0.92")
+    _finish(axes, panel)
+    if panel.percent:
+        from matplotlib import ticker
+
+        axes.yaxis.set_major_formatter(ticker.FixedFormatter([series.label for series in panel.series]))
+        axes.xaxis.set_major_formatter(ticker.PercentFormatter(1.0, symbol=""))
+
+
+def _finish(axes: Any, panel: Any) -> None:
+    from matplotlib import ticker
+
+    axes.set_title(panel.title, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    if panel.percent:
+        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, symbol=""))
+
+
+def _legend(figure: Any, places: list[Any]) -> None:
+    """One legend for all panels, below them."""
+    handles: dict[str, Any] = {}
+    for axes in places:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        figure.legend(
+            handles.values(), handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize=8
+        )
+
+
+def table(panel: Any) -> str:
+    """The panel's numbers in Markdown: mean ± standard deviation (n - 1) over seeds."""
+    places = sorted({x for series in panel.series if series.x is not None for x in _shown(series.x)})
+    head = f"| {panel.title}: {panel.y_label} | seeds | " + " | ".join(
+        [f"{panel.x_label} {x:g}" for x in places] or [panel.y_label]
+    )
+    lines = [f"{head} |", "| --- | --- |" + " --- |" * max(1, len(places))]
+    for series in panel.series:
+        mean, std = _statistics(series)
+        if series.x is None:
+            cells = [_cell(mean[0], std[0], len(series.y))] * max(1, len(places))
+        else:
+            at = {x: i for i, x in enumerate(series.x)}
+            cells = [_cell(mean[at[x]], std[at[x]], len(series.y)) if x in at else "" for x in places]
+        lines.append(f"| {series.label} | {len(series.y)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _shown(x: list[float]) -> list[float]:
+    """All places if there are few, else the ends, the quarters and the middle."""
+    return x if len(x) <= 7 else [x[round(part * (len(x) - 1))] for part in (0, 0.25, 0.5, 0.75, 1)]
+
+
+def _cell(mean: float, std: float, seeds: int) -> str:
+    return f"{mean:.4g}" if seeds == 1 else f"{mean:.4f} ± {std:.4f}"
+
+
+def _statistics(series: Any) -> tuple[np.ndarray, np.ndarray]:
+    values = np.array(series.y)
+    return values.mean(0), values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
+
+
+def save(figure: Any, path: pathlib.Path) -> None:
+    """``figure`` as ``path``.png and ``path``.pdf, which say nothing of when they were made: the same runs, the same file."""
+    figure.savefig(path.with_suffix(".png"), dpi=160)
+    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+    _pyplot().close(figure)
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def planes(panels: list[Any], path: pathlib.Path, columns: int) -> None:
+    """Test error on planes, as filled contours with one scale for all; the subspace that was trained is drawn in."""
+    pyplot = _pyplot()
+    from matplotlib import ticker
+
+    rows = math.ceil(len(panels) / columns)
+    figure, axes = pyplot.subplots(
+        rows, columns, figsize=(3.2 * columns, 2.8 * rows), squeeze=False, layout="constrained"
+    )
+    errors = np.concatenate([np.ravel(panel.error) for panel in panels])
+    # Denser where the subspaces are: far from them the error is several times that of its minimum.
+    levels = errors.min() * np.geomspace(1, errors.max() / errors.min(), 15)
+    for place, panel in zip(axes.flat, panels, strict=False):
+        filled = place.contourf(panel.x, panel.y, panel.error, levels=levels, cmap="cividis", norm="log", extend="max")
+        corners = np.array(panel.corners)
+        place.plot(*_outline(panel.kind, corners).T, color="white", linewidth=1.2)
+        for name, (x, y) in zip(panel.names, corners, strict=True):
+            place.plot(x, y, "o", color="white", markeredgecolor="black", markersize=5)
+            place.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points", color="white", fontsize=8)
+        place.set_title(panel.title, fontsize=9)
+        place.tick_params(labelsize=8)
+        place.set_aspect("equal")
+    bar = figure.colorbar(filled, ax=axes, label="test error (%)", shrink=0.8)
+    bar.set_ticks(levels[::2])
+    bar.ax.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=1, symbol=""))
+    bar.ax.minorticks_off()
+    save(figure, path)
+
+
+def _outline(kind: str, corners: np.ndarray) -> np.ndarray:
+    """The subspace in the plane of its endpoints: ``[n, 2]``."""
+    if kind == "curve":
+        alpha = np.linspace(0, 1, 50)[:, None]
+        return (1 - alpha) ** 2 * corners[0] + 2 * alpha * (1 - alpha) * corners[2] + alpha**2 * corners[1]
+    return corners[:2] if kind == "line" else corners[[0, 1, 2, 0]]

@@ -1,0 +1,124 @@
+"""What the figures are about: data, network and budget, at the paper's scale and at one for two CPU cores."""
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What all runs of a panel share.
+
+    Attributes:
+      name: of the folder of its runs.
+      title: in a figure.
+      config: a file in ``configs/``, of standard training.
+      num_epochs: the budget.
+      settings: other fields than the file's.
+      noise_levels: fractions of random labels (figures 8 and 12); 0 is among them.
+      simplexes: numbers of endpoints m (figure 7).
+      budgets: factors of ``num_epochs`` (figure 10).
+      sweep: strengths of dropout and label smoothing, of which the best is reported.
+      sweep_seeds: how many of the seeds the sweep has; the others' comparisons have all.
+      corruptions: of the test set (figure 9).
+      shared_epochs: after so many, runs of one beginning part (appendix H).
+      plane_points: a side of the grid on a plane (figure 2).
+      tests: of the midpoint during standard training, whose best is the early stopping.
+      one_core: whether a run is one core's work, so that as many go at once as there are cores.
+    """
+
+    name: str
+    title: str
+    config: str
+    num_epochs: int
+    settings: tuple[tuple[str, Any], ...] = ()
+    noise_levels: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
+    simplexes: tuple[int, ...] = (2, 3, 4, 5, 6)
+    budgets: tuple[float, ...] = (0.25, 0.5, 1, 2)
+    sweep: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4, 0.8)
+    sweep_seeds: int = 3
+    corruptions: str = ""
+    shared_epochs: tuple[int, ...] = ()
+    plane_points: int = 25
+    tests: int = 20
+    one_core: bool = False
+
+    def noisy(self, fraction: float) -> "Problem":
+        """The same with random labels; without noise, itself."""
+        if not fraction:
+            return self
+        return self._variant(f"{self.name}_noise{fraction:g}", self.num_epochs, {"data.label_noise": fraction})
+
+    def longer(self, factor: float) -> "Problem":
+        """The same with another budget; itself with the factor 1."""
+        if factor == 1:
+            return self
+        num_epochs = round(self.num_epochs * factor)
+        return self._variant(f"{self.name}_{num_epochs}epochs", num_epochs, {})
+
+    def _variant(self, name: str, num_epochs: int, settings: dict[str, Any]) -> "Problem":
+        changed = tuple((dict(self.settings) | settings).items())
+        return dataclasses.replace(
+            self, name=name, num_epochs=num_epochs, settings=changed, corruptions="", shared_epochs=()
+        )
+
+
+CIFAR10 = Problem(
+    "cifar10", "cResNet20 (CIFAR-10)", "configs/cifar10_cresnet20_standard.py", 160, shared_epochs=(8, 40, 80)
+)
+TINY_IMAGENET = Problem("tiny_imagenet", "ResNet18 (Tiny-ImageNet)", "configs/tiny_imagenet_resnet18_standard.py", 160)
+RESNET50 = Problem(
+    "imagenet_resnet50",
+    "ResNet50 (ImageNet)",
+    "configs/imagenet_resnet50_standard.py",
+    200,
+    budgets=(0.25, 0.5, 1),
+    noise_levels=(0.0, 0.2, 0.4),
+    corruptions="snow_3,contrast_3",
+)
+WIDE_RESNET50 = Problem(
+    "imagenet_wide_resnet50",
+    "WideResNet50 (ImageNet)",
+    "configs/imagenet_wide_resnet50_standard.py",
+    100,
+    noise_levels=(0.0, 0.2, 0.4),
+    corruptions="snow_3,contrast_3",
+)
+
+# Ours: few images, small, in small batches, so that a run has the thousands of steps that a subspace needs within a
+# minute of one core; the whole test set. A line passes standard training at about 80 epochs (figure 10).
+_SMALL = (
+    ("data.num_train", 2000),
+    ("data.pooling", 2),
+    ("data.batch_size", 32),
+    ("num_devices", 1),
+    ("evaluation.num_points", 11),
+    ("evaluation.num_resamples", 20),
+    ("log_every_steps", 630),
+    ("checkpoint_every_epochs", 20),
+)
+FASHION = Problem(
+    "fashion_mnist",
+    "cResNet8 (Fashion-MNIST, small)",
+    "configs/fashion_mnist_cresnet8_standard.py",
+    80,
+    (*_SMALL, ("model.width", 8)),
+    noise_levels=(0.0, 0.4),
+    simplexes=(2, 3, 6),
+    budgets=(0.25, 0.5, 1, 2),
+    sweep=(0.1, 0.4),
+    sweep_seeds=1,
+    corruptions="snow_3,contrast_3",
+    shared_epochs=(5, 40),
+    plane_points=11,
+    tests=10,
+    one_core=True,
+)
+WIDE_FASHION = dataclasses.replace(
+    FASHION,
+    name="fashion_mnist_wide",
+    title="wide cResNet8 (Fashion-MNIST, small)",
+    num_epochs=40,
+    settings=(*_SMALL, ("model.width", 16)),
+    corruptions="",
+    shared_epochs=(),
+)

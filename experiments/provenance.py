@@ -1,0 +1,42 @@
+"""What made a recorded number: commit, versions, machine."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+
+
+def commit() -> str:
+    """The commit of this repository, with ``+`` if files that are tracked have been changed since; "" without git."""
+
+    def git(*arguments: str) -> str:
+        try:
+            here = pathlib.Path(__file__).parent
+            return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError):
+            return ""
+
+    head = git("rev-parse", "--short", "HEAD").strip()
+    changed = [line for line in git("status", "--porcelain", "--untracked-files=no").splitlines() if line]
+    return head + ("+" if changed else "")
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of Python, jax and ``packages``."""
+    names = ("jax", "flax", *packages)
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
+
+
+def machine() -> str:
+    """The processor, as far as the system tells, and how many of its cores this process may use."""
+    model = platform.processor() or platform.machine()
+    try:
+        for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores, {model}"
