@@ -8,7 +8,8 @@ KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective
 
 _BYTES = {"pred": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f64": 8, "s64": 8, "u64": 8, "s8": 1, "u8": 1}
 _INSTRUCTION = re.compile(rf"^\s*(?:ROOT )?%?\S+ = (.*?) ({'|'.join(KINDS)})(-start)?\((.*)$", re.MULTILINE)
-_SHAPE = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\]")
+SHAPE = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\]")
+"""Of an array in a program's text: dtype and dimensions."""
 _CHAIN = re.compile(r'chain_id="(\d+)"')
 _GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]*)\}|\[\d+,(\d+)\])")
 
@@ -46,15 +47,24 @@ def collectives(program: str) -> list[Collective]:
             if (kind, chain.group(1)) in chains:
                 continue
             chains.add((kind, chain.group(1)))
-        shapes = _SHAPE.findall(result)
+        shapes = SHAPE.findall(result)
         if start and kind in ("all-gather", "collective-permute", "all-to-all"):
             shapes = shapes[len(shapes) // 2 :]  # A start returns its operands and the results.
         if start and kind == "reduce-scatter":
             shapes = shapes[: len(shapes) // 2]
         parts = _group_size(rest) if kind == "reduce-scatter" and not start else 1
-        sizes = [(parts * math.prod(int(n) for n in dims.split(",") if n), dtype) for dtype, dims in shapes]
-        found.append(Collective(kind, sum(n for n, _ in sizes), sum(n * _BYTES.get(dtype, 4) for n, dtype in sizes)))
+        numbers = parts * sum(_count(dims) for _, dims in shapes)
+        found.append(Collective(kind, numbers, parts * sum(size_of(dtype, dims) for dtype, dims in shapes)))
     return found
+
+
+def size_of(dtype: str, dims: str) -> int:
+    """Bytes of an array that `SHAPE` has matched."""
+    return _count(dims) * _BYTES.get(dtype, 4)
+
+
+def _count(dims: str) -> int:
+    return math.prod(int(n) for n in dims.split(",") if n)
 
 
 def _group_size(attributes: str) -> int:
