@@ -45,6 +45,7 @@ class Panel:
       x_label, y_label: of the axes; with an empty ``x_label`` every series is a level, and they stand side by side.
       series: what is drawn.
       percent: whether y is a fraction that is shown in percent.
+      log_x: whether x is shown on a logarithmic scale.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Panel:
     y_label: str
     series: list[Series]
     percent: bool = False
+    log_x: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,6 +55,8 @@ def _curves(axes: Any, panel: Any) -> None:
             label=series.label,
         )  # fmt: skip
         axes.fill_between(series.x, mean - std, mean + std, color=color, alpha=0.15, linewidth=0)
+    if panel.log_x:
+        axes.set_xscale("log", base=2)
     axes.set_xlabel(panel.x_label, fontsize=9)
     _finish(axes, panel)
     axes.set_ylabel(panel.y_label, fontsize=9)

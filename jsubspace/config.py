@@ -76,7 +76,9 @@ def default() -> ml_collections.ConfigDict:
     config.evaluation.ensemble = ()  # alphas of one more ensemble, as (-0.05, 1.05)
     config.evaluation.num_bins = 20  # of the calibration error
     config.evaluation.num_resamples = 1000  # of the bootstrap over test examples
-    config.evaluation.num_stats_batches = 0  # training batches for BatchNorm statistics; 0: one epoch, as in the paper
+    config.evaluation.num_stats_batches = (
+        0  # training batches a point's BatchNorm statistics are of; 0: one epoch, as in the paper
+    )
     config.evaluation.corruptions = ""  # shifted test sets, as "snow,fog_3" or "all"; "": none
     config.evaluation.sharpness_batches = 0  # training batches for the largest eigenvalue of the Hessian; 0: none
     config.evaluation.plane_points = 0  # a side of the grid on the plane through three endpoints; 0: none

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jsubspace.data import examples, memory, sets
+from jsubspace.errors import UsageError
 
 DIGITS = sets.find("digits")
 
@@ -86,3 +87,29 @@ def test_label_noise_is_on_training_labels_only_and_the_same_for_every_seed(monk
     np.testing.assert_array_equal(one.train.labels, two.train.labels)
     np.testing.assert_array_equal(one.test.labels, clean.labels)
     assert 0.4 < (one.train.labels != clean.labels).mean() < 0.5  # half drawn anew, a tenth of it right by chance
+
+
+def test_pooling_averages_squares_of_pixels_and_shrinks_the_crops_in_proportion(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), dtype=np.uint8)
+    monkeypatch.setattr(examples, "read", lambda *_: memory.Examples(images, np.arange(5, dtype=np.int32)))
+    found = memory.load(DIGITS, "", batch_size=2, eval_batch_size=2, seed=0, pooling=4)
+    assert found.data_set.image_shape == (2, 2, 1)
+    assert found.data_set.crop_padding == 1
+    for split in (found.train, found.test):
+        assert split.images.shape == (5, 2, 2, 1)
+        assert split.images.dtype == np.uint8
+        for n, row, column in itertools.product(range(5), range(2), range(2)):
+            square = images[n, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4, 0].astype(float)
+            assert abs(split.images[n, row, column, 0] - square.mean()) <= 0.5
+
+
+def test_a_part_of_the_training_images_and_all_of_the_test_images(monkeypatch):
+    monkeypatch.setattr(examples, "read", lambda *_: numbered(1000))
+    found = memory.load(DIGITS, "", batch_size=8, eval_batch_size=8, seed=0, num_train=100)
+    assert found.train.labels.tolist() == list(range(100))
+    assert len(found.test) == 1000
+    assert found.steps_per_epoch == 13
+    noisy = memory.load(DIGITS, "", batch_size=8, eval_batch_size=8, seed=0, num_train=100, label_noise=0.5)
+    assert 40 <= (noisy.train.labels != found.train.labels).sum() <= 50  # a fraction of those that are there
+    with pytest.raises(UsageError, match="there are 1000 examples, and 1001 were asked for"):
+        memory.load(DIGITS, "", batch_size=8, eval_batch_size=8, seed=0, num_train=1001)

@@ -9,7 +9,7 @@ import sys
 import jax
 import pytest
 
-from jsubspace import config, folders, limits, program
+from jsubspace import config, folders, limits, program, recipes
 from jsubspace.errors import Preempted, TrainingDiverged, UsageError
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
@@ -56,6 +56,9 @@ BAD_SETTINGS = [
     ("data.name", "mnist", "one of digits"),
     ("data.batch_size", 0, "at least 1"),
     ("data.label_noise", 1.5, "between 0 and 1"),
+    ("data.num_train", -1, "a number of images, or 0 for all"),
+    ("data.pooling", 0, "a divisor of 32 and 32"),
+    ("data.pooling", 3, "a divisor of 32 and 32, the sides of the images of cifar10"),
     ("model.name", "cresent", "did you mean 'cresnet'"),
     ("model.depth", 9, "6n \\+ 2"),
     ("model.width", 0, "at least 1"),
@@ -90,6 +93,14 @@ def test_settings_out_of_range(field, value, expected):
     settings = config.default()
     settings.update_from_flattened_dict({field: value})
     with pytest.raises(UsageError, match=rf"config\.{field} is {re.escape(repr(value))}; it must be .*{expected}"):
+        limits.validate(settings)
+
+
+@pytest.mark.parametrize(("field", "value"), [("data.num_train", 1000), ("data.pooling", 2)])
+def test_imagenet_is_neither_cut_nor_pooled(field, value):
+    settings = recipes.imagenet_resnet50("line")
+    settings.update_from_flattened_dict({field: value})
+    with pytest.raises(UsageError, match=rf"config\.{field} is {value}; it must be . for imagenet2012"):
         limits.validate(settings)
 
 
