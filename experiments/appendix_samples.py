@@ -7,13 +7,11 @@ from experiments import figure, figure4, runs
 from experiments.figure import Panel
 from experiments.problems import Problem
 
-SAMPLES = (1, 2, 4)
-
 
 def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]:
     """A line for every number of samples."""
     declared = {"standard": runs.declare(problem, "standard", seeds)}
-    for count in SAMPLES:
+    for count in problem.samples:
         details = {} if count == 1 else {"subspace__num_samples": count}
         declared[f"{count} a step"] = runs.declare(problem, "line", seeds, **details)
     return declared

@@ -10,12 +10,12 @@ from experiments.problems import Problem
 METHODS = ("simplex", "layerwise simplex", "SWA")
 
 
-def center(problem: Problem, method: str, seeds: Sequence[int], m: int) -> list[runs.Run]:
+def center(problem: Problem, method: str, seeds: Sequence[int], m: int, **details: Any) -> list[runs.Run]:
     """The runs of a method with m networks; a simplex of two is the line that is there already."""
     if m == 2 and method != "SWA":
-        return runs.declare(problem, method.replace("simplex", "line"), seeds)
+        return runs.declare(problem, method.replace("simplex", "line"), seeds, **details)
     field = "optimizer__num_collected" if method == "SWA" else "subspace__num_endpoints"
-    return runs.declare(problem, method, seeds, **{field: m} | random_points(problem, method, m))
+    return runs.declare(problem, method, seeds, **{field: m} | random_points(problem, method, m) | details)
 
 
 def random_points(problem: Problem, method: str, m: int) -> dict[str, Any]:

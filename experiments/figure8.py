@@ -13,7 +13,6 @@ from experiments import figure, figure7, problems, runs
 from experiments.figure import Panel, Series
 from experiments.problems import Problem
 
-M = 3
 SWEPT = {
     "dropout": ("standard", "model__dropout_rate"),
     "label smoothing": ("standard", "optimizer__label_smoothing"),
@@ -24,17 +23,20 @@ PLAIN = ("standard", "SWA", "simplex")
 
 def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]:
     """Every method at every level of noise; those that are swept at every strength."""
-    declared = {}
+    declared, m = {}, problem.noise_simplex
     for noise in problem.noise_levels:
         noisy = problem.noisy(noise)
         declared[f"standard {noise}"] = runs.declare(noisy, "standard", seeds)
         for method in ("SWA", "simplex"):
-            declared[f"{method} {noise}"] = figure7.center(noisy, method, seeds, M)
+            declared[f"{method} {noise}"] = figure7.center(noisy, method, seeds, m)
         for label, (method, field) in SWEPT.items():
-            m = {"subspace__num_endpoints": M} if method == "simplex" else {}
             for strength in problem.sweep:
-                of_sweep = seeds[: problem.sweep_seeds]
-                declared[f"{label} {noise} {strength}"] = runs.declare(noisy, method, of_sweep, **m | {field: strength})
+                of_sweep, swept = seeds[: problem.sweep_seeds], {field: strength}
+                declared[f"{label} {noise} {strength}"] = (
+                    figure7.center(noisy, method, of_sweep, m, **swept)
+                    if method == "simplex"
+                    else runs.declare(noisy, method, of_sweep, **swept)
+                )
     return declared
 
 
