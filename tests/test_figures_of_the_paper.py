@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from jsubspace import config, limits
@@ -19,7 +20,7 @@ from jsubspace.errors import UsageError
 
 pytest.importorskip("matplotlib")
 
-from experiments import account, figure, plots, problems, runs
+from experiments import account, claims, figure, plots, problems, runs
 from experiments.__main__ import MODULES
 from experiments.figure import Panel, Series
 
@@ -68,7 +69,9 @@ def test_every_figure_has_a_module_and_a_command_of_its_own(made):
 
 def test_every_module_of_a_figure_is_among_all_figures():
     files = {path.stem for path in (REPOSITORY / "experiments").glob("*.py")}
-    assert {name for name in files if re.fullmatch(r"figure\d+|appendix_\w+|stats_\w+", name)} == {made.name for made in FIGURES}
+    assert {name for name in files if re.fullmatch(r"figure\d+|appendix_\w+|stats_\w+", name)} == {
+        made.name for made in FIGURES
+    }
 
 
 def test_label_noise_and_budgets_make_other_problems_but_nothing_else_does():
@@ -285,3 +288,22 @@ def test_bytes_of_a_program_are_accounted_for_by_kind():
     assert lines[-1] == "| total | 0.0 | 3 | 1.0 | 4 | +1.0 |"
     with pytest.raises(UsageError, match="not the text of a compiled program"):
         account.account("nothing")
+
+
+def test_the_readme_has_the_claims_as_the_recorded_figures_give_them():
+    readme = (REPOSITORY / "experiments" / "README.md").read_text()
+    shown = readme.partition(claims.START)[2].partition(claims.END)[0]
+    assert shown == claims.table(REPOSITORY / "experiments" / "results" / "figures" / "small")
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([0.01, 0.012, 0.009], "holds"),
+        ([-0.01, -0.012, -0.009], "does not hold"),
+        ([0.01, -0.012, 0.005], "open"),
+        ([0.01], "open"),  # one seed tells nothing
+    ],
+)
+def test_a_claim_holds_if_it_is_two_standard_errors_above_zero(values, verdict):
+    assert claims.Measured("", np.array(values)).verdict == verdict
