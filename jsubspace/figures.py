@@ -27,7 +27,7 @@ def draw(results: dict[str, Any], rows: list[dict[str, Any]], folder: pathlib.Pa
     matplotlib.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [_save(_reliability(results), folder / "reliability.png")]
-    if results["points"][0]["name"] == "0.00":
+    if results["points"][0]["name"][0].isdigit():  # a grid along a line or curve
         drawn.append(_save(_accuracy_along(results), folder / "accuracy.png"))
         if results["shifted"]:
             drawn.append(_save(_under_shift(results), folder / "shifted.png"))

@@ -86,7 +86,9 @@ def survey(
         center, main = 0, ["all corners"]
     else:
         grid = np.linspace(0, 1, num_points, dtype=np.float32)
-        grid_names, ends, center = [f"{alpha:.2f}" for alpha in grid], (0, num_points - 1), num_points // 2
+        decimals = max(2, len(str(num_points - 2)))  # so that no two points of a fine grid have one name
+        grid_names = [f"{alpha:.{decimals}f}" for alpha in grid]
+        ends, center = (0, num_points - 1), num_points // 2
         groups = {f"{grid_names[i]} & {grid_names[-1 - i]}": (i, num_points - 1 - i) for i in range(center)}
         names, alphas, main = [*grid_names, *random_names], [*grid, *draws], [next(iter(groups))]
         along = connectors.trapezoid(np.linspace(0, 1, num_points))

@@ -81,18 +81,36 @@ def run(count, devices, workdir, data_dir, differ=({}, {}), **fields):
     return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
 
 
-def test_two_processes_give_the_result_of_one(data_dir, tmp_path):
-    """Two with two devices each, one of them with four; the last batch, 29 digits, divides among none of them."""
-    for name, count, devices in (("one", 1, 4), ("two", 2, 2)):
-        for code, output in run(count, devices, tmp_path / name, data_dir):
-            assert code == 0, output
-    one, two = (read_rows(tmp_path / name, "train") for name in ("one", "two"))
-    assert [row["step"] for row in two] == [row["step"] for row in one] == [4, 8, 12]
-    for row_of_two, row in zip(two, one, strict=True):
-        np.testing.assert_allclose(row_of_two["loss"], row["loss"], rtol=1e-5)
-    one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
+# More points than examples in a batch: the work is spread by points at the end, and by data in the test on the way.
+BY_POINTS = {"evaluation.num_points": "131", "evaluation.every_epochs": "1"}
+
+
+@pytest.fixture(scope="module")
+def one_process(data_dir, tmp_path_factory):
+    """The folder of a run of one process with four devices."""
+    folder = tmp_path_factory.mktemp("one") / "run"
+    ((code, output),) = run(1, 4, folder, data_dir, **BY_POINTS)
+    assert code == 0, output
+    return folder
+
+
+@pytest.mark.parametrize("shard_endpoints", ["False", "True"])
+def test_two_processes_give_the_result_of_one(one_process, data_dir, tmp_path, shard_endpoints):
+    """Two with two devices each; the last batch, 29 digits, divides among none of them."""
+    for code, output in run(2, 2, tmp_path / "run", data_dir, shard_endpoints=shard_endpoints, **BY_POINTS):
+        assert code == 0, output
+    for kind in ("train", "test"):
+        one, two = (read_rows(folder, kind) for folder in (one_process, tmp_path / "run"))
+        assert [row["step"] for row in two] == [row["step"] for row in one] == {"train": [4, 8, 12], "test": [12]}[kind]
+        for row_of_two, row in zip(two, one, strict=True):
+            name = {"train": "loss", "test": "nll"}[kind]
+            np.testing.assert_allclose(row_of_two[name], row[name], rtol=1e-5)
+    one, two = (json.loads((folder / "results.json").read_text()) for folder in (one_process, tmp_path / "run"))
+    assert len(one["points"]) == 131
     for row_of_two, row in zip(two["points"], one["points"], strict=True):
         np.testing.assert_allclose(row_of_two["nll"], row["nll"], rtol=1e-4)
+    for row_of_two, row in zip(two["ensembles"], one["ensembles"], strict=True):
+        np.testing.assert_allclose(row_of_two["mean_probability"]["nll"], row["mean_probability"]["nll"], rtol=1e-4)
 
 
 def test_hosts_with_other_configs_are_refused(data_dir, tmp_path):

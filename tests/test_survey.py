@@ -23,6 +23,13 @@ def test_a_grid_with_both_ends_and_the_middle(subspace):
         assert plan.alphas[i] + plan.alphas[j] == pytest.approx(1)
 
 
+@pytest.mark.parametrize("num_points", [3, 21, 99, 101, 103, 131, 1001, 1003])
+def test_no_two_points_of_a_fine_grid_have_one_name(num_points):
+    plan = survey(Line(), num_points)
+    assert len(set(plan.names)) == num_points
+    assert len(set(plan.ensemble_names)) == num_points // 2
+
+
 def test_a_simplex_has_center_corners_and_random_points():
     plan = survey(Simplex(3), num_random=4, key=jax.random.key(1), kinds=("random",))
     assert plan.names[plan.center] == "center"
