@@ -22,7 +22,7 @@ from experiments import (
 from jsubspace import program
 
 MODULES = (
-    *(figure4, figure5, figure6, figure3, figure9, figure7, figure8, figure10, figure11),
+    *(figure4, figure5, figure6, figure3, figure9, figure10, figure8, figure7, figure11),
     *(appendix_shared_init, appendix_samples, appendix_connectors, appendix_averages, figure12, figure2, stats_sample),
 )
 """In the order in which their runs are trained."""
