@@ -25,12 +25,14 @@ CHECKPOINTS = "checkpoints"
 def init_state(run: Run) -> TrainState:
     """The state before the run's first step, on its devices: fresh, or from the runs that ``config.start`` names.
 
+    A fresh one lies as it will in training: with ``config.shard_endpoints`` no device ever holds all of it.
+
     Raises:
       UsageError: if one of those runs is not there, has no checkpoint after that epoch, or trained another network.
     """
     paths = start_runs(run.config)
     if not paths:
-        return run.devices.run_once(run.init_state)
+        return run.devices.run_once(run.init_state, shardings=run.shardings)
     if run.config.start.epoch:
         return _branch(run, paths)
     endpoints = run.devices.put(_arranged([_network(run, folder) for folder in paths], run, paths))

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 import jsubspace
 from experiments.collectives import collectives
-from jsubspace import Curve, Line, Point, Simplex, loop, optim, shares
+from jsubspace import Curve, Line, Point, Simplex, build, loop, optim, shares, stacks
 from jsubspace.checkpoint import Checkpoints
 from jsubspace.parallel import AXIS, DataParallel
 from jsubspace.shares import WHOLE, Shares
@@ -211,6 +211,20 @@ def test_a_whole_run_in_either_mode(tiny_config, tmp_path, monkeypatch):
     results = loop.train(tiny_config, tmp_path / "run")
     for row, expected_row in zip(results["points"], expected["points"], strict=True):
         assert row["nll"] == pytest.approx(expected_row["nll"], rel=1e-3)
+
+
+def test_a_divided_start_is_never_whole_and_has_the_same_bits(tiny_config):
+    tiny_config.model.name, tiny_config.num_devices = "mlp", 8
+    whole = stacks.init_state(build.build(tiny_config))
+    tiny_config.shard_endpoints = True
+    run = build.build(tiny_config)
+    state = stacks.init_state(run)
+    lies = jax.tree.map(
+        lambda leaf, sharding: leaf.sharding.is_equivalent_to(sharding, leaf.ndim), state, run.shardings
+    )
+    assert all(jax.tree.leaves(lies))
+    assert any(leaf.addressable_shards[0].data.size < leaf.size for leaf in jax.tree.leaves(state))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(state))
 
 
 def test_collectives_are_read_from_a_program():
