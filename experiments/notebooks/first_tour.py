@@ -109,15 +109,16 @@ left.plot(alphas, [row["accuracy"] for row in points], "o-", color=BLUE, label="
 left.plot(alphas[: len(pairs)], pairs, "s--", color=ORANGE, label="ensemble of P(α) and P(1 − α)")
 left.set_xlabel("α")
 left.set_ylabel("test accuracy")
+left.set_ylim(bottom=min(low) - 0.02)
 left.legend(frameon=False, fontsize=8, loc="lower right")
 right.plot(epochs, [row["l2"] for row in rows], color=BLUE)
 right.set_xlabel("epoch")
 right.set_ylabel("L2 distance of the endpoints", color=BLUE)
-right.set_ylim(bottom=0)
+right.set_ylim(0, 1.1 * max(row["l2"] for row in rows))
 twin = right.twinx()
 twin.plot(epochs, [row["cosine_squared"] for row in rows], "--", color=ORANGE)
 twin.set_ylabel("squared cosine", color=ORANGE)
-twin.set_ylim(bottom=0)
+twin.set_ylim(0, 1.1 * max(row["cosine_squared"] for row in rows))
 plt.show()
 
 # %% [markdown]

@@ -71,7 +71,7 @@ x_train, y_train = images[order[360:]], labels[order[360:]]
 
 
 # %%
-def train(key, params, loss_fn, subspace=None, beta=1.0, num_steps=400):
+def train(key, params, loss_fn, subspace=None, beta=1.0, num_steps=300):
     """The trained endpoints, leaves ``[m, *s]``."""
     grad_fn = jsubspace.value_and_grad(loss_fn, subspace or jsubspace.Line(), beta=beta)
     optimizer = optax.sgd(optax.cosine_decay_schedule(0.1, num_steps), momentum=0.9)
@@ -193,7 +193,7 @@ assert accuracy(model(x_test)) > 0.95
 
 # %%
 def make_mlp(key):
-    return equinox.nn.MLP(64, 10, width_size=128, depth=2, key=key)
+    return equinox.nn.MLP(64, 10, width_size=128, depth=1, key=key)
 
 
 _, static = equinox.partition(make_mlp(jax.random.key(0)), equinox.is_inexact_array)
