@@ -35,6 +35,13 @@ EXTRAS = {
         "simplejpeg>=1.8",  # decodes JPEGs, half again as fast as Pillow
         "opencv-python-headless>=4.10",  # resizes training crops; the first for numpy 2
     ],
+    # Executes experiments/notebooks. The lower bounds are the versions that the tests ran with.
+    "notebooks": [
+        "jupytext>=1.19",  # a notebook is edited and reviewed as a .py file
+        "nbclient>=0.11",  # runs its cells
+        "ipykernel>=7.0",  # in a kernel
+        "equinox>=0.13",  # one of the frameworks shown; a test trains one of its models
+    ],
     "plot": ["matplotlib>=3.8"],  # figures
     "tensorboard": ["tensorboardX>=2.6.2"],  # events; unlike clu and flax.metrics it needs no TensorFlow
     "tensorflow": ["tensorflow-cpu>=2.18"],  # official builders need it, to prepare only
@@ -47,7 +54,7 @@ EXTRAS["dev"] = [
     *EXTRAS["corruptions"],
     *EXTRAS["imagenet"],
     *EXTRAS["tensorflow"],
-    "equinox>=0.13",  # a test trains one of its models
+    *EXTRAS["notebooks"],
     "mypy>=1.15",
     "pytest>=8.0",
     "pytest-xdist>=3.6",

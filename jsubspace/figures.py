@@ -1,5 +1,6 @@
 """Figures of one run: accuracy along it, its shape during training, its calibration."""
 
+import importlib.util
 import pathlib
 from typing import Any
 
@@ -20,11 +21,8 @@ def draw(results: dict[str, Any], rows: list[dict[str, Any]], folder: pathlib.Pa
     Returns:
       Paths of the figures; none if matplotlib (the extra ``plot``) is not installed.
     """
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
+    if importlib.util.find_spec("matplotlib") is None:
         return []
-    matplotlib.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [_save(_reliability(results), folder / "reliability.png")]
     if results["points"][0]["name"][0].isdigit():  # a grid along a line or curve
@@ -47,15 +45,11 @@ def compare(rows: list[tuple[str, dict[str, list[float]]]], metrics: dict[str, s
       metrics: what to call each metric, and its name in the rows.
       path: of the PNG file; none is drawn if matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
+    if importlib.util.find_spec("matplotlib") is None:
         return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     size = (2 + 2.4 * len(metrics), 1 + 0.28 * len(rows))
-    figure, panels = pyplot.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    figure = _figure(size)
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)
     places = range(len(rows))
     for axes, (title, metric) in zip(panels[0], metrics.items(), strict=True):
         means = [np.mean(values[metric]) for _, values in rows]
@@ -193,18 +187,21 @@ def _reliability(results: dict[str, Any]) -> Any:
 
 
 def _axes(x: str, y: str) -> Any:
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(5, 3.4), layout="constrained")
+    figure = _figure((5, 3.4))
+    axes = figure.subplots()
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def _save(figure: Any, path: pathlib.Path) -> pathlib.Path:
-    from matplotlib import pyplot
+def _figure(size: tuple[float, float]) -> Any:
+    """Not pyplot's: it would choose a backend, or use the one with which a notebook shows its own figures."""
+    from matplotlib.figure import Figure
 
+    return Figure(size, layout="constrained")
+
+
+def _save(figure: Any, path: pathlib.Path) -> pathlib.Path:
     figure.savefig(path, dpi=160)
-    pyplot.close(figure)
     return path

@@ -5,7 +5,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import jax
 from absl import logging as absl_logging
@@ -35,7 +35,7 @@ _CODES = {UsageError: USAGE, TrainingDiverged: DIVERGED, Preempted: PREEMPTED, K
 
 def call(main: Callable[[], Result]) -> Result:
     """What ``main`` returns; what `errors` knows ends the program with its message alone, on standard error."""
-    _log_ours_only()
+    log_ours_only()
     try:
         return main()
     except tuple(_CODES) as error:
@@ -57,10 +57,16 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(caches / "jsubspace" / "compiled"))
 
 
-def _log_ours_only() -> None:
-    """The library's own lines as they are. Orbax tells of every file that it renames, and of an error in pages; it raises it, too."""
+def log_ours_only(stream: TextIO | None = None) -> None:
+    """The library's own lines as they are, and nobody else's: for programs, and for a notebook that wants to see progress.
+
+    Orbax tells of every file that it renames, and of an error in pages; it raises it, too.
+
+    Args:
+      stream: where to; standard error if not given.
+    """
     absl_logging.set_verbosity(absl_logging.FATAL)
     ours = logging.getLogger("jsubspace")
     ours.setLevel(logging.INFO)
-    ours.handlers = [logging.StreamHandler()]
+    ours.handlers = [logging.StreamHandler(stream)]
     ours.propagate = False

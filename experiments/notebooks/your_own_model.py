@@ -1,0 +1,323 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: -jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Your own model
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/jsubspace/jsubspace/blob/main/experiments/notebooks/your_own_model.ipynb)
+#
+# jsubspace takes any network that is a function of a tree of arrays, and leaves the training loop to you. Below, one loop of a dozen lines
+# trains a line of networks in Flax linen, Flax nnx and Equinox, from a network that was trained before, and with BatchNorm.
+#
+# Two functions are all that it needs to know of a network:
+#
+# - `init_fn(key)`, which returns the tree of one freshly initialised network, leaves `[*s]`;
+# - `loss_fn(network, *batch)`, the ordinary loss of one network.
+#
+# The endpoints are one tree of the same structure, with leaves `[m, *s]`.
+
+# %% [markdown]
+# ## Install
+#
+# Where jsubspace is installed already, this cell does nothing.
+
+# %%
+import importlib.util
+import shutil
+import subprocess
+import sys
+
+if importlib.util.find_spec("jsubspace") is None:
+    chip = "cuda," if shutil.which("nvidia-smi") else "tpu," if importlib.util.find_spec("libtpu") else ""
+    package = f"jsubspace[{chip}demo] @ git+https://github.com/jsubspace/jsubspace"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", package, "equinox"], check=True)
+
+# %%
+import equinox
+import flax.linen as nn
+import flax.nnx as nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from sklearn.datasets import load_digits
+
+import jsubspace
+
+digits = load_digits()
+order = np.random.default_rng(0).permutation(len(digits.images))
+images = jnp.asarray((digits.images / 16 - 0.305) / 0.376, jnp.float32).reshape(-1, 64)
+labels = jnp.asarray(digits.target)
+x_test, y_test = images[order[:360]], labels[order[:360]]
+x_train, y_train = images[order[360:]], labels[order[360:]]
+
+# %% [markdown]
+# ## One loop for all of them
+#
+# `value_and_grad` draws $\alpha$ and differentiates the network at $P(\alpha)$; its gradients look like the endpoints and go
+# into any optax optimizer. The line that differs from the loop you have is the one with `grad_fn`.
+
+
+# %%
+def train(key, params, loss_fn, subspace=None, beta=1.0, num_steps=300):
+    """The trained endpoints, leaves ``[m, *s]``."""
+    grad_fn = jsubspace.value_and_grad(loss_fn, subspace or jsubspace.Line(), beta=beta)
+    optimizer = optax.sgd(optax.cosine_decay_schedule(0.1, num_steps), momentum=0.9)
+
+    @jax.jit
+    def step(params, state, i):
+        batch_key, grad_key = jax.random.split(jax.random.fold_in(key, i))
+        batch = jax.random.randint(batch_key, (128,), 0, len(x_train))
+        (_, info), grads = grad_fn(grad_key, params, x_train[batch], y_train[batch])
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, info
+
+    state = optimizer.init(params)
+    for i in range(num_steps):
+        params, state, info = step(params, state, i)
+    print(f"task loss of the last step {info.loss:.4f}")
+    return params
+
+
+def cross_entropy(logits, y):
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+
+def accuracy(logits):
+    return jnp.mean(jnp.argmax(logits, axis=-1) == y_test)
+
+
+def walk(params, apply_fn):
+    """Prints the test accuracy of five networks on the line, and how far apart its ends are."""
+    alphas = jnp.linspace(0, 1, 5)
+    at = jax.jit(lambda alpha: accuracy(apply_fn(jsubspace.interpolate(params, alpha), x_test)))
+    print("  ".join(f"P({alpha:.2f}) {at(alpha):.3f}" for alpha in alphas))
+    distance, cosine = jsubspace.distances(params)[0, 1], jsubspace.cosine_squared(params, 0, 1)
+    print(f"L2 distance of the ends {distance:.1f}, squared cosine {cosine:.4f}")
+
+
+# %% [markdown]
+# ## Flax linen
+#
+# A linen module is a function of its parameters already.
+
+
+# %%
+class Linen(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        for _ in range(2):
+            x = nn.relu(nn.Dense(128)(x))
+        return nn.Dense(10)(x)
+
+
+linen = Linen()
+
+
+def init_linen(key):
+    return linen.init(key, x_train[:1])["params"]
+
+
+def apply_linen(network, x):
+    return linen.apply({"params": network}, x)
+
+
+def linen_loss(network, x, y):
+    return cross_entropy(apply_linen(network, x), y)
+
+
+params = jsubspace.init_endpoints(jax.random.key(0), init_linen, num_endpoints=2)
+params = train(jax.random.key(1), params, linen_loss)
+walk(params, apply_linen)
+
+network = jsubspace.midpoint(params)  # one network again, for linen.apply
+assert accuracy(apply_linen(network, x_test)) > 0.95
+
+# %% [markdown]
+# ## Flax nnx
+#
+# An nnx module holds its parameters. `nnx.split` takes it apart into a graph, which is the same for all endpoints, and a state,
+# which is the tree; `nnx.merge` puts it together again.
+
+
+# %%
+class Nnx(nnx.Module):
+    def __init__(self, rngs):
+        self.hidden = nnx.Linear(64, 128, rngs=rngs)
+        self.head = nnx.Linear(128, 10, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(nnx.relu(self.hidden(x)))
+
+
+graph, _ = nnx.split(Nnx(nnx.Rngs(0)))
+
+
+def init_nnx(key):
+    return nnx.split(Nnx(nnx.Rngs(key)))[1]
+
+
+def apply_nnx(network, x):
+    return nnx.merge(graph, network)(x)
+
+
+def nnx_loss(network, x, y):
+    return cross_entropy(apply_nnx(network, x), y)
+
+
+params = jsubspace.init_endpoints(jax.random.key(0), init_nnx, num_endpoints=2)
+params = train(jax.random.key(1), params, nnx_loss)
+walk(params, apply_nnx)
+
+model = nnx.merge(graph, jsubspace.midpoint(params))  # an nnx module
+assert accuracy(model(x_test)) > 0.95
+
+# %% [markdown]
+# ## Equinox
+#
+# An Equinox module is a tree of arrays and of other things, such as activation functions. `partition` separates them and
+# `combine` joins them.
+
+
+# %%
+def make_mlp(key):
+    return equinox.nn.MLP(64, 10, width_size=128, depth=1, key=key)
+
+
+_, static = equinox.partition(make_mlp(jax.random.key(0)), equinox.is_inexact_array)
+
+
+def init_equinox(key):
+    return equinox.partition(make_mlp(key), equinox.is_inexact_array)[0]
+
+
+def apply_equinox(network, x):
+    return jax.vmap(equinox.combine(network, static))(x)
+
+
+def equinox_loss(network, x, y):
+    return cross_entropy(apply_equinox(network, x), y)
+
+
+params = jsubspace.init_endpoints(jax.random.key(0), init_equinox, num_endpoints=2)
+params = train(jax.random.key(1), params, equinox_loss)
+walk(params, apply_equinox)
+
+model = equinox.combine(jsubspace.midpoint(params), static)  # an Equinox module
+assert accuracy(jax.vmap(model)(x_test)) > 0.95
+
+# %% [markdown]
+# ## From a network that was trained before
+#
+# Standard training is the subspace with one endpoint, `Point()`. Two such networks take the place of yours.
+
+# %%
+first, second = (
+    jsubspace.midpoint(
+        train(
+            jax.random.key(seed),
+            jsubspace.init_endpoints(jax.random.key(seed), init_linen, num_endpoints=1),
+            linen_loss,
+            jsubspace.Point(),
+        )
+    )
+    for seed in (2, 3)
+)
+
+# %% [markdown]
+# **One network.** `shared=True` starts both endpoints from it, and every network on the line is accurate from the first step. The
+# squared cosine is then 1 and the penalty's gradient vanishes, so the endpoints part slowly: the alphas make the first difference, and
+# the penalty enlarges it by a factor a step. A larger beta makes that quicker.
+
+# %%
+params = jsubspace.init_endpoints(jax.random.key(0), lambda key: first, num_endpoints=2, shared=True)
+params = train(jax.random.key(4), params, linen_loss, beta=20.0)
+walk(params, apply_linen)
+
+# %% [markdown]
+# **Two networks.** Each is accurate, but the straight line between them is not: there is a barrier in the middle. Training the
+# line removes it.
+
+# %%
+params = jsubspace.stack([first, second])
+walk(params, apply_linen)
+params = train(jax.random.key(5), params, linen_loss, num_steps=200)
+walk(params, apply_linen)
+
+network = jsubspace.midpoint(params)
+assert accuracy(apply_linen(network, x_test)) > 0.95
+
+# %% [markdown]
+# Runs of this library are started from others by the config alone: `config.start.runs = "runs/a"` for one network, `"runs/a,runs/b"` for one
+# an endpoint. With `config.optimizer.num_epochs = 0` they are only evaluated together, and with `config.subspace.name = "curve"`,
+# `config.subspace.fixed_ends = True` and `config.penalty.beta = 0.0` the curve between them is trained while they stay as they are.
+# A network in a safetensors file is read by `jsubspace.networks.load`.
+#
+# ## With BatchNorm
+#
+# Running averages belong to one network: those of the endpoints say nothing about the network between them. So train by the
+# statistics of the batch, keep none, and give every point that you evaluate its own, from a pass over training data.
+
+
+# %%
+class Normalised(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        for _ in range(2):
+            x = nn.Dense(128, use_bias=False)(x)
+            x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.0)(x))
+        return nn.Dense(10)(x)
+
+
+normalised = Normalised()
+
+
+def init_normalised(key):
+    return normalised.init(key, x_train[:1], train=True)["params"]
+
+
+def normalised_loss(network, x, y):
+    logits, _ = normalised.apply({"params": network}, x, train=True, mutable=["batch_stats"])
+    return cross_entropy(logits, y)
+
+
+def stats_fn(network, x):
+    """The statistics of one batch: with momentum 0, the running averages are those of the last batch."""
+    return normalised.apply({"params": network}, x, train=True, mutable=["batch_stats"])[1]["batch_stats"]
+
+
+def accuracy_with(network, stats):
+    return accuracy(normalised.apply({"params": network, "batch_stats": stats}, x_test, train=False))
+
+
+params = jsubspace.init_endpoints(jax.random.key(0), init_normalised, num_endpoints=2)
+params = train(jax.random.key(1), params, normalised_loss)
+batches = [(x_train[i : i + 128],) for i in range(0, len(x_train), 128)]
+end, middle = jsubspace.interpolate(params, 0.0), jsubspace.midpoint(params)
+stats_of_end = jsubspace.reestimate_batch_stats(stats_fn, end, batches)
+stats = jsubspace.reestimate_batch_stats(stats_fn, middle, batches)
+print(f"end, with its own statistics       {accuracy_with(end, stats_of_end):.3f}")
+print(f"midpoint, with those of the end    {accuracy_with(middle, stats_of_end):.3f}")
+print(f"midpoint, with its own             {accuracy_with(middle, stats):.3f}")
+assert accuracy_with(middle, stats) > 0.95
+
+# %% [markdown]
+# ## Where to go on
+#
+# - Other subspaces: `jsubspace.Curve()`, `jsubspace.Simplex(3)`; pass the curve to `interpolate` and `midpoint` too.
+# - `value_and_grad` has `layerwise=True` (an alpha a layer), `num_samples=` (several positions a step), and `axis_name=` (several
+#   devices: one network's gradient travels, however many endpoints there are).
+# - `clip_by_global_norm`, LARS and LAMB take a norm over the whole tree: put them under a `jax.vmap` over the endpoint axis.
+# - `first_tour.ipynb`: the library's own loop, with checkpoints, evaluation and export. `loss_plane.ipynb`: the barrier, drawn.
