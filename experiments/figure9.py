@@ -29,7 +29,7 @@ def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[P
         at_middle = values[:, len(line.x or ()) // 2]
         relative = (values - at_middle[:, None]) / at_middle[:, None]
         differences.append(Series(name.replace("_", " "), relative.tolist(), line.x))
-    made.append(Panel("relative difference to the midpoint", "α", "accuracy (%)", differences, percent=True))
+    made.append(Panel("against the midpoint", "α", "relative difference (%)", differences, percent=True))
     return made
 
 

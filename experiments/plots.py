@@ -12,6 +12,8 @@ STYLES: dict[str, tuple[str, str, str]] = {
     "two independent": ("#7F7F7F", ":", ""),
     "early stopping": ("#7F7F7F", "--", "v"),
     "line": ("#0072B2", "-", "o"),
+    "line, ensemble": ("#D55E00", "--", "o"),
+    "clean": ("#000000", "-", "o"),
     "layerwise line": ("#56B4E9", "-", "s"),
     "curve": ("#D55E00", "-", "^"),
     "simplex": ("#009E73", "-", "D"),
@@ -37,7 +39,7 @@ def curves(panels: list[Any], path: pathlib.Path, columns: int) -> None:
         (_curves if panel.x_label else _levels)(place, panel)
     for place in axes.flat[len(panels) :]:
         place.set_axis_off()
-    _legend(figure, [place for place, panel in zip(axes.flat, panels, strict=False) if panel.x_label])
+    _legends(figure, [place for place, panel in zip(axes.flat, panels, strict=False) if panel.x_label], columns)
     save(figure, path)
 
 
@@ -78,7 +80,7 @@ def _levels(axes: Any, panel: Any) -> None:
         from matplotlib import ticker
 
         axes.yaxis.set_major_formatter(ticker.FixedFormatter([series.label for series in panel.series]))
-        axes.xaxis.set_major_formatter(ticker.PercentFormatter(1.0, symbol=""))
+        axes.xaxis.set_major_formatter(ticker.FuncFormatter(_percent))
 
 
 def _finish(axes: Any, panel: Any) -> None:
@@ -88,19 +90,27 @@ def _finish(axes: Any, panel: Any) -> None:
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     if panel.percent:
-        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, symbol=""))
+        axes.yaxis.set_major_formatter(ticker.FuncFormatter(_percent))
 
 
-def _legend(figure: Any, places: list[Any]) -> None:
-    """One legend for all panels, below them."""
-    handles: dict[str, Any] = {}
+def _legends(figure: Any, places: list[Any], columns: int) -> None:
+    """One legend below all panels for what is in the first; a panel that shows other things has its own."""
+    shared: dict[str, Any] = {}
     for axes in places:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    if handles:
+        handles, labels = axes.get_legend_handles_labels()
+        if shared and not set(labels) & set(shared):
+            axes.legend(frameon=False, fontsize=7)
+            continue
+        for handle, label in zip(handles, labels, strict=True):
+            shared.setdefault(label, handle)
+    if shared:
         figure.legend(
-            handles.values(), handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize=8
-        )
+            shared.values(), shared, loc="outside lower center", ncols=min(2 * columns, len(shared)), frameon=False, fontsize=8
+        )  # fmt: skip
+
+
+def _percent(value: float, _: int) -> str:
+    return f"{100 * value:.4g}"
 
 
 def table(panel: Any) -> str:
