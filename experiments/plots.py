@@ -35,17 +35,24 @@ def curves(panels: list[Any], path: pathlib.Path, columns: int) -> None:
     figure, axes = pyplot.subplots(
         rows, columns, figsize=(3.3 * columns, 2.75 * rows), squeeze=False, layout="constrained"
     )
+    styles = _styles(panels)
     for place, panel in zip(axes.flat, panels, strict=False):
-        (_curves if panel.x_label else _levels)(place, panel)
+        (_curves if panel.x_label else _levels)(place, panel, styles)
     for place in axes.flat[len(panels) :]:
         place.set_axis_off()
     _legends(figure, [place for place, panel in zip(axes.flat, panels, strict=False) if panel.x_label], columns)
     save(figure, path)
 
 
-def _curves(axes: Any, panel: Any) -> None:
-    for number, series in enumerate(panel.series):
-        color, line, marker = STYLES.get(series.label, (OTHERS[number % len(OTHERS)], "-", "o^sDPv"[number % 6]))
+def _styles(panels: list[Any]) -> dict[str, tuple[str, str, str]]:
+    """Of every label, the same in all panels."""
+    labels = dict.fromkeys(series.label for panel in panels for series in panel.series if series.label not in STYLES)
+    return STYLES | {label: (OTHERS[i % len(OTHERS)], "-", "o^sDPv"[i % 6]) for i, label in enumerate(labels)}
+
+
+def _curves(axes: Any, panel: Any, styles: dict[str, tuple[str, str, str]]) -> None:
+    for series in panel.series:
+        color, line, marker = styles[series.label]
         mean, std = _statistics(series)
         if series.x is None:
             axes.axhline(mean[0], color=color, linestyle=line, linewidth=1.2, label=series.label)
@@ -64,11 +71,11 @@ def _curves(axes: Any, panel: Any) -> None:
     axes.set_ylabel(panel.y_label, fontsize=9)
 
 
-def _levels(axes: Any, panel: Any) -> None:
+def _levels(axes: Any, panel: Any, styles: dict[str, tuple[str, str, str]]) -> None:
     """Methods side by side, a dot each; the bar is one standard deviation over seeds, the small dots are the seeds."""
     for place, series in enumerate(panel.series):
         values = np.array(series.y)[:, 0]
-        color = STYLES.get(series.label, ("#0072B2", "", ""))[0]
+        color = styles[series.label][0] if series.label in STYLES else "#0072B2"
         axes.errorbar(np.mean(values), place, xerr=_statistics(series)[1][0], fmt="o", color=color, markersize=5)
         axes.plot(values, np.full(len(values), place), "o", color=color, markersize=2.5, alpha=0.5)
     axes.set_yticks(range(len(panel.series)), [series.label for series in panel.series])
