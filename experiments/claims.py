@@ -319,7 +319,8 @@ def table(folder: pathlib.Path) -> str:
             continue
         measured = claim.measure(Record(path))
         verdicts = {one.verdict for one in measured}
-        together = verdicts.pop() if len(verdicts) == 1 else "partly" if "holds" in verdicts else "open"
+        mixed = "partly" if "holds" in verdicts else "open, or does not hold"
+        together = verdicts.pop() if len(verdicts) == 1 else mixed
         lines.append(f"| {claim.text} | {claim.where} | {'; '.join(map(str, measured))} | {together} |")
     return "\n".join(lines) + "\n"
 
