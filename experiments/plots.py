@@ -93,7 +93,7 @@ def _levels(axes: Any, panel: Any, styles: dict[str, tuple[str, str, str]]) -> N
 def _finish(axes: Any, panel: Any) -> None:
     from matplotlib import ticker
 
-    axes.set_title(panel.title, fontsize=9)
+    axes.set_title(panel.title.replace(": ", "\n"), fontsize=9)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     if panel.percent:
@@ -187,7 +187,7 @@ def planes(panels: list[Any], path: pathlib.Path, columns: int) -> None:
         for name, (x, y) in zip(panel.names, corners, strict=True):
             place.plot(x, y, "o", color="white", markeredgecolor="black", markersize=5)
             place.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points", color="white", fontsize=8)
-        place.set_title(panel.title, fontsize=9)
+        place.set_title(panel.title.replace(": ", "\n"), fontsize=9)
         place.tick_params(labelsize=8)
         place.set_aspect("equal")
     bar = figure.colorbar(filled, ax=axes, label="test error (%)", shrink=0.8)
