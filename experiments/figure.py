@@ -109,7 +109,7 @@ class Figure:
             "runs": runs.trained(everything, root),
             "trainings": {
                 run.name: shlex.join(["python", *run.command(pathlib.Path("runs") / "figures")])
-                for run in dict.fromkeys(everything)
+                for run in runs.in_order(everything)
             },
         }
         folder = output / scale

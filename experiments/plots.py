@@ -83,6 +83,7 @@ def _levels(axes: Any, panel: Any, styles: dict[str, tuple[str, str, str]]) -> N
     axes.set_xlabel(panel.y_label, fontsize=9)
     axes.grid(axis="y", color="0.92")
     _finish(axes, panel)
+    axes.set_title(axes.get_title().replace(" (", "\n("), fontsize=9)  # beside the names there is less room
     if panel.percent:
         from matplotlib import ticker
 
