@@ -8,7 +8,8 @@ import subprocess
 
 
 def commit() -> str:
-    """The commit of this repository, with ``+`` if files that are tracked have been changed since; "" without git."""
+    """The commit of this repository, with ``+`` if its files have been changed since (but for those that are not tracked,
+    and recorded results, which do not say how they were made); "" without git."""
 
     def git(*arguments: str) -> str:
         try:
@@ -18,8 +19,8 @@ def commit() -> str:
             return ""
 
     head = git("rev-parse", "--short", "HEAD").strip()
-    changed = [line for line in git("status", "--porcelain", "--untracked-files=no").splitlines() if line]
-    return head + ("+" if changed else "")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)experiments/results")
+    return head + ("+" if changed.strip() else "")
 
 
 def versions(*packages: str) -> dict[str, str]:
