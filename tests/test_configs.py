@@ -39,6 +39,7 @@ def smoke(settings, data_dir):
     settings.data.batch_size = data.steps_per_epoch
     settings.evaluation.num_points, settings.evaluation.num_random_points = 3, 2
     settings.evaluation.num_resamples = 10
+    settings.evaluation.num_stats_batches = min(settings.evaluation.num_stats_batches, 2)
     settings.optimizer.num_epochs, settings.optimizer.warmup_epochs = 2, 1
     settings.log_every_steps = settings.checkpoint_every_epochs = settings.num_devices = 1
     return settings
