@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import appendix_samples, figure, problems, runs
+from experiments import figure, problems, runs
 from experiments.figure import Panel
 from experiments.problems import Problem
 
@@ -21,7 +21,7 @@ def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]
 
 def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
     """Accuracy of points and of ensembles along the line between the two networks, on which nothing was trained."""
-    return appendix_samples.along_and_ensembles(problem, results)
+    return figure.along_and_ensembles(problem, results)
 
 
 FIGURE = figure.Figure(

@@ -19,19 +19,7 @@ def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]
 
 def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
     """Accuracy of points and of ensembles over alpha."""
-    return along_and_ensembles(problem, results)
-
-
-def along_and_ensembles(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
-    """For lines by label, beside standard training."""
-    lines = {label: found for label, found in results.items() if label != "standard"}
-    standard = figure.level("standard", results["standard"])
-    single = [standard, *(figure.along(label, found) for label, found in lines.items())]
-    both = [standard, *(figure.ensembles_along(label, found) for label, found in lines.items())]
-    return [
-        Panel(problem.title, "α", "test accuracy (%)", single, percent=True),
-        Panel(problem.title, "α", "ensemble test accuracy (%)", both, percent=True),
-    ]
+    return figure.along_and_ensembles(problem, results)
 
 
 FIGURE = figure.Figure(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import appendix_samples, figure, figure3, figure4, runs
+from experiments import figure, figure3, figure4, runs
 from experiments.figure import Panel
 from experiments.problems import Problem
 
@@ -29,7 +29,7 @@ def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[P
         )
         for measure, label in figure3.MEASURES.items()
     ]
-    return appendix_samples.along_and_ensembles(problem, results) + shape
+    return figure.along_and_ensembles(problem, results) + shape
 
 
 FIGURE = figure.Figure(

@@ -181,6 +181,26 @@ def ensembles_along(label: str, results: Sequence[dict[str, Any]], metric: str =
     return Series(label, y, [row["alpha"] for row in grid(results[0])])
 
 
+def along_and_ensembles(
+    problem: Problem, results: dict[str, list[dict[str, Any]]], of_ensembles: Sequence[Series] = ()
+) -> list[Panel]:
+    """Accuracy of P(alpha), and of its ensemble with P(1 - alpha): of every label but "standard", which is a level.
+
+    Args:
+      problem: for the title.
+      results: by label.
+      of_ensembles: more levels beside the ensembles.
+    """
+    lines = {label: found for label, found in results.items() if label != "standard"}
+    standard = level("standard", results["standard"])
+    single = [standard, *(along(label, found) for label, found in lines.items())]
+    both = [standard, *of_ensembles, *(ensembles_along(label, found) for label, found in lines.items())]
+    return [
+        Panel(problem.title, "α", "test accuracy (%)", single, percent=True),
+        Panel(problem.title, "α", "ensemble test accuracy (%)", both, percent=True),
+    ]
+
+
 def midpoint(result: dict[str, Any]) -> dict[str, Any]:
     """The row of the midpoint: of a single network itself."""
     return next(row for row in result["points"] if row["name"] == result["midpoint"])

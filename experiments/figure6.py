@@ -29,15 +29,9 @@ def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]
 
 def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
     """Accuracy of P(alpha), and of the ensemble of P(alpha) and P(1 - alpha)."""
-    of_lines = {label: found for label, found in results.items() if label.startswith("β")}
-    standard = figure.level("standard", results["standard"])
     two = figure5.two_independent(results["two independent"])
-    single = [standard, *(figure.along(label, found) for label, found in of_lines.items())]
-    both = [standard, two, *(figure.ensembles_along(label, found) for label, found in of_lines.items())]
-    return [
-        Panel(problem.title, "α", "test accuracy (%)", single, percent=True),
-        Panel(problem.title, "α", "ensemble test accuracy (%)", both, percent=True),
-    ]
+    shown = {label: found for label, found in results.items() if label != "two independent"}
+    return figure.along_and_ensembles(problem, shown, [two])
 
 
 FIGURE = figure.Figure(
