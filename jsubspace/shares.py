@@ -73,7 +73,13 @@ class Shares:
         def scatter_leaf(leaf: jax.Array, axis: int) -> jax.Array:
             if axis == WHOLE:
                 return jax.lax.psum(leaf, name)
-            return jax.lax.psum_scatter(leaf, name, scatter_dimension=axis + leading, tiled=True)
+            axis += leading
+            # XLA sums the kernel of a 1 x 1 convolution whole and then cuts it, which is twice on the wire, unless its
+            # axes of length one are away.
+            units = tuple(i for i, length in enumerate(leaf.shape) if length == 1 and i != axis)
+            place = axis - sum(i < axis for i in units)
+            share = jax.lax.psum_scatter(jnp.squeeze(leaf, units), name, scatter_dimension=place, tiled=True)
+            return jnp.expand_dims(share, units)
 
         return jax.tree.map(scatter_leaf, grads, self.axes)
 
@@ -90,15 +96,18 @@ class Shares:
 
 
 def divided_axis(shape: Sequence[int], count: int) -> int:
-    """The last axis of ``[*s]`` that ``count`` devices divide, or `WHOLE` if none does.
+    """The axis of ``[*s]`` along which ``count`` devices divide it: the second to last if they can, or else the last
+    that they can, or `WHOLE` if there is none.
 
-    The last, because it is the axis of output channels: the longest, and the same in a kernel and its bias.
+    The second to last is the axis of input channels. Cut along the last, of output channels, rows would be shorter than the
+    128 numbers that a TPU pads them to.
 
     Example:
-      >>> divided_axis((3, 3, 16, 64), 8), divided_axis((64, 10), 8), divided_axis((3,), 8)
-      (3, 0, -1)
+      >>> divided_axis((3, 3, 16, 64), 8), divided_axis((3, 3, 3, 64), 8), divided_axis((64, 10), 8), divided_axis((3,), 8)
+      (2, 3, 0, -1)
     """
-    return next((axis for axis in reversed(range(len(shape))) if shape[axis] and shape[axis] % count == 0), WHOLE)
+    axes = sorted(range(len(shape)), key=lambda axis: (axis != len(shape) - 2, -axis))
+    return next((axis for axis in axes if shape[axis] and shape[axis] % count == 0), WHOLE)
 
 
 def axes_of(endpoints: Endpoints, count: int) -> Any:

@@ -21,14 +21,14 @@ CLASSES = 3  # which no number of devices divides: the classifier's bias is kept
 
 
 def apply_fn(point, images, key):
-    hidden = jnp.tanh(images.reshape(len(images), -1) @ point["hidden"]["kernel"] + point["hidden"]["bias"])
+    hidden = jnp.tanh(images.reshape(len(images), -1) @ point["hidden"]["kernel"][0, 0] + point["hidden"]["bias"])
     return hidden @ point["head"]["kernel"] + point["head"]["bias"]
 
 
 def init_fn(key):
     kernel, head = jax.random.split(key)
     return {
-        "hidden": {"kernel": jax.random.normal(kernel, (16, 8)) / 4, "bias": jnp.zeros(8)},
+        "hidden": {"kernel": jax.random.normal(kernel, (1, 1, 16, 8)) / 4, "bias": jnp.zeros(8)},
         "head": {"kernel": jax.random.normal(head, (8, CLASSES)) / 3, "bias": jnp.zeros(CLASSES)},
     }
 
@@ -132,7 +132,10 @@ def test_one_network_is_gathered_and_one_gradient_scattered(subspace, settings, 
 
 
 def test_the_axis_that_is_divided():
-    assert shares.divided_axis((3, 3, 16, 64), 8) == 3
+    assert shares.divided_axis((3, 3, 16, 64), 8) == 2
+    assert shares.divided_axis((7, 7, 3, 64), 8) == 3
+    assert shares.divided_axis((8, 3, 3, 10), 8) == 0
+    assert shares.divided_axis((64,), 8) == 0
     assert shares.divided_axis((64, 10), 8) == 0
     assert shares.divided_axis((7, 10), 8) == WHOLE
     assert shares.divided_axis((), 8) == WHOLE
@@ -171,7 +174,7 @@ def test_what_is_gathered_is_cast_first_and_norms_stay_as_they_are():
     key, axes = jax.random.key(2), shares.axes_of(endpoints, 4)
     mesh = Mesh(np.array(jax.devices()[:4]), (AXIS,))
     place = PartitionSpec(None, AXIS), PartitionSpec()
-    specs = {"kernel": PartitionSpec(None, None, AXIS), "scale": place[0]}
+    specs = {"kernel": place[0], "scale": place[0]}
 
     def gradient(shares):
         grad_fn = jsubspace.value_and_grad(lambda point, x: network(point, x), Line(), shares=shares)
