@@ -1,8 +1,11 @@
 """Where the bytes of a compiled step go: ``python -m experiments.account PROGRAM OTHER``.
 
 The two are texts that `bench_tpu` wrote with --programs. For every kind of operation, the megabytes that are read and
-written in one and in the other: of a fusion its operands and results, of a copy or slice into the chip's fast memory what it
-moves, twice. What the compiler itself counts (`bench_tpu`, bytes accessed) is a few per cent more: loops and calls.
+written in one and in the other: of a fusion its operands (or the slices that it takes of them) and results, of a copy or slice
+into the chip's fast memory what it moves, twice. What the compiler itself counts (`bench_tpu`, bytes accessed) is a few per cent more: loops and calls.
+
+The last column is what of the difference goes to or comes from the chip's main memory. The compiler copies much of what an
+operation will need into fast memory before, and counts it three times: read there, written here, read here.
 """
 
 import argparse
@@ -18,13 +21,19 @@ from jsubspace.errors import UsageError
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%(\S+) = (.*?) ([a-z][\w-]*)\((.*)$")
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id")
 _PREFETCHED = ("copy-done", "slice-done")
+_LAYOUT = re.compile(SHAPE.pattern + r"(?:\{([^{}]*)\})?")
+_FAST = "S(1)"
 
 
 class Use(NamedTuple):
-    """What operations of a kind move: their number, and bytes."""
+    """What operations of a kind move: their number, bytes, and how many of these in the chip's main memory."""
 
     count: int
     bytes: int
+    main: int
+
+
+NONE = Use(0, 0, 0)
 
 
 def account(text: str) -> dict[str, Use]:
@@ -39,39 +48,52 @@ def account(text: str) -> dict[str, Use]:
 
     Example:
       >>> account("ENTRY %main (p: f32[4]) -> f32[4] {\\n  %p = f32[4] parameter(0)\\n  ROOT %r = f32[4] negate(%p)\\n}")
-      {'negate': Use(count=1, bytes=32)}
+      {'negate': Use(count=1, bytes=32, main=32)}
     """
     if "ENTRY " not in text:
         raise UsageError("this is not the text of a compiled program; bench_tpu writes them with --programs.")
-    sizes: dict[str, int] = {}
-    uses: dict[str, Use] = collections.defaultdict(lambda: Use(0, 0))
+    arrays: dict[str, Use] = {}
+    sources: dict[str, str] = {}
+    uses: dict[str, Use] = collections.defaultdict(lambda: NONE)
+    sliced = _sliced_parameters(text)
     for line in text[text.index("ENTRY ") :].splitlines()[1:]:
         if not (match := _INSTRUCTION.match(line)):
             continue
         name, shape, operation, rest = match.groups()
-        sizes[name] = sum(size_of(dtype, dims) for dtype, dims in SHAPE.findall(shape))
+        operands = re.findall(r"%([\w.\-]+)", _operands(rest))
+        arrays[name] = _array(shape)
+        if operation.endswith("-start"):
+            sources[name] = operands[0]
         if operation in _FREE or operation.endswith("-start") or "AllocateBuffer" in rest:
             continue
-        read = sum(sizes.get(operand, 0) for operand in re.findall(r"%([\w.\-]+)", _operands(rest)))
-        moved = 2 * sizes[name] if operation in _PREFETCHED else sizes[name] + read
+        if operation in _PREFETCHED:
+            size, source = arrays[name].bytes, arrays.get(sources.get(operands[0], ""), NONE)
+            use = Use(1, 2 * size, arrays[name].main + (size if source.main else 0))
+        else:
+            called = re.search(r"calls=%([\w.\-]+)", rest)
+            slices = sliced.get(called.group(1), {}) if called else {}
+            read = [_part(arrays.get(operand, NONE), slices.get(i)) for i, operand in enumerate(operands)]
+            use = _sum(arrays[name], *read)._replace(count=1)
         kind = _kind(operation, rest)
-        uses[kind] = Use(uses[kind].count + 1, uses[kind].bytes + moved)
+        uses[kind] = _sum(uses[kind], use)
     return dict(uses)
 
 
 def table(first: dict[str, Use], second: dict[str, Use], least: int = 1_000_000) -> str:
     """Two accounts side by side in Markdown; kinds that differ by fewer bytes than ``least`` are added up."""
-    none = Use(0, 0)
-    kinds = sorted({*first, *second}, key=lambda kind: first.get(kind, none).bytes - second.get(kind, none).bytes)
-    lines = ["| | MB | operations | other MB | operations | difference |", "| --- | --- | --- | --- | --- | --- |"]
-    rest, total = [none, none], [none, none]
+    kinds = sorted({*first, *second}, key=lambda kind: first.get(kind, NONE).bytes - second.get(kind, NONE).bytes)
+    lines = [
+        "| | MB | operations | other MB | operations | difference | in main memory |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    rest = [NONE, NONE]
     for kind in kinds:
-        pair = [first.get(kind, none), second.get(kind, none)]
-        total = [Use(*map(sum, zip(a, b, strict=True))) for a, b in zip(total, pair, strict=True)]
+        pair = [first.get(kind, NONE), second.get(kind, NONE)]
         if abs(pair[1].bytes - pair[0].bytes) < least:
-            rest = [Use(*map(sum, zip(a, b, strict=True))) for a, b in zip(rest, pair, strict=True)]
+            rest = [_sum(*uses) for uses in zip(rest, pair, strict=True)]
         else:
             lines.append(_row(kind, *pair))
+    total = [_sum(*uses.values()) for uses in (first, second)]
     return "\n".join([*lines, _row("all that differ less", *rest), _row("total", *total)])
 
 
@@ -86,7 +108,44 @@ def main() -> None:
         if not path.is_file():
             raise UsageError(f"there is no file {path}; bench_tpu writes programs with --programs=FOLDER.")
         texts.append(path.read_text(encoding="utf-8"))
-    print(table(*map(account, texts)))
+    first, second = map(account, texts)
+    print(table(first, second))
+    one, other = _sum(*first.values()), _sum(*second.values())
+    print(f"\nratio of the bytes: {other.bytes / one.bytes:.4f}; of those in main memory: {other.main / one.main:.4f}")
+
+
+def _array(shape: str) -> Use:
+    """The bytes of an instruction's result, and how many of them lie in main memory."""
+    parts = [(size_of(dtype, dims), _FAST not in layout) for dtype, dims, layout in _LAYOUT.findall(shape)]
+    return Use(0, sum(size for size, _ in parts), sum(size for size, is_main in parts if is_main))
+
+
+def _sliced_parameters(text: str) -> dict[str, dict[int, int]]:
+    """For every computation, the parameters of which it takes nothing but slices: their places, and the slices' bytes."""
+    found: dict[str, dict[int, int]] = {}
+    for name, body in re.findall(r"^%(\S+) \(.*?\{$(.*?)^\}$", text, re.MULTILINE | re.DOTALL):
+        places = {name: int(place) for name, place in re.findall(r"%(\S+) = \S+ parameter\((\d+)\)", body)}
+        taken: dict[str, list[int]] = {parameter: [] for parameter in places}
+        for line in body.splitlines():
+            if match := _INSTRUCTION.match(line):
+                _, shape, operation, rest = match.groups()
+                first, *others = re.findall(r"%([\w.\-]+)", _operands(rest)) or [""]
+                for parameter in {first, *others} & taken.keys():
+                    is_slice = operation in ("slice", "dynamic-slice") and parameter not in others
+                    taken[parameter].append(_array(shape).bytes if is_slice else -1)
+        found[name] = {places[p]: sum(sizes) for p, sizes in taken.items() if sizes and min(sizes) >= 0}
+    return found
+
+
+def _part(array: Use, size: int | None) -> Use:
+    """So many bytes of an array, if that is fewer than all."""
+    if size is None or size >= array.bytes:
+        return array
+    return Use(0, size, size if array.main else 0)
+
+
+def _sum(*uses: Use) -> Use:
+    return Use(*map(sum, zip(NONE, *uses, strict=True)))
 
 
 def _operands(rest: str) -> str:
@@ -111,7 +170,8 @@ def _kind(operation: str, rest: str) -> str:
 
 def _row(kind: str, first: Use, second: Use) -> str:
     megabytes = [f"{use.bytes / 1e6:.1f} | {use.count}" for use in (first, second)]
-    return f"| {kind} | {' | '.join(megabytes)} | {(second.bytes - first.bytes) / 1e6:+.1f} |"
+    differences = [f"{(b - a) / 1e6:+.1f}" for a, b in ((first.bytes, second.bytes), (first.main, second.main))]
+    return f"| {kind} | {' | '.join([*megabytes, *differences])} |"
 
 
 if __name__ == "__main__":
