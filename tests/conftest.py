@@ -74,7 +74,7 @@ def tiny_config(data_dir):
     settings.data.name = "digits"
     settings.data.dir = data_dir
     settings.model.depth = 8
-    settings.model.width = 4  # with model.name = "mlp": eight layers of four units, which compile at once
+    settings.model.width = 4
     settings.optimizer.num_epochs = 3
     settings.optimizer.warmup_epochs = 1
     settings.evaluation.num_points = 3
@@ -84,3 +84,10 @@ def tiny_config(data_dir):
     settings.checkpoint_every_epochs = 1
     settings.num_devices = 2
     return settings
+
+
+@pytest.fixture
+def tiny_mlp(tiny_config):
+    """The same run with a network that compiles at once: one hidden layer of eight units."""
+    tiny_config.model.name, tiny_config.model.depth, tiny_config.model.width = "mlp", 1, 8
+    return tiny_config

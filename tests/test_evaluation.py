@@ -116,9 +116,9 @@ def test_data_is_read_once_and_the_programs_are_traced_once(run, monkeypatch):
     assert 1 <= len(traces) <= 3
 
 
-def test_the_table_shows_every_point_and_ensemble(tiny_config):
-    tiny_config.model.name, tiny_config.evaluation.num_points = "mlp", 5
-    run = build.build(tiny_config)
+def test_the_table_shows_every_point_and_ensemble(tiny_mlp):
+    tiny_mlp.evaluation.num_points = 5
+    run = build.build(tiny_mlp)
     measured = results.measure(run, run.devices.run_once(run.init_state).endpoints)
     table = report.table(measured | {"early_stopping": None})
     assert table.count("\n0.") == 4 + 2
@@ -131,11 +131,10 @@ def test_the_table_shows_every_point_and_ensemble(tiny_config):
 
 
 @pytest.mark.parametrize(("name", "m", "rows"), [("point", 0, 1), ("simplex", 3, 1 + 3 + 2), ("curve", 0, 5)])
-def test_every_subspace_is_evaluated(tiny_config, name, m, rows):
-    tiny_config.model.name = "mlp"
-    tiny_config.subspace.name, tiny_config.subspace.num_endpoints = name, m
-    tiny_config.evaluation.num_points, tiny_config.evaluation.num_random_points = 5, 2
-    run = build.build(tiny_config)
+def test_every_subspace_is_evaluated(tiny_mlp, name, m, rows):
+    tiny_mlp.subspace.name, tiny_mlp.subspace.num_endpoints = name, m
+    tiny_mlp.evaluation.num_points, tiny_mlp.evaluation.num_random_points = 5, 2
+    run = build.build(tiny_mlp)
     measured = results.measure(run, run.devices.run_once(run.init_state).endpoints)
     assert len(measured["points"]) == rows
     assert all(0 <= row["accuracy"] <= 1 and row["nll"] > 0 for row in measured["points"])

@@ -203,22 +203,22 @@ def test_a_file_system_without_locks_only_warns(tmp_path, monkeypatch, caplog):
         assert "has no locks: do not start two runs in it" in caplog.text
 
 
-def test_a_step_that_spoils_the_endpoints_is_not_saved(tiny_config, tmp_path):
+def test_a_step_that_spoils_the_endpoints_is_not_saved(tiny_mlp, tmp_path):
     """Its loss is finite; the next step's would not be, but there is a checkpoint between them."""
-    tiny_config.model.name, tiny_config.subspace.name = "mlp", "point"
-    tiny_config.data.batch_size = 1440  # one step an epoch
-    tiny_config.num_devices = 1
-    tiny_config.optimizer.warmup_epochs = 0
-    tiny_config.optimizer.learning_rate, tiny_config.optimizer.weight_decay = 3e38, 1e4
+    tiny_mlp.subspace.name = "point"
+    tiny_mlp.data.batch_size = 1440  # one step an epoch
+    tiny_mlp.num_devices = 1
+    tiny_mlp.optimizer.warmup_epochs = 0
+    tiny_mlp.optimizer.learning_rate, tiny_mlp.optimizer.weight_decay = 3e38, 1e4
     with pytest.raises(TrainingDiverged, match="the endpoints after step 1 are not finite"):
-        loop.train(tiny_config, tmp_path / "run")
+        loop.train(tiny_mlp, tmp_path / "run")
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
-def test_a_loss_that_is_no_number_and_a_damaged_checkpoint_change_nothing(tiny_config, tmp_path, monkeypatch):
+def test_a_loss_that_is_no_number_and_a_damaged_checkpoint_change_nothing(tiny_mlp, tmp_path, monkeypatch):
     """A run that is stopped by the first, then ends, then loses its newest checkpoint, and ends again."""
-    tiny_config.model.name, tiny_config.num_devices = "mlp", 1
-    run = build.build(tiny_config)
+    tiny_mlp.num_devices = 1
+    run = build.build(tiny_mlp)
     add = Journal.add
 
     def add_nan(self, step, info):
@@ -230,10 +230,10 @@ def test_a_loss_that_is_no_number_and_a_damaged_checkpoint_change_nothing(tiny_c
             loop.train_endpoints(run, tmp_path, Preemption())
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["12"]
     loop.train_endpoints(run, tmp_path, Preemption())
-    expected = final_state(tiny_config, tmp_path)
+    expected = final_state(tiny_mlp, tmp_path)
     rows = read_rows(tmp_path)
     DAMAGES["flip"](files_of(tmp_path / "checkpoints" / "36")[-1])
     loop.train_endpoints(run, tmp_path, Preemption())
-    jax.tree.map(np.testing.assert_array_equal, final_state(tiny_config, tmp_path), expected)
+    jax.tree.map(np.testing.assert_array_equal, final_state(tiny_mlp, tmp_path), expected)
     strip = lambda rows: [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]  # noqa: E731
     assert strip(read_rows(tmp_path)) == strip(rows)

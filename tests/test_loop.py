@@ -49,17 +49,11 @@ class StopAt(Preemption):
         return None if self.left else "SIGTERM"
 
 
-@pytest.mark.parametrize(
-    ("model", "name", "m"),
-    [("cresnet", "line", 0), ("mlp", "point", 0), ("mlp", "line", 0), ("mlp", "curve", 0), ("mlp", "simplex", 3)],
-)
-def test_the_same_loop_trains_every_subspace_and_resumes_it_to_the_bit(
-    tiny_config, tmp_path, monkeypatch, model, name, m
-):
-    tiny_config.model.name = model
-    tiny_config.subspace.name, tiny_config.subspace.num_endpoints = name, m
-    results = loop.train(tiny_config, tmp_path / "whole")
-    undisturbed = final_state(tiny_config, tmp_path / "whole")
+@pytest.mark.parametrize(("name", "m"), [("point", 0), ("line", 0), ("curve", 0), ("simplex", 3)])
+def test_the_same_loop_trains_every_subspace_and_resumes_it_to_the_bit(tiny_mlp, tmp_path, monkeypatch, name, m):
+    tiny_mlp.subspace.name, tiny_mlp.subspace.num_endpoints = name, m
+    results = loop.train(tiny_mlp, tmp_path / "whole")
+    undisturbed = final_state(tiny_mlp, tmp_path / "whole")
     assert int(undisturbed.step) == 36
 
     save = Checkpoints.save
@@ -70,13 +64,13 @@ def test_the_same_loop_trains_every_subspace_and_resumes_it_to_the_bit(
             raise Killed
 
     with pytest.raises(Preempted, match="saved after step 7"):
-        loop.train(tiny_config, tmp_path / "killed", StopAt(7))
+        loop.train(tiny_mlp, tmp_path / "killed", StopAt(7))
     with monkeypatch.context() as patched:
         patched.setattr(Checkpoints, "save", save_and_die)
         with pytest.raises(Killed):
-            loop.train(tiny_config, tmp_path / "killed")
-    resumed = loop.train(tiny_config, tmp_path / "killed")
-    jax.tree.map(np.testing.assert_array_equal, final_state(tiny_config, tmp_path / "killed"), undisturbed)
+            loop.train(tiny_mlp, tmp_path / "killed")
+    resumed = loop.train(tiny_mlp, tmp_path / "killed")
+    jax.tree.map(np.testing.assert_array_equal, final_state(tiny_mlp, tmp_path / "killed"), undisturbed)
     assert without_speed(read_rows(tmp_path / "killed")) == without_speed(read_rows(tmp_path / "whole"))
     assert resumed["points"] == results["points"]
     assert resumed["ensembles"] == results["ensembles"]
@@ -84,8 +78,8 @@ def test_the_same_loop_trains_every_subspace_and_resumes_it_to_the_bit(
 
 def test_kill_9_and_sigterm_and_again(data_dir, tmp_path):
     """The program, killed hard and then softly at moments that the test does not choose, and started again."""
-    settings = {"data.dir": data_dir, "model.name": "mlp", "optimizer.num_epochs": 60, "evaluation.num_points": 3}
-    settings |= {"checkpoint_every_epochs": 1, "num_devices": 2}
+    settings = {"data.dir": data_dir, "model.name": "mlp", "model.depth": 1, "evaluation.num_points": 3}
+    settings |= {"optimizer.num_epochs": 60, "checkpoint_every_epochs": 1, "num_devices": 2}
     overrides = [f"--config.{field}={value}" for field, value in settings.items()]
 
     def start(workdir):
@@ -121,11 +115,10 @@ def test_kill_9_and_sigterm_and_again(data_dir, tmp_path):
     assert killed["points"] == whole["points"]
 
 
-def test_a_finished_run_is_left_alone_and_can_be_evaluated_again(tiny_config, tmp_path):
-    tiny_config.model.name = "mlp"
-    results = loop.train(tiny_config, tmp_path / "run")
+def test_a_finished_run_is_left_alone_and_can_be_evaluated_again(tiny_mlp, tmp_path):
+    results = loop.train(tiny_mlp, tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    assert loop.train(tiny_config, tmp_path / "run") == results
+    assert loop.train(tiny_mlp, tmp_path / "run") == results
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
     (tmp_path / "run" / "results.json").unlink()
     assert evaluate.evaluate(tmp_path / "run")["points"] == results["points"]
@@ -133,35 +126,34 @@ def test_a_finished_run_is_left_alone_and_can_be_evaluated_again(tiny_config, tm
     assert drawn == {"accuracy.png", "endpoints.png", "reliability.png"}
 
 
-def test_it_resumes_on_another_number_of_devices_equal_to_rounding(tiny_config, tmp_path):
-    tiny_config.model.name = "mlp"
+def test_it_resumes_on_another_number_of_devices_equal_to_rounding(tiny_mlp, tmp_path):
     states = []
     for devices in (1, 2):
-        tiny_config.num_devices = devices
+        tiny_mlp.num_devices = devices
         with pytest.raises(Preempted):
-            loop.train(tiny_config, tmp_path / f"from_{devices}", StopAt(17))
+            loop.train(tiny_mlp, tmp_path / f"from_{devices}", StopAt(17))
     for before, after in ((1, 1), (1, 4), (2, 1)):
         workdir = tmp_path / f"from_{before}_to_{after}"
         shutil.copytree(tmp_path / f"from_{before}", workdir)
-        tiny_config.num_devices = after
+        tiny_mlp.num_devices = after
         with pytest.raises(Preempted, match="saved after step 31"):
-            loop.train(tiny_config, workdir, StopAt(14))
-        states.append(final_state(tiny_config, workdir))
+            loop.train(tiny_mlp, workdir, StopAt(14))
+        states.append(final_state(tiny_mlp, workdir))
         assert [row["step"] for row in read_rows(workdir, "train")] == [5, 10, 15, 20, 25, 30]
     for other in states[1:]:
         assert int(other.step) == 31
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), other, states[0])
 
 
-def test_a_run_that_was_evaluated_on_its_way_goes_on(tiny_config, tmp_path):
-    tiny_config.model.name, tiny_config.subspace.name = "mlp", "point"
+def test_a_run_that_was_evaluated_on_its_way_goes_on(tiny_mlp, tmp_path):
+    tiny_mlp.subspace.name = "point"
     with pytest.raises(Preempted):
-        loop.train(tiny_config, tmp_path, StopAt(7))
+        loop.train(tiny_mlp, tmp_path, StopAt(7))
     assert not evaluate.evaluate(tmp_path)["finished"]
-    assert loop.train(tiny_config, tmp_path)["finished"]
+    assert loop.train(tiny_mlp, tmp_path)["finished"]
     (tmp_path / "results.json").write_text('{"poi')
     with pytest.raises(UsageError, match=r"results.json is damaged .*delete it"):
-        loop.train(tiny_config, tmp_path)
+        loop.train(tiny_mlp, tmp_path)
 
 
 def test_other_config_in_the_same_folder_is_refused(tiny_config, tmp_path):
@@ -180,11 +172,10 @@ def test_a_folder_of_something_else_is_refused(tiny_config, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_divergence_stops_before_it_is_saved(tiny_config, tmp_path):
-    tiny_config.model.name = "mlp"
-    tiny_config.optimizer.learning_rate = 1e30
+def test_divergence_stops_before_it_is_saved(tiny_mlp, tmp_path):
+    tiny_mlp.optimizer.learning_rate = 1e30
     with pytest.raises(TrainingDiverged, match=r"of step [1-9]"):
-        loop.train(tiny_config, tmp_path / "run")
+        loop.train(tiny_mlp, tmp_path / "run")
     with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.latest_step() is None
 

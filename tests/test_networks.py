@@ -131,9 +131,9 @@ def test_a_network_with_batch_norm_needs_nothing_of_ours(tiny_config, tmp_path, 
     np.testing.assert_allclose(logits, ours, rtol=1e-3, atol=1e-3)
 
 
-def test_the_readmes_ten_lines(tiny_config, tmp_path, make_run, monkeypatch):
-    tiny_config.model.name, tiny_config.model.depth, tiny_config.model.width = "mlp", 2, 64
-    run = make_run(tiny_config)
+def test_the_readmes_ten_lines(tiny_mlp, tmp_path, make_run, monkeypatch):
+    tiny_mlp.model.depth, tiny_mlp.model.width = 2, 64
+    run = make_run(tiny_mlp)
     (code,) = re.findall(r"```python\n(import numpy.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
     assert "jsubspace" not in code
@@ -316,9 +316,8 @@ def test_a_folder_with_a_link_out_of_it_is_refused(tmp_path, place):
         assert os.listdir(tmp_path / "elsewhere") == [lock.LOCK]
 
 
-def test_a_config_of_somebody_elses_run_prepares_no_data_where_it_says(tiny_config, tmp_path, make_run, caplog):
-    tiny_config.model.name = "mlp"
-    make_run(tiny_config)
+def test_a_config_of_somebody_elses_run_prepares_no_data_where_it_says(tiny_mlp, tmp_path, make_run, caplog):
+    make_run(tiny_mlp)
     settings = json.loads((tmp_path / "run" / "config.json").read_text())
     settings["data"]["dir"] = str(tmp_path / "elsewhere")
     (tmp_path / "run" / "config.json").write_text(json.dumps(settings))

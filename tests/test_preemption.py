@@ -68,11 +68,10 @@ def test_a_second_signal_ends_even_what_does_not_return_to_python(number, code):
     assert process.returncode == code
 
 
-def test_a_run_goes_on_from_the_very_step(tiny_config, tmp_path, monkeypatch):
+def test_a_run_goes_on_from_the_very_step(tiny_mlp, tmp_path, monkeypatch):
     """Interrupted inside an epoch and inside a window of the log, by a signal and as a notebook's Ctrl-C."""
-    tiny_config.model.name = "mlp"
-    tiny_config.num_devices = 1
-    run = build.build(tiny_config)
+    tiny_mlp.num_devices = 1
+    run = build.build(tiny_mlp)
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
     loop.train_endpoints(run, tmp_path / "whole", Preemption())
@@ -106,7 +105,7 @@ def test_a_run_goes_on_from_the_very_step(tiny_config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Journal, "add", add)
     stopped()
-    states = [final_state(tiny_config, tmp_path / name) for name in ("whole", "stopped")]
+    states = [final_state(tiny_mlp, tmp_path / name) for name in ("whole", "stopped")]
     jax.tree.map(np.testing.assert_array_equal, *states)
     rows = [
         [{name: row[name] for name in row if name != "images_per_second"} for row in read_rows(tmp_path / name)]
@@ -116,9 +115,8 @@ def test_a_run_goes_on_from_the_very_step(tiny_config, tmp_path, monkeypatch):
     assert [row["step"] for row in rows[0] if row["kind"] == "train"] == [5, 10, 15, 20, 25, 30, 35]
 
 
-def test_machines_that_train_together_ask_orbax(tiny_config, tmp_path, monkeypatch):
-    tiny_config.model.name = "mlp"
+def test_machines_that_train_together_ask_orbax(tiny_mlp, tmp_path, monkeypatch):
     monkeypatch.setattr(Checkpoints, "reached_preemption", lambda self, step: step == 3)
     with pytest.raises(Preempted, match="stopped by preemption and saved after step 3"):
-        loop.train(tiny_config, tmp_path / "run")
+        loop.train(tiny_mlp, tmp_path / "run")
     assert steps_in(tmp_path / "run") == [3]

@@ -80,6 +80,12 @@ def test_every_method(tiny_config, tmp_path, name):
     assert len([row for row in rows if row["kind"] == "test"]) == 4 * ("tested" in name)
 
 
+def test_a_network_with_batch_norm(tiny_config, tmp_path):
+    tiny_config.optimizer.num_epochs = 2
+    rows = interrupted_is_whole(tiny_config, tmp_path, (7,))
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [5, 10, 15, 20]
+
+
 def test_photographs_cropped_in_workers(tiny_config, tmp_path):
     """The ImageNet pipeline: crops, flips and order of the images too are found again."""
     photographs = {split: list(stand_in.examples(12, height=40, width=50)) for split in ("train", "validation")}

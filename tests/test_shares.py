@@ -193,13 +193,12 @@ def test_what_is_gathered_is_cast_first_and_norms_stay_as_they_are():
     assert jax.tree.leaves(cast[1])[0].dtype == jnp.float32
 
 
-def test_a_whole_run_in_either_mode(tiny_config, tmp_path, monkeypatch):
+def test_a_whole_run_in_either_mode(tiny_mlp, tmp_path, monkeypatch):
     """The same results; begun in one mode it goes on in the other. Evaluation sees whole endpoints."""
-    tiny_config.model.name = "mlp"
-    tiny_config.optimizer.num_epochs = 2
-    tiny_config.evaluation.every_epochs = 1
-    expected = loop.train(tiny_config, tmp_path / "whole")
-    tiny_config.shard_endpoints = True
+    tiny_mlp.optimizer.num_epochs = 2
+    tiny_mlp.evaluation.every_epochs = 1
+    expected = loop.train(tiny_mlp, tmp_path / "whole")
+    tiny_mlp.shard_endpoints = True
     save = Checkpoints.save
 
     def save_and_stop(checkpoints, state, step, *rest):
@@ -208,19 +207,19 @@ def test_a_whole_run_in_either_mode(tiny_config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Checkpoints, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
-        loop.train(tiny_config, tmp_path / "run")
+        loop.train(tiny_mlp, tmp_path / "run")
     monkeypatch.setattr(Checkpoints, "save", save)
-    tiny_config.shard_endpoints = False
-    results = loop.train(tiny_config, tmp_path / "run")
+    tiny_mlp.shard_endpoints = False
+    results = loop.train(tiny_mlp, tmp_path / "run")
     for row, expected_row in zip(results["points"], expected["points"], strict=True):
         assert row["nll"] == pytest.approx(expected_row["nll"], rel=1e-3)
 
 
-def test_a_divided_start_is_never_whole_and_has_the_same_bits(tiny_config):
-    tiny_config.model.name, tiny_config.num_devices = "mlp", 8
-    whole = stacks.init_state(build.build(tiny_config))
-    tiny_config.shard_endpoints = True
-    run = build.build(tiny_config)
+def test_a_divided_start_is_never_whole_and_has_the_same_bits(tiny_mlp):
+    tiny_mlp.num_devices = 8
+    whole = stacks.init_state(build.build(tiny_mlp))
+    tiny_mlp.shard_endpoints = True
+    run = build.build(tiny_mlp)
     state = stacks.init_state(run)
     lies = jax.tree.map(
         lambda leaf, sharding: leaf.sharding.is_equivalent_to(sharding, leaf.ndim), state, run.shardings
