@@ -165,10 +165,10 @@ def finish(runs: Sequence[Run], root: pathlib.Path, jobs: int) -> None:
     with _Crew(root, len(missing)) as crew, concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         # In this order a run that waits for another never keeps it from being started.
         futures: dict[Run, concurrent.futures.Future[None]] = {}
-        for run in missing:
-            before = [futures[start] for start in run.starts if start in futures]
-            futures[run] = pool.submit(crew.train, run, before)
         try:
+            for run in missing:
+                before = [futures[start] for start in run.starts if start in futures]
+                futures[run] = pool.submit(crew.train, run, before)
             for future in concurrent.futures.as_completed(futures.values()):
                 future.result()
         except BaseException:

@@ -20,7 +20,7 @@ from jsubspace.errors import UsageError
 
 pytest.importorskip("matplotlib")
 
-from experiments import account, claims, figure, plots, problems, runs
+from experiments import account, claims, figure, plots, problems, reproduced, runs
 from experiments.__main__ import MODULES
 from experiments.figure import Panel, Series
 
@@ -266,6 +266,41 @@ def test_recorded_tables_are_of_the_recorded_numbers(path):
     assert found["command"] in text
     for run in found["runs"]:
         assert run in found["trainings"]
+
+
+def test_a_figure_made_anew_is_compared_number_by_number(tmp_path):
+    path = REPOSITORY / "experiments" / "results" / "figures" / "small" / "figure5.json"
+    recorded = json.loads(path.read_text())
+    assert reproduced.greatest_difference(recorded, recorded)[0] == 0
+
+    new = json.loads(path.read_text())
+    new["command"] = new["command"].replace("--seeds 0 1 2", "--seeds 2")
+    for panel in new["panels"]:
+        for series in panel["series"]:
+            series["y"] = series["y"][2:]
+    difference, place, count = reproduced.greatest_difference(new, recorded)
+    assert difference == 0
+    assert count * 3 == reproduced.greatest_difference(recorded, recorded)[2]
+    new["panels"][0]["series"][0]["y"][0][-1] += 0.25
+    difference, place, _ = reproduced.greatest_difference(new, recorded)
+    assert difference == pytest.approx(0.25)
+    assert new["panels"][0]["series"][0]["label"] in place
+    (tmp_path / "figure5.json").write_text(json.dumps(new))
+    command = [sys.executable, "-m", "experiments.reproduced", str(tmp_path / "figure5.json")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "seeds [2]: the greatest difference is 0.25" in done.stdout
+
+    del new["panels"][0]["series"][0]
+    with pytest.raises(UsageError, match="is in one of the figures and not in the other"):
+        reproduced.greatest_difference(new, recorded)
+    with pytest.raises(UsageError, match="none is in both"):
+        reproduced.greatest_difference(new | {"command": new["command"].replace("--seeds 2", "--seeds 7")}, recorded)
+    plane = json.loads(path.with_name("figure2.json").read_text())
+    with pytest.raises(UsageError, match="figure2 shows planes"):
+        reproduced.greatest_difference(plane, plane)
+    with pytest.raises(UsageError, match="give two of a kind"):
+        reproduced.greatest_difference(new | {"command": "python -m experiments.figure6 --seeds 2"}, recorded)
 
 
 PROGRAM = """HloModule step
