@@ -37,7 +37,7 @@ def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[P
     both = Series(f"ensemble of {name}", [[figure.ensemble(result, name)["accuracy"]] for result in long_line])
     ends = Series("ensemble of the ends", [[figure.ensemble(result, figure5.ENDS)["accuracy"]] for result in long_line])
     two = figure5.two_independent(results["two independent"])
-    title = f"{problem.title}, a line for {problem.longer(LONGER).num_epochs} epochs"
+    title = f"the same, the line for {problem.longer(LONGER).num_epochs} epochs"
     return [
         Panel(problem.title, "label noise", "test accuracy (%)", of_noise, percent=True),
         Panel(title, "", "test accuracy (%)", [*beyond, both, ends, standard, two], percent=True),
