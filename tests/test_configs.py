@@ -46,12 +46,11 @@ def smoke(settings, data_dir):
 
 
 def trained():
-    """Of each data set the line, and the layerwise simplex once; the others differ from these as methods do (below)."""
+    """Of each data set the line; the others differ from it as methods do (below), and are trained by ``make slow``."""
     for path in CONFIGS:
         if "wide" in path.stem:  # narrowed, the wide ResNet50 is the ResNet50
             continue
-        soon = path.stem.endswith("_line") or path.stem == "cifar10_cresnet20_simplex_layerwise"
-        yield pytest.param(path, id=path.stem, marks=() if soon else pytest.mark.slow)
+        yield pytest.param(path, id=path.stem, marks=() if path.stem.endswith("_line") else pytest.mark.slow)
 
 
 @pytest.mark.parametrize("path", list(trained()))

@@ -78,8 +78,9 @@ def test_the_same_loop_trains_every_subspace_and_resumes_it_to_the_bit(tiny_mlp,
 
 def test_kill_9_and_sigterm_and_again(data_dir, tmp_path):
     """The program, killed hard and then softly at moments that the test does not choose, and started again."""
-    settings = {"data.dir": data_dir, "model.name": "mlp", "model.depth": 1, "evaluation.num_points": 3}
-    settings |= {"optimizer.num_epochs": 60, "checkpoint_every_epochs": 1, "num_devices": 2}
+    settings = {"data.dir": data_dir, "model.name": "mlp", "model.depth": 1, "num_devices": 2}
+    settings |= {"optimizer.num_epochs": 24, "checkpoint_every_epochs": 1, "log_every_steps": 4}
+    settings |= {"evaluation.num_points": 3, "evaluation.num_resamples": 10}
     overrides = [f"--config.{field}={value}" for field, value in settings.items()]
 
     def start(workdir):

@@ -101,10 +101,9 @@ def test_the_number_of_devices_does_not_matter(size):
     init = jax.jit(lambda key: model.init(key, jnp.zeros((1, 8, 8, 1)), train=True)["params"])
     endpoints = jsubspace.init_endpoints(jax.random.key(0), init, 2)
     one, info_of_one = run(step, endpoints, optimizer, 1, size, steps=2, shape=(8, 8, 1))
-    for count in (2, 8):
-        many, info_of_many = run(step, endpoints, optimizer, count, size, steps=2, shape=(8, 8, 1))
-        close(many.endpoints, one.endpoints, rtol=1e-3, atol=2e-5)
-        close(info_of_many, info_of_one, rtol=1e-4)
+    many, info_of_many = run(step, endpoints, optimizer, 8, size, steps=2, shape=(8, 8, 1))
+    close(many.endpoints, one.endpoints, rtol=1e-3, atol=2e-5)
+    close(info_of_many, info_of_one, rtol=1e-4)
 
 
 @pytest.mark.parametrize("num_samples", [2, 4])
