@@ -20,7 +20,7 @@ from jsubspace.errors import UsageError
 
 pytest.importorskip("matplotlib")
 
-from experiments import account, claims, figure, plots, problems, reproduced, runs
+from experiments import account, bench_tpu, claims, figure, plots, problems, reproduced, runs
 from experiments.__main__ import MODULES
 from experiments.figure import Panel, Series
 
@@ -337,6 +337,13 @@ def test_the_readme_has_the_claims_as_the_recorded_figures_give_them():
     readme = (REPOSITORY / "experiments" / "README.md").read_text()
     shown = readme.partition(claims.START)[2].partition(claims.END)[0]
     assert shown == claims.table(REPOSITORY / "experiments" / "results" / "figures" / "small")
+
+
+@pytest.mark.parametrize("network", ["resnet50", "cresnet20"])
+def test_the_readme_has_the_compiled_steps_as_they_are_recorded(network):
+    rows = json.loads(bench_tpu.OUTPUT.read_text())
+    assert f"\n\n{bench_tpu.table(rows, network)}\n\n" in (REPOSITORY / "experiments" / "README.md").read_text()
+    assert len([name for name in rows if name.startswith(network)]) == 6
 
 
 @pytest.mark.parametrize(
