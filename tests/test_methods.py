@@ -11,6 +11,7 @@ import jsubspace
 from jsubspace import build, compare, config, evaluate, loop, report, results, stacks
 from jsubspace.checkpoint import Checkpoints
 from jsubspace.errors import UsageError
+from jsubspace.preemption import Preemption
 from jsubspace.writer import read_rows
 
 
@@ -99,12 +100,19 @@ def test_early_stopping_is_the_best_test_during_training(mlp, tmp_path):
 
 def test_label_smoothing_dropout_and_sharpness_aware_minimisation_change_the_training(mlp, tmp_path):
     mlp.subspace.name, mlp.optimizer.num_epochs = "point", 2
-    plain = loop.train(mlp, tmp_path / "plain")
-    for field, given in (("optimizer.label_smoothing", 0.2), ("model.dropout_rate", 0.2), ("optimizer.sam_rho", 0.1)):
+    ends = []
+    for field, given in (
+        ("seed", mlp.seed),
+        ("optimizer.label_smoothing", 0.2),
+        ("model.dropout_rate", 0.2),
+        ("optimizer.sam_rho", 0.1),
+    ):
         settings = mlp.copy_and_resolve_references()
         config.change(settings, field, str(given))
-        measured = loop.train(settings, tmp_path / field)
-        assert measured["points"][0]["nll"] != plain["points"][0]["nll"]
+        (tmp_path / field).mkdir()
+        loop.train_endpoints(build.build(settings), tmp_path / field, Preemption())
+        ends.append(jax.tree.leaves(saved(settings, tmp_path / field))[0].tobytes())
+    assert len(set(ends)) == 4
 
 
 def test_sharpness_aware_minimisation_takes_the_gradient_uphill(mlp):
