@@ -11,7 +11,9 @@ _INSTRUCTION = re.compile(rf"^\s*(?:ROOT )?%?\S+ = (.*?) ({'|'.join(KINDS)})(-st
 SHAPE = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\]")
 """Of an array in a program's text: dtype and dimensions."""
 _CHAIN = re.compile(r'chain_id="(\d+)"')
-_GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]*)\}|\[\d+,(\d+)\])")
+# Of devices that communicate: listed, as "groups, devices in each", or (jax 0.12) by a mesh and some of its axes.
+_GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]*)\}|\[\d+,(\d+)\]|mesh\[([^\]]*)\] *\{([^}]*)\})")
+_AXIS = re.compile(r"'(\w+)'=(\d+)")
 
 
 class Collective(NamedTuple):
@@ -68,5 +70,7 @@ def _count(dims: str) -> int:
 
 
 def _group_size(attributes: str) -> int:
-    listed, counted = _GROUPS.search(attributes).groups()  # type: ignore[union-attr]
+    listed, counted, mesh, axes = _GROUPS.search(attributes).groups()  # type: ignore[union-attr]
+    if mesh:
+        return math.prod(int(size) for name, size in _AXIS.findall(mesh) if f"'{name}'" in axes)
     return int(counted) if counted else len(listed.split(","))

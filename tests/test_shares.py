@@ -230,16 +230,17 @@ def test_a_divided_start_is_never_whole_and_has_the_same_bits(tiny_mlp):
 
 
 def test_collectives_are_read_from_a_program():
-    """One in steps, as a TPU overlaps it with computation, counts once; an asynchronous one has its operand before it."""
+    """One in steps, as a TPU overlaps it with computation, counts once; an asynchronous one has its operand before it; groups may be axes."""
     program = """
   %g.1 = bf16[8,4]{1,0} all-gather(%p), replica_groups={{0,1}}, dimensions={0}, frontend_attributes={chain_id="0"}
   %g.2 = bf16[8,4]{1,0} all-gather(%q), replica_groups={{0,1}}, dimensions={0}, frontend_attributes={chain_id="0"}
   %g.3 = (f32[4]{0}, f32[8]{0}) all-gather-start(%r), replica_groups={{0,1}}, dimensions={0}
   %s = f32[4]{0} reduce-scatter(%t), replica_groups=[1,2]<=[2], dimensions={0}, to_apply=%add
+  %s.2 = f32[4]{0} reduce-scatter(%t), replica_groups=mesh['host'=3, 'chip'=2] {'chip'}, dimensions={0}, to_apply=%add
   ROOT %a = (f32[3]{0}, f32[]) all-reduce(%u, %v), replica_groups={{0,1}}, to_apply=%add
 """
     found = collectives(program)
     assert [(c.kind, c.numbers, c.bytes) for c in found] == [
-        ("all-gather", 32, 64), ("all-gather", 8, 32), ("reduce-scatter", 8, 32), ("all-reduce", 4, 16)
+        ("all-gather", 32, 64), ("all-gather", 8, 32), ("reduce-scatter", 8, 32), ("reduce-scatter", 8, 32), ("all-reduce", 4, 16)
     ]  # fmt: skip
-    assert sum(c.wire for c in found) == 64 + 32 + 32 + 2 * 16
+    assert sum(c.wire for c in found) == 64 + 32 + 32 + 32 + 2 * 16
