@@ -1,5 +1,6 @@
 """The evaluation against the same done plainly: one point, one ensemble at a time, with numpy."""
 
+import functools
 import itertools
 
 import jax
@@ -24,13 +25,22 @@ def softmax(logits):
     return exponentials / exponentials.sum(-1, keepdims=True)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def batch_stats_of(model, point, images):
+    return model.apply({"params": point}, images, train=True, mutable=["batch_stats"])[1]["batch_stats"]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def outputs_of(model, variables, images):
+    return model.apply(variables, images, train=False)
+
+
 def plainly(run, endpoints, alpha):
     """Logits and features [360, ...] of one point, its statistics from one epoch of training batches, in one process."""
     model = run.model.clone(axis_name=None)
     point = jsubspace.interpolate(endpoints, alpha, run.subspace)
 
-    def stats_fn(point, images):
-        return model.apply({"params": point}, images, train=True, mutable=["batch_stats"])[1]["batch_stats"]
+    stats_fn = functools.partial(batch_stats_of, model)
 
     def augmented():
         epoch = itertools.islice(run.pipeline.train_batches(run.total_steps), run.pipeline.steps_per_epoch)
@@ -40,7 +50,7 @@ def plainly(run, endpoints, alpha):
 
     stats = jsubspace.reestimate_batch_stats(stats_fn, point, augmented())
     images = run.pipeline.preprocess(jnp.asarray(run.pipeline.test.images))
-    outputs = model.apply({"params": point, "batch_stats": stats}, images, train=False)
+    outputs = outputs_of(model, {"params": point, "batch_stats": stats}, images)
     return np.asarray(outputs.logits, np.float64), np.asarray(outputs.features, np.float64)
 
 
