@@ -2,7 +2,8 @@
 
 The two are texts that `bench_tpu` wrote with --programs. For every kind of operation, the megabytes that are read and
 written in one and in the other: of a fusion its operands (or the slices that it takes of them) and results, of a copy or slice
-into the chip's fast memory what it moves, twice. What the compiler itself counts (`bench_tpu`, bytes accessed) is a few per cent more: loops and calls.
+into the chip's fast memory what it moves, twice. What the compiler itself counts (`bench_tpu`, bytes accessed) is a few per
+cent more: loops and calls.
 
 The last column is what of the difference goes to or comes from the chip's main memory. The compiler copies much of what an
 operation will need into fast memory before, and counts it three times: read there, written here, read here.

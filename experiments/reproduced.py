@@ -6,6 +6,7 @@ another processor, rounding differs in a first step, training magnifies it, and 
 
 import argparse
 import json
+import math
 import pathlib
 import sys
 from typing import Any
@@ -41,8 +42,9 @@ def greatest_difference(new: dict[str, Any], recorded: dict[str, Any]) -> tuple[
     if numbers.keys() != numbers_recorded.keys():
         place = min(numbers.keys() ^ numbers_recorded.keys())
         raise UsageError(f"{place} is in one of the figures and not in the other.")
-    worst = max(numbers, key=lambda place: abs(numbers[place] - numbers_recorded[place]))
-    return abs(numbers[worst] - numbers_recorded[worst]), worst, len(numbers)
+    apart = {place: abs(number - numbers_recorded[place]) for place, number in numbers.items()}
+    worst = max(apart, key=lambda place: math.inf if math.isnan(apart[place]) else apart[place])
+    return apart[worst], worst, len(numbers)
 
 
 def main() -> None:
@@ -59,7 +61,7 @@ def main() -> None:
         figures.append(json.loads(path.read_text(encoding="utf-8")))
     difference, place, count = greatest_difference(figures[0], figures[1])
     print(f"{count} numbers, seeds {_seeds(figures[0])}: the greatest difference is {difference:.3g}, in {place}")
-    sys.exit(difference > ROUNDING)
+    sys.exit(not difference <= ROUNDING)  # what is no number is not equal either
 
 
 def _asked(made: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import math
 import os
 import pathlib
 import re
@@ -290,6 +291,12 @@ def test_a_figure_made_anew_is_compared_number_by_number(tmp_path):
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 1
     assert "seeds [2]: the greatest difference is 0.25" in done.stdout
+
+    new["panels"][0]["series"][0]["y"][0][-1] = math.nan
+    (tmp_path / "figure5.json").write_text(json.dumps(new))
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "the greatest difference is nan" in done.stdout
 
     del new["panels"][0]["series"][0]
     with pytest.raises(UsageError, match="is in one of the figures and not in the other"):
