@@ -10,7 +10,7 @@ Label noise (figure 8) by ``--config.data.label_noise=c``.
 
 import ml_collections
 
-from jsubspace import recipes
+from jsubspace.runs import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -8,7 +8,7 @@ Expected: midpoint accuracy above 0.97, squared cosine of the endpoints below 0.
 
 import ml_collections
 
-from jsubspace import recipes
+from jsubspace.runs import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:

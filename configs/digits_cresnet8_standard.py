@@ -8,7 +8,7 @@ Expected: accuracy above 0.97.
 
 import ml_collections
 
-from jsubspace import recipes
+from jsubspace.runs import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:

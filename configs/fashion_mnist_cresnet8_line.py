@@ -7,7 +7,7 @@ After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 3 t
 
 import ml_collections
 
-from jsubspace import recipes
+from jsubspace.runs import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:

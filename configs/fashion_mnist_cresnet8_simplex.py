@@ -8,7 +8,7 @@ Three corners; others by ``--config.subspace.num_endpoints=m``, in the paper 2 t
 
 import ml_collections
 
-from jsubspace import recipes
+from jsubspace.runs import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -9,7 +9,7 @@ Faster on TPU and recent GPUs: ``--config.model.dtype=bfloat16``.
 
 import ml_collections
 
-from jsubspace import recipes
+from jsubspace.runs import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -9,7 +9,7 @@ The paper plots accuracies between 0.625 and 0.675 along its subspaces; its numb
 
 import ml_collections
 
-from jsubspace import recipes
+from jsubspace.runs import recipes
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -5,7 +5,6 @@ from experiments import (
     appendix_connectors,
     appendix_samples,
     appendix_shared_init,
-    figure,
     figure2,
     figure3,
     figure4,
@@ -19,6 +18,7 @@ from experiments import (
     figure12,
     stats_sample,
 )
+from experiments.lib import figure
 from jsubspace import program
 
 MODULES = (

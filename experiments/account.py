@@ -15,7 +15,7 @@ import pathlib
 import re
 from typing import NamedTuple
 
-from experiments.collectives import SHAPE, size_of
+from experiments.lib.collectives import SHAPE, size_of
 from jsubspace import program
 from jsubspace.errors import UsageError
 

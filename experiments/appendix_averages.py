@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments import figure, figure4, figure7, runs
-from experiments.figure import Panel, Series
-from experiments.problems import Problem
+from experiments import figure4, figure7
+from experiments.lib import figure, runs
+from experiments.lib.figure import Panel, Series
+from experiments.lib.problems import Problem
 
 KINDS = {"random": "one weight for all", "layerwise": "a weight a layer", "weightwise": "a weight a parameter"}
 

@@ -23,9 +23,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jsubspace import build, parallel, recipes
 from jsubspace.data import imagenet, jpeg, memory, pipeline, prepare, sets, stand_in, workers
 from jsubspace.errors import UsageError
+from jsubspace.runs import build, recipes
+from jsubspace.training import parallel
 
 Batch = dict[str, np.ndarray]
 Step = Callable[[Batch], Any]

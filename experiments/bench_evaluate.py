@@ -18,11 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import build, parallel, recipes
-from jsubspace.build import Run
 from jsubspace.data import memory, sets
-from jsubspace.evaluation import Evaluator
-from jsubspace.survey import Survey, affine, survey
+from jsubspace.evaluation.evaluator import Evaluator
+from jsubspace.evaluation.survey import Survey, affine, survey
+from jsubspace.runs import build, recipes
+from jsubspace.runs.build import Run
+from jsubspace.training import parallel
 from jsubspace.types import Endpoints
 
 

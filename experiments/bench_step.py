@@ -15,8 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jsubspace import build, parallel, recipes
 from jsubspace.data import memory, sets
+from jsubspace.runs import build, recipes
+from jsubspace.training import parallel
 
 METHODS: dict[str, dict[str, Any]] = {
     "standard": {"subspace": "point"},

@@ -24,10 +24,11 @@ import numpy as np
 from jax.experimental import topologies
 
 from experiments.bench_step import METHODS
-from experiments.collectives import collectives
-from jsubspace import build, parallel, recipes
+from experiments.lib.collectives import collectives
 from jsubspace.data import imagenet, memory, sets
-from jsubspace.writer import write_json
+from jsubspace.runs import build, recipes
+from jsubspace.storage.writer import write_json
+from jsubspace.training import parallel
 
 NETWORKS: dict[str, tuple[Any, str, Any]] = {
     "resnet50": (recipes.imagenet_resnet50, "imagenet2012", imagenet.ImageNet),

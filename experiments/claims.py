@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import figure
+from experiments.lib import figure
 from jsubspace import program
 from jsubspace.errors import UsageError
-from jsubspace.writer import write_text
+from jsubspace.storage.writer import write_text
 
 START, END = "<!-- claims: python -m experiments.claims -->\n", "<!-- end of claims -->"
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import figure, problems, runs
-from experiments.figure import Panel
-from experiments.problems import Problem
+from experiments.lib import figure, problems, runs
+from experiments.lib.figure import Panel
+from experiments.lib.problems import Problem
 
 METHODS = ("standard", "line")
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import figure, figure4, figure5, figure7, runs
-from experiments.figure import Panel, Series
-from experiments.problems import Problem
+from experiments import figure4, figure5, figure7
+from experiments.lib import figure, runs
+from experiments.lib.figure import Panel, Series
+from experiments.lib.problems import Problem
 
 SHOWN = {
     # label: whose runs, and which of their ensembles

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import figure, figure5, figure8, problems, runs
-from experiments.figure import Panel, Series
-from experiments.problems import Problem
+from experiments import figure5, figure8
+from experiments.lib import figure, problems, runs
+from experiments.lib.figure import Panel, Series
+from experiments.lib.problems import Problem
 
 BEYOND = (-0.05, 1.05)
 LONGER = 3

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import figure, plots, problems, runs
-from experiments.problems import Problem
-from jsubspace import build, folders, landscape, loop
+from experiments.lib import figure, plots, problems, runs
+from experiments.lib.problems import Problem
+from jsubspace.runs import build, folders, landscape, loop
+from jsubspace.storage.writer import write_json
 from jsubspace.types import Endpoints
-from jsubspace.writer import write_json
 
 CORNERS = {
     "curve": ("ω1", "ω2", "ω3 (bend)"),

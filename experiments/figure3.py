@@ -4,9 +4,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import figure, figure6, problems, runs
-from experiments.figure import Panel, Series
-from experiments.problems import Problem
+from experiments import figure6
+from experiments.lib import figure, problems, runs
+from experiments.lib.figure import Panel, Series
+from experiments.lib.problems import Problem
 
 MEASURES = {"l2": "L2 distance of the endpoints", "cosine_squared": "squared cosine"}
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import figure, figure4, runs
-from experiments.figure import Panel, Series
-from experiments.problems import Problem
+from experiments import figure4
+from experiments.lib import figure, runs
+from experiments.lib.figure import Panel, Series
+from experiments.lib.problems import Problem
 
 ENDS = "0.00 & 1.00"
 

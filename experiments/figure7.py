@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import figure, figure4, runs
-from experiments.figure import Panel
-from experiments.problems import Problem
+from experiments import figure4
+from experiments.lib import figure, runs
+from experiments.lib.figure import Panel
+from experiments.lib.problems import Problem
 
 METHODS = ("simplex", "layerwise simplex", "SWA")
 

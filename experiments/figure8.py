@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments import figure, figure7, problems, runs
-from experiments.figure import Panel, Series
-from experiments.problems import Problem
+from experiments import figure7
+from experiments.lib import figure, problems, runs
+from experiments.lib.figure import Panel, Series
+from experiments.lib.problems import Problem
 
 SWEPT = {
     "dropout": ("standard", "model__dropout_rate"),

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments import figure, problems, runs
-from experiments.figure import Panel, Series
-from experiments.problems import Problem
+from experiments.lib import figure, problems, runs
+from experiments.lib.figure import Panel, Series
+from experiments.lib.problems import Problem
 
 
 def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]:

@@ -11,7 +11,7 @@ import pathlib
 import sys
 from typing import Any
 
-from experiments import figure
+from experiments.lib import figure
 from jsubspace import program
 from jsubspace.errors import UsageError
 

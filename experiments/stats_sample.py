@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from experiments import figure, problems, runs
-from experiments.figure import Panel, Series
-from experiments.problems import Problem
-from jsubspace import build, estimates, folders, loop, survey
-from jsubspace.build import Run
-from jsubspace.evaluation import Evaluator
+from experiments.lib import figure, problems, runs
+from experiments.lib.figure import Panel, Series
+from experiments.lib.problems import Problem
+from jsubspace.evaluation import estimates, survey
+from jsubspace.evaluation.evaluator import Evaluator
+from jsubspace.runs import build, folders, loop
+from jsubspace.runs.build import Run
+from jsubspace.storage.writer import write_json
 from jsubspace.types import Endpoints
-from jsubspace.writer import write_json
 
 METRICS = {"accuracy": "test accuracy (%)", "nll": "NLL (nats)"}
 POINTS = 3

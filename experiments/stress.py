@@ -33,12 +33,13 @@ import orbax.checkpoint
 import tensorboardX  # noqa: F401
 import tensorflow_datasets  # noqa: F401
 
-import jsubspace.loop
-from jsubspace import build, folders, program
-from jsubspace.checkpoint import Checkpoints
+import jsubspace.runs.loop
+from jsubspace import program
 from jsubspace.data import prepare
 from jsubspace.errors import UsageError
-from jsubspace.writer import read_rows, write_json
+from jsubspace.runs import build, folders
+from jsubspace.storage.checkpoint import Checkpoints
+from jsubspace.storage.writer import read_rows, write_json
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "digits_cresnet8_line.py"
 

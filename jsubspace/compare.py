@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jsubspace import figures, program, report
+from jsubspace import program
 from jsubspace.errors import UsageError
-from jsubspace.writer import write_json, write_text
+from jsubspace.runs import figures, report
+from jsubspace.storage.writer import write_json, write_text
 
 METRICS = {
     "accuracy": "accuracy",

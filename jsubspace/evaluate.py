@@ -13,10 +13,13 @@ from typing import Any
 import jax
 import ml_collections
 
-from jsubspace import build, config, folders, limits, lock, loop, parallel, program, report, stacks
-from jsubspace.checkpoint import Checkpoints
+from jsubspace import program
 from jsubspace.data import prepare, sets
 from jsubspace.errors import UsageError
+from jsubspace.runs import build, config, folders, limits, loop, report, stacks
+from jsubspace.storage import lock
+from jsubspace.storage.checkpoint import Checkpoints
+from jsubspace.training import parallel
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import jsubspace
-from jsubspace import build, evaluate, evaluation, loop, networks, parallel, program, survey
+from jsubspace import evaluate, program
 from jsubspace.errors import UsageError
+from jsubspace.evaluation import evaluator, survey
+from jsubspace.exchange import network_files
+from jsubspace.runs import build, loop
 from jsubspace.subspaces import Point, Simplex, Subspace
+from jsubspace.training import parallel
 
 
 def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "") -> dict[str, Any]:
@@ -35,14 +39,14 @@ def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "")
       UsageError: if there is no run, no checkpoint, no such point, or the network cannot be written there.
     """
     workdir, to = pathlib.Path(workdir), pathlib.Path(to)
-    networks.check_target(to)
+    network_files.check_target(to)
     settings = evaluate.load_config(workdir)
     subspace = build.make_evaluated(settings)
     position = read_alpha(alpha, subspace)
     run = build.build(settings)
     endpoints = loop.trained_endpoints(run, workdir)
     weights = np.asarray(subspace.coefficients(jnp.asarray(position, jnp.float32)))
-    stats = evaluation.Evaluator(run, survey.affine(weights[None])).batch_stats(endpoints)
+    stats = evaluator.Evaluator(run, survey.affine(weights[None])).batch_stats(endpoints)
     point = jax.jit(lambda endpoints: jsubspace.interpolate(endpoints, position, subspace))(endpoints)
     network = jax.device_get({"params": point, "batch_stats": jax.tree.map(lambda leaf: leaf[0], stats)})
     data_set = run.pipeline.data_set
@@ -54,7 +58,7 @@ def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "")
         "config": settings.to_dict(),
         "jsubspace": jsubspace.__version__,
     }
-    networks.save(to, network, facts)
+    network_files.save(to, network, facts)
     return facts
 
 

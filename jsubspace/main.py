@@ -13,9 +13,11 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
-from jsubspace import config, hosts, loop, parallel, program, report
+from jsubspace import program
 from jsubspace.errors import UsageError
-from jsubspace.preemption import Preemption
+from jsubspace.runs import config, loop, report
+from jsubspace.training import hosts, parallel
+from jsubspace.training.preemption import Preemption
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config file, one of configs/*.py.", lock_config=True)
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several hosts that run this command, for one run.")

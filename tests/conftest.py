@@ -68,7 +68,7 @@ def fake_data(tmp_path_factory):
 @pytest.fixture
 def tiny_config(data_dir):
     """A run of seconds: a narrow cResNet-8 on digits, 12 steps an epoch, the last of 29 examples."""
-    from jsubspace import config
+    from jsubspace.runs import config
 
     settings = config.default()
     settings.data.name = "digits"

@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 import jsubspace
-from experiments.collectives import collectives
+from experiments.lib.collectives import collectives
 from jsubspace import Curve, Line, Point, Simplex, gradients
 
 

@@ -1,18 +1,18 @@
 """What a user mistypes: one clear message, exit code 2, and nothing written."""
 
 import os
-import pathlib
 import re
 import subprocess
 import sys
 
 import jax
 import pytest
+from places import REPOSITORY
 
-from jsubspace import config, folders, limits, program, recipes
+from jsubspace import program
 from jsubspace.errors import Preempted, TrainingDiverged, UsageError
+from jsubspace.runs import config, folders, limits, recipes
 
-REPOSITORY = pathlib.Path(__file__).parent.parent
 LINE = REPOSITORY / "configs" / "digits_cresnet8_line.py"
 
 

@@ -1,11 +1,10 @@
 """What the README shows runs, and the files it names are there."""
 
-import pathlib
 import re
 
 import jax.numpy as jnp
+from places import REPOSITORY
 
-REPOSITORY = pathlib.Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 

@@ -5,7 +5,6 @@ A table; add a line for what you add. Programs are called as functions, in an em
 """
 
 import json
-import pathlib
 import re
 import sys
 
@@ -15,27 +14,18 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from places import CONFIGS
 
 import jsubspace
-from jsubspace import (
-    authors,
-    compare,
-    evaluate,
-    export,
-    folders,
-    limits,
-    loop,
-    main,
-    networks,
-    program,
-    recipes,
-)
+from jsubspace import compare, evaluate, export, main, program
 from jsubspace.data import pipeline, prepare, sets
 from jsubspace.errors import UsageError
+from jsubspace.exchange import authors, network_files
 from jsubspace.models.cresnet import CResNet
 from jsubspace.models.resnet import ResNet
+from jsubspace.runs import folders, limits, loop, recipes
 
-LINE = pathlib.Path(__file__).parent.parent / "configs" / "digits_cresnet8_line.py"
+LINE = CONFIGS / "digits_cresnet8_line.py"
 TRAIN = f"--config={LINE}"
 SWA = (TRAIN, "--config.subspace.name=point", "--config.optimizer.schedule=swa_cyclic")
 BAD_ENSEMBLE = "--config.evaluation.ensemble=((0.5,0.6),)"
@@ -251,9 +241,12 @@ CALLS = {
         lambda: pipeline.make_pipeline("digit", "", batch_size=1, eval_batch_size=1, seed=0),
         "unknown data set 'digit'",
     ),
-    "no network there": (lambda: networks.load("nothing"), "nothing is neither a safetensors file nor a folder"),
-    "a list for a network": (lambda: networks.save("n.safetensors", {"a": [1.0]}), "a is a list; a network is made of"),
-    "a slash in a name": (lambda: networks.save("n.safetensors", {"a/b": np.ones(1)}), "cannot be a name"),
+    "no network there": (lambda: network_files.load("nothing"), "nothing is neither a safetensors file nor a folder"),
+    "a list for a network": (
+        lambda: network_files.save("n.safetensors", {"a": [1.0]}),
+        "a is a list; a network is made of",
+    ),
+    "a slash in a name": (lambda: network_files.save("n.safetensors", {"a/b": np.ones(1)}), "cannot be a name"),
     "not the authors'": (lambda: authors.from_authors({"x": np.ones(1)}), "is not a name of the authors' networks"),
     "None in a config": (lambda: limits.validate(changed(seed=None)), "config.seed is None, of type NoneType; .* int"),
     "one field too many": (

@@ -9,13 +9,15 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 import jsubspace
-from experiments.collectives import collectives
-from jsubspace import Curve, Line, Point, Simplex, build, loop, optim, shares, stacks
-from jsubspace.checkpoint import Checkpoints
-from jsubspace.parallel import AXIS, DataParallel
+from experiments.lib.collectives import collectives
+from jsubspace import Curve, Line, Point, Simplex, shares
+from jsubspace.runs import build, loop, stacks
 from jsubspace.shares import WHOLE, Shares
-from jsubspace.train_state import init_train_state
-from jsubspace.train_step import make_train_step
+from jsubspace.storage.checkpoint import Checkpoints
+from jsubspace.training import optim
+from jsubspace.training.parallel import AXIS, DataParallel
+from jsubspace.training.train_state import init_train_state
+from jsubspace.training.train_step import make_train_step
 
 CLASSES = 3  # which no number of devices divides: the classifier's bias is kept whole
 

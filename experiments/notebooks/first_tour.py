@@ -57,7 +57,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 
-from jsubspace import export, loop, networks, program, recipes, report, writer
+from jsubspace import export, program
+from jsubspace.exchange import network_files
+from jsubspace.runs import loop, recipes, report
+from jsubspace.storage import writer
 
 program.log_ours_only(sys.stdout)
 print(f"{len(jax.devices())} x {jax.devices()[0].device_kind}")
@@ -133,8 +136,8 @@ plt.show()
 file = workdir / "midpoint.safetensors"
 file.unlink(missing_ok=True)  # from the last time that this cell was run
 facts = export.export(workdir, file)  # alpha="0.25" would be another point
-network, _ = networks.load(file)
-print({name: array.shape for name, array in networks.flatten(network).items()})
+network, _ = network_files.load(file)
+print({name: array.shape for name, array in network_files.flatten(network).items()})
 print(f"{file.stat().st_size / 1e3:.0f} kB, alpha = {facts['alpha']}")
 
 # %% [markdown]

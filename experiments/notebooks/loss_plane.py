@@ -50,7 +50,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
 
-from jsubspace import loop, program, recipes
+from jsubspace import program
+from jsubspace.runs import loop, recipes
 
 program.log_ours_only(sys.stdout)
 runs = pathlib.Path("runs/loss_plane")

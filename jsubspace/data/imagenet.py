@@ -16,8 +16,8 @@ import numpy as np
 from absl import logging
 
 from jsubspace.data import augment, jpeg, labels, prepare, workers
-from jsubspace.data.hosts import Hosts
 from jsubspace.data.sets import DataSet
+from jsubspace.data.shards import Hosts
 from jsubspace.errors import UsageError
 
 Batch = dict[str, np.ndarray]

@@ -9,8 +9,8 @@ import numpy as np
 
 from jsubspace.data import augment, corruptions, examples, labels
 from jsubspace.data.examples import Examples
-from jsubspace.data.hosts import ONE_HOST, Hosts, of_this_process
 from jsubspace.data.sets import DataSet
+from jsubspace.data.shards import ONE_HOST, Hosts, of_this_process
 
 Batch = dict[str, np.ndarray]
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from jsubspace.data import corruptions, hosts, imagenet, memory, prepare, sets
+from jsubspace.data import corruptions, imagenet, memory, prepare, sets, shards
 from jsubspace.data.sets import DataSet
 
 Batch = dict[str, np.ndarray]
@@ -120,6 +120,6 @@ def corrupted_batches(
     data_set = sets.find(name)
     if data_set.in_memory:
         examples = memory.load_corrupted(data_set, corruption, severity, data_dir).pooled(pooling)
-        return memory.padded_batches(examples, eval_batch_size, hosts.of_this_process())
+        return memory.padded_batches(examples, eval_batch_size, shards.of_this_process())
     corrupted = corruptions.corrupted(data_set, corruption, severity)
     return imagenet.corrupted_batches(corrupted, data_dir, eval_batch_size=eval_batch_size, num_workers=num_workers)

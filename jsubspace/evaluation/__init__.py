@@ -1,0 +1,1 @@
+"""What networks and subspaces are worth, measured for anybody's network."""

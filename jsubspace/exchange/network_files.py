@@ -1,0 +1,185 @@
+"""A plain network on the disk, for programs that know nothing of subspaces: safetensors or Orbax, data and nothing else.
+
+A network is a dictionary of dictionaries of arrays, as Flax has them: ``{"params": ..., "batch_stats": ...}``. In a
+safetensors file an array's name is its path, ``params/block0/conv1/kernel``. Facts about it (JSON) go along.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jsubspace.errors import UsageError
+from jsubspace.storage import checkpoint
+
+Network = dict[str, Any]
+
+SUFFIX = ".safetensors"
+DIGEST = "sha256"
+"""The fact that `save` adds: of all names and arrays, for `load` to check."""
+
+FACTS = "facts.json"
+
+
+def check_target(path: pathlib.Path) -> None:
+    """Whether `save` can write there: called before the work of making a network.
+
+    Raises:
+      UsageError: if something is there, its parent is not, or its name says that another format is expected.
+    """
+    if path.suffix not in ("", SUFFIX):
+        raise UsageError(f"{path} is neither a safetensors file ({path.stem}{SUFFIX}) nor a folder ({path.stem}).")
+    if path.exists() or path.is_symlink():
+        raise UsageError(f"{path} exists; choose another name, or delete it.")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path.parent} is not a folder that can be written; make it first.")
+
+
+def save(path: str | pathlib.Path, network: Network, facts: Mapping[str, Any] | None = None) -> None:
+    """Writes a network; it is there in full or not at all.
+
+    Args:
+      path: ``NAME.safetensors``, or a folder for Orbax: the network in its subfolder ``network``, the facts beside it.
+      network: dictionaries of arrays; names have no slash.
+      facts: names and what JSON can hold.
+
+    Raises:
+      UsageError: if something is there, or it cannot be written.
+      ValueError: for a network of another form.
+    """
+    path = pathlib.Path(path)
+    check_target(path)
+    arrays = flatten(network)
+    facts = {**(facts or {}), DIGEST: _digest(arrays)}
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        if path.suffix == SUFFIX:
+            import safetensors.numpy
+
+            metadata = {name: json.dumps(fact) for name, fact in facts.items()}
+            with partial.open("xb") as file:
+                file.write(safetensors.numpy.save(arrays, metadata))
+                file.flush()
+                os.fsync(file.fileno())
+        else:
+            partial.mkdir()
+            checkpoint.save_tree(partial / "network", unflatten(arrays))
+            (partial / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        partial.rename(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error}.") from error
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        partial.unlink(missing_ok=True)
+
+
+def load(path: str | pathlib.Path) -> tuple[Network, dict[str, Any]]:
+    """A network and its facts, from a file of `save` or any safetensors file of arrays whose names are paths.
+
+    Nothing in the file is executed, and nothing is written.
+
+    Raises:
+      UsageError: if it is not there, damaged, or no network.
+
+    Example:
+      >>> import tempfile
+      >>> path = pathlib.Path(tempfile.mkdtemp()) / "network.safetensors"
+      >>> save(path, {"params": {"dense": {"kernel": np.eye(2, dtype=np.float32)}}}, {"alpha": 0.5})
+      >>> network, facts = load(path)
+      >>> network["params"]["dense"]["kernel"].shape, facts["alpha"]
+      ((2, 2), 0.5)
+    """
+    path = pathlib.Path(path)
+    if path.is_dir() and (path / "network").is_dir():
+        arrays, facts = _load_folder(path)
+    elif path.is_file():
+        arrays, facts = _load_file(path)
+    else:
+        raise UsageError(f"{path} is neither a safetensors file nor a folder with a network; see jsubspace.export.")
+    if DIGEST in facts and facts[DIGEST] != _digest(arrays):
+        raise UsageError(f"{path} is damaged: its arrays are not those that were written.")
+    return unflatten(arrays), facts
+
+
+def flatten(network: Network) -> dict[str, np.ndarray]:
+    """Arrays by their paths, ``{"params/dense/kernel": ...}``; the inverse of `unflatten`.
+
+    Raises:
+      ValueError: for anything but dictionaries of arrays, or a name with a slash.
+    """
+    flat: dict[str, np.ndarray] = {}
+    for name, value in network.items():
+        if not isinstance(name, str) or not name or "/" in name:
+            raise ValueError(f"{name!r} cannot be a name in a network: names are words without a slash.")
+        if isinstance(value, Mapping):
+            flat |= {f"{name}/{inner}": leaf for inner, leaf in flatten(dict(value)).items()}
+        elif hasattr(value, "shape") and hasattr(value, "dtype"):
+            # Contiguous: safetensors writes the memory of a transposed array as if it were not transposed.
+            flat[name] = np.ascontiguousarray(value).reshape(value.shape)
+        else:
+            raise ValueError(f"{name} is a {type(value).__name__}; a network is made of dictionaries and arrays.")
+    return flat
+
+
+def unflatten(arrays: Mapping[str, np.ndarray]) -> Network:
+    """Dictionaries of arrays from arrays by their paths.
+
+    Raises:
+      UsageError: if a path is empty in parts, or the beginning of another.
+    """
+    network: Network = {}
+    for path, array in arrays.items():
+        *folders, name = path.split("/")
+        place = network
+        for folder in folders:
+            place = place.setdefault(folder, {})
+            if not isinstance(place, dict):
+                raise UsageError(f"{path!r} cannot be an array: one of that path's beginning is.")
+        if name in place or not all((*folders, name)):
+            raise UsageError(f"{path!r} is no path of an array in a network, or is there twice.")
+        place[name] = array
+    return network
+
+
+def _load_file(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return arrays, {name: _fact(text) for name, text in (file.metadata() or {}).items()}
+    except (safetensors.SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not a safetensors file, or damaged: {error}") from error
+    except KeyError as error:
+        raise UsageError(f"{path} has arrays of type {error}, which numpy lacks; store them as float32.") from error
+
+
+def _load_folder(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    network = checkpoint.load_tree(path / "network")
+    try:
+        facts = json.loads((path / FACTS).read_text(encoding="utf-8")) if (path / FACTS).exists() else {}
+        return flatten(network), dict(facts)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is damaged or holds no network: {error}") from error
+
+
+def _fact(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text  # Somebody else's metadata.
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""One step of training, and how it runs on many devices and hosts."""

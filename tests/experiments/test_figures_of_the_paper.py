@@ -1,0 +1,368 @@
+"""The figures' commands: what they declare is possible, what is missing is trained once, what they print is what was measured."""
+
+import dataclasses
+import importlib
+import importlib.util
+import json
+import math
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from jsubspace.errors import UsageError
+from jsubspace.runs import config, limits
+
+pytest.importorskip("matplotlib")
+
+from places import REPOSITORY
+
+from experiments import account, bench_tpu, claims, reproduced
+from experiments.__main__ import MODULES
+from experiments.lib import figure, plots, problems, runs
+from experiments.lib.figure import Panel, Series
+
+FIGURES = [module.FIGURE for module in MODULES]
+RECORDED = sorted((REPOSITORY / "experiments" / "results" / "figures").glob("*/*.json"))
+
+
+def declared(made, scale, seeds=(0, 1, 2)):
+    return [run for labelled in made.declared(scale, seeds).values() for found in labelled.values() for run in found]
+
+
+def settings_of(run):
+    """The config that the run's command makes."""
+    path = REPOSITORY / run.problem.config
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    settings = module.get_config()
+    for field, given in run.fields(pathlib.Path("runs")).items():
+        config.change(settings, field, str(given))
+    return settings
+
+
+@pytest.mark.parametrize("scale", figure.SCALES)
+def test_every_declared_run_is_possible_and_has_a_folder_of_its_own(scale):
+    folders = {}
+    for made in FIGURES:
+        found = declared(made, scale)
+        assert found
+        for run in runs.in_order(found):
+            folders.setdefault(run.name, set()).add(run)
+    assert {name for name, of_name in folders.items() if len(of_name) > 1} == set()
+    for (run,) in folders.values():
+        settings = settings_of(run)
+        limits.validate(settings)
+        assert settings.seed == run.seed
+
+
+@pytest.mark.parametrize("made", FIGURES, ids=[made.name for made in FIGURES])
+def test_every_figure_has_a_module_and_a_command_of_its_own(made):
+    path = REPOSITORY / "experiments" / f"{made.name}.py"
+    assert f"| `python -m experiments.{made.name}` |" in (REPOSITORY / "experiments" / "README.md").read_text()
+    assert path.is_file()
+
+
+def test_every_module_of_a_figure_is_among_all_figures():
+    files = {path.stem for path in (REPOSITORY / "experiments").glob("*.py")}
+    assert {name for name in files if re.fullmatch(r"figure\d+|appendix_\w+|stats_\w+", name)} == {
+        made.name for made in FIGURES
+    }
+
+
+def test_label_noise_and_budgets_make_other_problems_but_nothing_else_does():
+    problem = problems.FASHION
+    assert problem.noisy(0.0) is problem
+    assert problem.longer(1) is problem
+    assert dict(problem.noisy(0.4).settings)["data.label_noise"] == 0.4
+    assert problem.longer(0.5).num_epochs == problem.num_epochs // 2
+    assert len({problem.name, problem.noisy(0.4).name, problem.noisy(0.2).name, problem.longer(2).name}) == 4
+
+
+def test_runs_stand_behind_those_that_they_start_from():
+    ordered = runs.in_order(runs.branches(problems.FASHION, [0, 1], 5))
+    for place, run in enumerate(ordered):
+        assert all(ordered.index(start) < place for start in run.starts)
+    assert len(ordered) == 6  # of each seed the whole run, the branch and the line through both
+
+
+def fake(monkeypatch, code):
+    """Runs that execute ``code``, with the run's name and folder as arguments."""
+    monkeypatch.setattr(runs.Run, "command", lambda run, root: ["-c", code, run.name, str(root / run.name)])
+    monkeypatch.setattr(
+        runs, "results", lambda run, root: {"finished": True} if (root / run.name / "done").exists() else None
+    )
+
+
+FINISH = """
+import pathlib, sys
+folder = pathlib.Path(sys.argv[2]); folder.mkdir(parents=True)
+for start in {starts!r}.get(sys.argv[1], []):
+    assert (folder.parents[2] / start / "done").exists(), "started before what it starts from"
+(folder / "done").write_text("")
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_what_is_missing_is_trained_once_and_in_order(monkeypatch, tmp_path, jobs):
+    pairs = runs.branches(problems.FASHION, [0, 1], 5)
+    starts = {run.name: [start.name for start in run.starts] for run in runs.in_order(pairs)}
+    fake(monkeypatch, FINISH.format(starts=starts))
+    runs.finish(pairs, tmp_path, jobs)
+    trained = runs.trained(pairs, tmp_path)
+    assert set(trained) == set(starts)
+    assert all(row["seconds"] >= 0 and row["machine"] for row in trained.values())
+    before = (tmp_path / "trained.jsonl").read_text()
+    runs.finish(pairs, tmp_path, jobs)  # would fail in the folders that are there
+    assert (tmp_path / "trained.jsonl").read_text() == before
+
+
+def test_a_run_that_fails_ends_the_command_with_its_last_words(monkeypatch, tmp_path):
+    fake(monkeypatch, "import sys; print('error: the disk is full'); sys.exit(2)")
+    with pytest.raises(UsageError, match=r"seed0 ended with exit code 2: error: the disk is full \(all of it is in "):
+        runs.finish(runs.declare(problems.FASHION, "line", [0]), tmp_path, 1)
+
+
+INTERRUPTED = """
+import pathlib, sys
+from experiments import problems, runs
+from jsubspace import program
+code = '''
+import signal, sys, time
+def end(*_):
+    print("saved"); sys.exit(75)
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+time.sleep(60)
+'''
+runs.Run.command = lambda run, root: ["-c", code]
+root = pathlib.Path(sys.argv[1])
+program.call(lambda: runs.finish(runs.declare(problems.FASHION, "line", [0, 1, 2]), root, 2))
+"""
+
+
+def test_a_signal_lets_the_runs_under_way_save_and_starts_no_other(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path)],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        text=True,
+    )
+    logs = [tmp_path / "fashion_mnist" / "line" / f"seed{seed}.log" for seed in (0, 1, 2)]
+    deadline = time.monotonic() + 60
+    while not all(log.is_file() and "ready" in log.read_text() for log in logs[:2]):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "the same command goes on from there" in errors
+    assert [log.read_text().splitlines() for log in logs[:2]] == [["ready", "saved"]] * 2
+    assert not logs[2].exists() or "ready" not in logs[2].read_text()
+
+
+def test_a_folder_with_a_run_of_other_settings_is_refused(tmp_path):
+    (run,) = runs.declare(problems.FASHION, "line", [0])
+    settings = settings_of(run).to_dict()
+    settings["penalty"]["beta"] = 1.0
+    folder = tmp_path / run.name
+    folder.mkdir(parents=True)
+    results = {"config": settings, "finished": True, "points": []}
+    (folder / "results.json").write_text(json.dumps(results))
+    assert runs.results(run, tmp_path)["finished"]
+    (other,) = runs.declare(problems.FASHION, "line", [0], penalty__beta=2.0)
+    assert runs.results(other, tmp_path) is None
+    settings["data"]["batch_size"] = 64
+    (folder / "results.json").write_text(json.dumps(results))
+    with pytest.raises(UsageError, match=r"trained with config.data.batch_size = 64, and 32 is declared"):
+        runs.results(run, tmp_path)
+
+
+DIGITS = problems.Problem(
+    "digits",
+    "MLP (digits)",
+    "configs/digits_cresnet8_standard.py",
+    2,
+    (
+        ("model.name", "mlp"),
+        ("model.depth", 1),
+        ("model.width", 16),
+        ("optimizer.warmup_epochs", 1),
+        ("evaluation.num_points", 3),
+        ("evaluation.num_resamples", 2),
+        ("num_devices", 1),
+    ),
+    one_core=True,
+)
+
+
+def test_a_figure_from_nothing(tmp_path, data_dir, monkeypatch):
+    """Two real trainings, then files; the same command again only draws, and equal numbers."""
+    from experiments import figure4
+
+    def runs_of(problem, seeds):
+        return {name: runs.declare(problem, name, seeds) for name in ("standard", "line")}
+
+    def panels(problem, results):
+        line = figure.along("line", results["line"])
+        return [Panel(problem.title, "α", "test accuracy (%)", [figure.level("standard", results["standard"]), line])]
+
+    made = dataclasses.replace(figure4.FIGURE, name="tiny", problems={"small": (DIGITS,)}, runs=runs_of, panels=panels)
+    monkeypatch.setenv("JSUBSPACE_DATA_DIR", data_dir)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["figure", "--seeds", "0", "--jobs", "2", "--output", "out"])
+    figure.main([made])
+    found = json.loads((tmp_path / "out" / "small" / "tiny.json").read_text())
+    assert set(found["runs"]) == {"digits/standard/seed0", "digits/line/seed0"}
+    assert found["command"] == "python -m experiments.tiny --scale=small --seeds 0"
+    standard, line = found["panels"][0]["series"]
+    results = json.loads((tmp_path / "runs/figures/digits/line/seed0/results.json").read_text())
+    assert line["x"] == [0.0, 0.5, 1.0]
+    assert line["y"] == [[row["accuracy"] for row in results["points"]]]
+    assert standard["x"] is None
+    assert f"| line | 1 | {line['y'][0][0]:.4g} |" in (tmp_path / "out/small/tiny.md").read_text()
+    assert (tmp_path / "out/small/tiny.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "out/small/tiny.pdf").read_bytes()[:4] == b"%PDF"
+    figure.main([made])
+    assert json.loads((tmp_path / "out" / "small" / "tiny.json").read_text()) == found
+    monkeypatch.setattr(sys, "argv", ["figure", "--seeds", "0", "1", "--plot"])
+    with pytest.raises(UsageError, match=r"digits/standard/seed1 is not finished"):
+        figure.main([made])
+
+
+def test_tables_have_mean_and_standard_deviation_over_seeds():
+    panel = Panel(
+        "title", "m", "accuracy", [Series("a", [[0.5], [0.7]]), Series("b", [[0.1, 0.2], [0.3, 0.6]], [2, 6])]
+    )
+    assert plots.table(panel).splitlines() == [
+        "| title: accuracy | seeds | m 2 | m 6 |",
+        "| --- | --- | --- | --- |",
+        "| a | 2 | 0.6000 ± 0.1414 | 0.6000 ± 0.1414 |",
+        "| b | 2 | 0.2000 ± 0.1414 | 0.4000 ± 0.2828 |",
+    ]
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=[f"{path.parent.name}-{path.stem}" for path in RECORDED])
+def test_recorded_tables_are_of_the_recorded_numbers(path):
+    """Nothing recorded has been edited by hand on one side."""
+    found = json.loads(path.read_text())
+    made = {made.name: made for made in FIGURES}[found["figure"]]
+    kind = Panel if "series" in found["panels"][0] else importlib.import_module("experiments.figure2").Plane
+    panels = []
+    for content in found["panels"]:
+        if kind is Panel:
+            content["series"] = [Series(**series) for series in content["series"]]
+        panels.append(kind(**content))
+    text = path.with_suffix(".md").read_text()
+    for panel in panels:
+        assert made.table(panel) in text
+    assert found["command"] in text
+    for run in found["runs"]:
+        assert run in found["trainings"]
+
+
+def test_a_figure_made_anew_is_compared_number_by_number(tmp_path):
+    path = REPOSITORY / "experiments" / "results" / "figures" / "small" / "figure5.json"
+    recorded = json.loads(path.read_text())
+    assert reproduced.greatest_difference(recorded, recorded)[0] == 0
+
+    new = json.loads(path.read_text())
+    new["command"] = new["command"].replace("--seeds 0 1 2", "--seeds 2")
+    for panel in new["panels"]:
+        for series in panel["series"]:
+            series["y"] = series["y"][2:]
+    difference, place, count = reproduced.greatest_difference(new, recorded)
+    assert difference == 0
+    assert count * 3 == reproduced.greatest_difference(recorded, recorded)[2]
+    new["panels"][0]["series"][0]["y"][0][-1] += 0.25
+    difference, place, _ = reproduced.greatest_difference(new, recorded)
+    assert difference == pytest.approx(0.25)
+    assert new["panels"][0]["series"][0]["label"] in place
+    (tmp_path / "figure5.json").write_text(json.dumps(new))
+    command = [sys.executable, "-m", "experiments.reproduced", str(tmp_path / "figure5.json")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "seeds [2]: the greatest difference is 0.25" in done.stdout
+
+    new["panels"][0]["series"][0]["y"][0][-1] = math.nan
+    (tmp_path / "figure5.json").write_text(json.dumps(new))
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "the greatest difference is nan" in done.stdout
+
+    del new["panels"][0]["series"][0]
+    with pytest.raises(UsageError, match="is in one of the figures and not in the other"):
+        reproduced.greatest_difference(new, recorded)
+    with pytest.raises(UsageError, match="none is in both"):
+        reproduced.greatest_difference(new | {"command": new["command"].replace("--seeds 2", "--seeds 7")}, recorded)
+    plane = json.loads(path.with_name("figure2.json").read_text())
+    with pytest.raises(UsageError, match="figure2 shows planes"):
+        reproduced.greatest_difference(plane, plane)
+    with pytest.raises(UsageError, match="give two of a kind"):
+        reproduced.greatest_difference(new | {"command": "python -m experiments.figure6 --seeds 2"}, recorded)
+
+
+PROGRAM = """HloModule step
+%d (a: f32[8], i: s32[]) -> f32[2] {
+  %a = f32[8] parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %s = f32[2] dynamic-slice(%a, %i), dynamic_slice_sizes={2}
+}
+ENTRY %main (p: f32[8], q: f32[8]) -> f32[2] {
+  %p = f32[8] parameter(0)
+  %q = f32[8] parameter(1)
+  %start = (f32[8]{0:T(256)S(1)}, f32[8]{0:T(256)}) copy-start(%p)
+  %done = f32[8]{0:T(256)S(1)} copy-done(%start)
+  %f = f32[8] fusion(%done, %q), kind=kLoop, calls=%c, metadata={op_name="jit(step)/optimizer/add"}
+  %i = s32[] constant(1)
+  ROOT %n = f32[2] fusion(%f, %i), kind=kLoop, calls=%d, metadata={op_name="jvp(ResNet)/stem/mul"}
+}
+"""
+
+
+def test_bytes_of_a_program_are_accounted_for_by_kind():
+    found = account.account(PROGRAM)
+    # A copy into fast memory reads main memory once, and what reads the copy does not. Of an operand that is sliced, the slice
+    # is read.
+    assert found == {"copy-done": (1, 64, 32), "fusion: add": (1, 96, 64), "network": (1, 8 + 8 + 4, 20)}
+    lines = account.table(found, found | {"network": account.Use(2, 1_000_064, 2_000_064)}).splitlines()
+    assert lines[2] == "| network | 0.0 | 1 | 1.0 | 2 | +1.0 | +2.0 |"
+    assert lines[-1] == "| total | 0.0 | 3 | 1.0 | 4 | +1.0 | +2.0 |"
+    with pytest.raises(UsageError, match="not the text of a compiled program"):
+        account.account("nothing")
+
+
+def test_the_readme_has_the_claims_as_the_recorded_figures_give_them():
+    readme = (REPOSITORY / "experiments" / "README.md").read_text()
+    shown = readme.partition(claims.START)[2].partition(claims.END)[0]
+    assert shown == claims.table(REPOSITORY / "experiments" / "results" / "figures" / "small")
+
+
+@pytest.mark.parametrize("network", ["resnet50", "cresnet20"])
+def test_the_readme_has_the_compiled_steps_as_they_are_recorded(network):
+    rows = json.loads(bench_tpu.OUTPUT.read_text())
+    assert f"\n\n{bench_tpu.table(rows, network)}\n\n" in (REPOSITORY / "experiments" / "README.md").read_text()
+    assert len([name for name in rows if name.startswith(network)]) == 6
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([0.01, 0.012, 0.009], "holds"),
+        ([-0.01, -0.012, -0.009], "does not hold"),
+        ([0.01, -0.012, 0.005], "open"),
+        ([0.01], "open"),  # one seed tells nothing
+    ],
+)
+def test_a_claim_holds_if_it_is_two_standard_errors_above_zero(values, verdict):
+    assert claims.Measured("", np.array(values)).verdict == verdict

@@ -1,0 +1,359 @@
+"""Every method that a subspace is compared with: trained and evaluated on the digits, by the config alone."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+import jsubspace
+from jsubspace import compare, evaluate
+from jsubspace.runs import build, config, loop, report, results, stacks
+from jsubspace.storage.checkpoint import Checkpoints
+from jsubspace.errors import UsageError
+from jsubspace.training.preemption import Preemption
+from jsubspace.storage.writer import read_rows
+
+
+@pytest.fixture
+def mlp(tiny_config):
+    """A multilayer perceptron with one small hidden layer: a second or two a run."""
+    tiny_config.model.name, tiny_config.model.depth, tiny_config.model.width = "mlp", 1, 32
+    tiny_config.optimizer.num_epochs = 8
+    tiny_config.checkpoint_every_epochs = 4
+    tiny_config.log_every_steps = 24
+    tiny_config.evaluation.num_resamples = 20
+    tiny_config.evaluation.num_random_points = 2
+    return tiny_config
+
+
+def saved(settings, workdir, step=None):
+    """The endpoints of a checkpoint, as numpy arrays."""
+    run = build.build(settings)
+    with Checkpoints(pathlib.Path(workdir) / "checkpoints", read_only=True) as checkpoints:
+        like = jax.eval_shape(run.init_state)
+        return jax.tree.map(np.asarray, checkpoints.restore(like, run.devices.replicated, step)[0].endpoints)
+
+
+def point(measured, name):
+    return next(row for row in measured["points"] if row["name"] == name)
+
+
+def names(rows):
+    return [row["name"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epochs"),
+    [
+        ("swa_cyclic", (6, 7, 8)),
+        ("swa_constant", (14, 15, 16)),
+        ("snapshot", (3, 5, 8)),
+        ("fast_geometric", (16, 18, 20)),
+    ],
+)
+def test_collected_networks_are_evaluated_as_a_simplex(mlp, tmp_path, schedule, epochs):
+    """SWA is its center, the ensemble of checkpoints its corners, SWA-Gaussian and random averages are drawn from it."""
+    mlp.subspace.name = "point"
+    mlp.optimizer.num_epochs, mlp.optimizer.schedule, mlp.optimizer.num_collected = epochs[-1], schedule, 3
+    kinds = ["random", "gaussian"]  # by default
+    if schedule == "swa_cyclic":
+        kinds = ["random", "layerwise", "weightwise", "gaussian"]
+        mlp.evaluation.random_points = ",".join(kinds)
+    mlp.keep_checkpoints = 1
+    measured = loop.train(mlp, tmp_path / "run")
+    with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps() == [12 * epoch for epoch in epochs]
+    assert measured["subspace"] == "Simplex(num_endpoints=3)"
+    networks = [saved(mlp, tmp_path / "run", 12 * epoch) for epoch in epochs]
+    stack = jax.tree.map(lambda *leaves: np.concatenate(leaves), *networks)
+    np.testing.assert_allclose(
+        measured["endpoints"]["kernels"]["l2"], np.asarray(jsubspace.distances(stack)), rtol=1e-4, atol=1e-4
+    )
+
+    run = build.build(mlp)
+    images = run.pipeline.preprocess(np.asarray(run.pipeline.test.images))
+    true_class = np.arange(360), run.pipeline.test.labels
+
+    def log_probs(network):
+        return np.asarray(jax.nn.log_softmax(run.model.apply({"params": network}, images, train=False).logits))
+
+    center = log_probs(jsubspace.midpoint(stack))
+    assert point(measured, "center")["nll"] == pytest.approx(-np.mean(center[true_class]), rel=1e-3)
+    corners = [log_probs(network) for network in jsubspace.unstack(stack)]
+    mean = np.log(np.mean(np.exp(corners), axis=0))
+    ensemble = next(row for row in measured["ensembles"] if row["name"] == "all corners")
+    assert ensemble["mean_probability"]["nll"] == pytest.approx(-np.mean(mean[true_class]), rel=1e-3)
+    assert names(measured["ensembles"]) == ["all corners", *(f"2 {kind}" for kind in kinds)]
+    assert names(measured["predictors"]) == ["center", *names(measured["ensembles"])]
+    assert len({row["nll"] for row in measured["points"]}) == 1 + 3 + 2 * len(kinds)  # all of them different networks
+
+
+def test_early_stopping_is_the_best_test_during_training(mlp, tmp_path):
+    mlp.subspace.name, mlp.evaluation.every_epochs = "point", 3
+    measured = loop.train(mlp, tmp_path / "run")
+    tests = read_rows(tmp_path / "run", "test")
+    assert [row["epoch"] for row in tests] == [3, 6, 8]
+    assert measured["early_stopping"]["accuracy"] == max(row["accuracy"] for row in tests)
+    assert tests[-1]["nll"] == pytest.approx(point(measured, "network")["nll"], rel=1e-5)
+
+
+def test_label_smoothing_dropout_and_sharpness_aware_minimisation_change_the_training(mlp, tmp_path):
+    mlp.subspace.name, mlp.optimizer.num_epochs = "point", 2
+    ends = []
+    for field, given in (
+        ("seed", mlp.seed),
+        ("optimizer.label_smoothing", 0.2),
+        ("model.dropout_rate", 0.2),
+        ("optimizer.sam_rho", 0.1),
+    ):
+        settings = mlp.copy_and_resolve_references()
+        config.change(settings, field, str(given))
+        (tmp_path / field).mkdir()
+        loop.train_endpoints(build.build(settings), tmp_path / field, Preemption())
+        ends.append(jax.tree.leaves(saved(settings, tmp_path / field))[0].tobytes())
+    assert len(set(ends)) == 4
+
+
+def test_sharpness_aware_minimisation_takes_the_gradient_uphill(mlp):
+    """One step of the run's own program against Foret et al.'s two lines."""
+    mlp.subspace.name, mlp.optimizer.sam_rho, mlp.num_devices = "point", 0.5, 1
+    mlp.optimizer.weight_decay = 0.0
+    run = build.build(mlp)
+    state, batch = run.devices.run_once(run.init_state), next(run.pipeline.train_batches(0))
+    before = jax.tree.map(np.asarray, state.endpoints)
+    step = run.devices.compile(run.train_step())
+    after, _ = step(state, next(run.devices.put_batches([batch])), run.devices.put(run.key))
+
+    _, augment_key, _ = jax.random.split(jax.random.fold_in(run.key, 0), 3)
+    images = run.pipeline.augment(augment_key, batch["image"], batch["index"])
+
+    def loss_fn(network):
+        log_probs = jax.nn.log_softmax(run.model.apply({"params": network}, images, train=True).logits)
+        return -log_probs[np.arange(128), batch["label"]].mean()
+
+    network = jsubspace.unstack(before)[0]
+    g = jax.grad(loss_fn)(network)
+    norm = np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(g)))
+    uphill = jax.grad(loss_fn)(jax.tree.map(lambda w, g: w + 0.5 * g / norm, network, g))
+    rate = float(run.schedule(0))
+    expected = jax.tree.map(lambda w, g: w - rate * g, network, uphill)
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_allclose(ours[0], theirs, rtol=1e-4, atol=1e-6),
+        after.endpoints,
+        expected,
+    )
+
+
+@pytest.fixture
+def two_runs(mlp, tmp_path):
+    """Two independent networks, trained: their configs and folders."""
+    mlp.subspace.name = "point"
+    folders = []
+    for seed in (0, 1):
+        settings = mlp.copy_and_resolve_references()
+        settings.seed, folder = seed, tmp_path / f"seed{seed}"
+        loop.train(settings, folder)
+        folders.append(folder)
+    return folders
+
+
+def test_independent_networks_are_ensembled_and_connected(mlp, two_runs, tmp_path):
+    together = mlp.copy_and_resolve_references()
+    together.start.runs = ",".join(map(str, two_runs))
+    together.subspace.name, together.subspace.num_endpoints = "simplex", 2
+    together.optimizer.num_epochs = 0
+    stacked = loop.train(together, tmp_path / "ensemble")
+    singles = [json.loads((folder / "results.json").read_text())["points"][0] for folder in two_runs]
+    for i, single in enumerate(singles, 1):
+        assert point(stacked, f"corner {i}")["nll"] == pytest.approx(single["nll"], rel=1e-5)
+    ensemble = next(row for row in stacked["predictors"] if row["name"] == "all corners")
+    assert ensemble["nll"] < np.mean([single["nll"] for single in singles])  # observation 1
+    assert point(stacked, "center")["accuracy"] < min(single["accuracy"] for single in singles)  # observation 2
+    assert stacked["connector"]["verdict"] == "no"
+
+    for name in ("curve", "chain"):
+        connector = mlp.copy_and_resolve_references()
+        connector.start.runs, connector.subspace.name, connector.subspace.fixed_ends = together.start.runs, name, True
+        connector.penalty.beta = 0.0
+        found = loop.train(connector, tmp_path / name)
+        endpoints = saved(connector, tmp_path / name)
+        for i, folder in enumerate(two_runs):
+            theirs = saved(mlp, folder)  # the ends have not moved by a bit
+            jax.tree.map(lambda ours, end, i=i: np.testing.assert_array_equal(ours[i], end[0]), endpoints, theirs)
+        halfway = jax.tree.map(lambda leaf: (leaf[0] + leaf[1]) / 2, endpoints)
+        moved = jax.tree.map(lambda leaf, middle: float(np.abs(leaf[2] - middle).max()), endpoints, halfway)
+        assert max(jax.tree.leaves(moved)) > 0.01
+        # Observation 3: what no line does.
+        assert point(found, "0.50")["accuracy"] > point(stacked, "center")["accuracy"] + 0.05
+        assert found["connector"]["barrier"] < stacked["connector"]["barrier"]
+
+
+def test_runs_that_share_their_first_epochs(mlp, tmp_path):
+    """Observation 4: branches of a run are linearly connected, here for three of them."""
+    mlp.subspace.name, mlp.keep_epochs, mlp.checkpoint_every_epochs = "point", (6,), 8
+    loop.train(mlp, tmp_path / "trunk")
+    branches = []
+    for seed in (1, 2, 3):
+        branch = mlp.copy_and_resolve_references()
+        branch.seed, branch.keep_epochs = seed, ()
+        branch.start.runs, branch.start.epoch = str(tmp_path / "trunk"), 6
+        folder = tmp_path / f"branch{seed}"
+        loop.train(branch, folder)
+        assert [row["step"] for row in read_rows(folder, "train")] == [96]  # its first 72 steps are the trunk's
+        branches.append(folder)
+    with_its_own_seed = mlp.copy_and_resolve_references()
+    with_its_own_seed.start.runs, with_its_own_seed.start.epoch = str(tmp_path / "trunk"), 6
+    loop.train(with_its_own_seed, tmp_path / "same")
+    jax.tree.map(
+        np.testing.assert_array_equal, saved(mlp, tmp_path / "same"), saved(mlp, tmp_path / "trunk")
+    )  # momentum, rate and data go on where they were
+
+    together = mlp.copy_and_resolve_references()
+    together.keep_epochs = ()
+    together.start.runs = ",".join(map(str, branches))
+    together.subspace.name, together.subspace.num_endpoints, together.optimizer.num_epochs = "simplex", 3, 0
+    together.evaluation.random_points = "random,layerwise"
+    found = loop.train(together, tmp_path / "stacked")
+    assert found["connector"]["barrier"] < 0.03
+    corners = [point(found, f"corner {i}")["accuracy"] for i in (1, 2, 3)]
+    assert point(found, "layerwise 1")["accuracy"] > np.mean(corners) - 0.03
+    assert min(np.asarray(found["endpoints"]["kernels"]["l2"])[np.triu_indices(3, 1)]) > 0.01
+
+
+def test_a_network_as_the_shared_start_of_a_subspace(mlp, two_runs, tmp_path):
+    line = mlp.copy_and_resolve_references()
+    line.start.runs, line.subspace.name = str(two_runs[0]), "line"
+    run = build.build(line)
+    endpoints = stacks.init_state(run).endpoints
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_array_equal(ours, np.repeat(theirs, 2, axis=0)),
+        endpoints,
+        saved(mlp, two_runs[0]),
+    )
+
+
+def test_starts_that_cannot_be(mlp, two_runs, tmp_path):
+    def refused(message, **fields):
+        settings = mlp.copy_and_resolve_references()
+        settings.subspace.name, settings.subspace.num_endpoints = "simplex", 2
+        settings.start.runs = ",".join(map(str, two_runs))
+        for field, given in fields.items():
+            name = field.replace("__", ".")
+            config.change(settings, name, given)
+        with pytest.raises(UsageError, match=message):
+            loop.train(settings, tmp_path / "refused")
+        assert not (tmp_path / "refused").exists()
+
+    refused(r"is float32\[32, 10\] in .* makes it float32\[16, 10\]; stack runs", model__width="16")
+    refused("another architecture", model__depth="2")
+    refused("names 2 runs for 3 endpoints", subspace__num_endpoints="3")
+    refused("holds no run", start__runs=str(tmp_path / "nowhere"))
+    refused("config.start.epoch goes on from one run", start__epoch="4")
+    refused("config.subspace is .* here but", start__epoch="4", start__runs=str(two_runs[0]))
+    refused("config.subspace.fixed_ends is True", subspace__fixed_ends="True")
+    branch = {"subspace__name": "point", "subspace__num_endpoints": "0", "start__runs": str(two_runs[0])}
+    refused(r"no checkpoint of step 60 .*keep_epochs", start__epoch="5", **branch)
+
+
+def test_everything_else_that_is_measured(mlp, tmp_path):
+    mlp.subspace.name, mlp.subspace.num_endpoints = "simplex", 3
+    mlp.optimizer.num_epochs = 2
+    mlp.evaluation.sharpness_batches, mlp.evaluation.plane_points = 1, 3
+    mlp.evaluation.ensemble = ((1.05, -0.05, 0.0), (0.0, 0.5, 0.5))
+    measured = loop.train(mlp, tmp_path / "run")
+    assert measured["schema"] == 2
+    json.dumps(measured, allow_nan=False)
+    assert set(measured["sharpness"]) == {"center", "corner 1", "corner 2", "corner 3"}
+    plane = measured["plane"]
+    assert np.shape(plane["accuracy"]) == np.shape(plane["nll"]) == (3, 3)
+    assert point(measured, "at (1.05, -0.05, 0.0)")["weights"] == pytest.approx([1.05, -0.05, 0], abs=1e-6)
+    for row in (*measured["points"], *(row["mean_logit"] for row in measured["ensembles"])):
+        for name, (low, high) in row["intervals"].items():
+            assert low <= high
+            if name in ("accuracy", "nll", "brier"):
+                assert low <= row[name] <= high
+    drawn = {path.name for path in (tmp_path / "run" / "figures").iterdir()}
+    assert {"plane.png", "reliability.png", "endpoints.png"} <= drawn
+
+    again = evaluate.evaluate(tmp_path / "run", {"evaluation.num_bins": "5", "evaluation.plane_points": "0"})
+    assert again["plane"] is None
+    assert len(again["reliability"]["count"]) == 5
+    with pytest.raises(UsageError, match=r"only config.evaluation fields"):
+        evaluate.evaluate(tmp_path / "run", {"optimizer.num_epochs": "5"})
+    with pytest.raises(UsageError, match=r"evaluation.num_bin; did you mean config.evaluation.num_bins\?"):
+        evaluate.evaluate(tmp_path / "run", {"evaluation.num_bin": "5"})
+
+
+def test_sharpness_is_the_hessians(mlp, tmp_path):
+    """Against numpy's eigenvalues of the Hessian of the same loss."""
+    mlp.subspace.name, mlp.optimizer.num_epochs, mlp.model.width, mlp.num_devices = "point", 2, 2, 2
+    mlp.evaluation.sharpness_batches = 2
+    found = loop.train(mlp, tmp_path / "run")["sharpness"]["network"]
+    run, network = build.build(mlp), jsubspace.unstack(saved(mlp, tmp_path / "run"))[0]
+    flat, unravel = jax.flatten_util.ravel_pytree(network)
+
+    def loss(flat, batch):
+        images = run.pipeline.preprocess(np.asarray(batch["image"]))
+        logits = run.model.apply({"params": unravel(flat)}, images, train=False).logits
+        return -jax.nn.log_softmax(logits)[np.arange(len(images)), batch["label"]].mean()
+
+    batches = [batch for batch, _ in zip(run.pipeline.train_batches(run.total_steps), range(2), strict=False)]
+    hessian = np.mean([jax.hessian(loss)(flat, batch) for batch in batches], axis=0)
+    assert found["eigenvalue"] == pytest.approx(np.linalg.eigvalsh(hessian)[-1], rel=2e-2)
+
+
+def test_compare(mlp, two_runs, tmp_path, capsys):
+    line = mlp.copy_and_resolve_references()
+    line.subspace.name, line.optimizer.num_epochs = "line", 2
+    loop.train(line, tmp_path / "line")
+    compare.main([*map(str, two_runs), str(tmp_path / "line"), f"--out={tmp_path / 'out'}"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [row.split(" | ")[:4] for row in lines[2:]] == [
+        ["| standard", "network", "1", "2"],
+        ["| line", "0.50", "1", "1"],
+        ["| line", "0.00 & 1.00", "2", "1"],
+    ]
+    accuracies = [json.loads((folder / "results.json").read_text())["points"][0]["accuracy"] for folder in two_runs]
+    assert f"{np.mean(accuracies):.4f} ± {np.std(accuracies, ddof=1):.4f}" in lines[2]
+    assert (tmp_path / "out" / "table.md").read_text().splitlines() == lines
+    assert (tmp_path / "out" / "comparison.png").stat().st_size > 1000
+
+    for arguments, message in [
+        ([], "which runs"),
+        ([str(tmp_path)], "holds no finished run"),
+        ([str(two_runs[0]), str(two_runs[0])], "given twice"),
+        ([str(two_runs[0]), "--metrics=acuracy"], "Did you mean 'accuracy'"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            compare.main(arguments)
+    old = json.loads((two_runs[0] / "results.json").read_text()) | {"schema": 1}
+    (two_runs[0] / "results.json").write_text(json.dumps(old))
+    with pytest.raises(UsageError, match=r"schema 1.*evaluate it again"):
+        compare.main([str(two_runs[0])])
+
+
+def test_methods_are_called_by_their_names():
+    def method(**fields):
+        settings = config.default()
+        for field, given in fields.items():
+            config.change(settings, field.replace("__", "."), given)
+        return report.method(settings.to_dict())
+
+    assert method(subspace__name="point") == "standard"
+    assert method(subspace__layerwise="True") == "line, layerwise"
+    assert method(subspace__name="simplex", subspace__num_endpoints="6") == "simplex, m = 6"
+    assert (
+        method(subspace__name="point", optimizer__schedule="swa_cyclic", optimizer__num_collected="3")
+        == "SWA, cyclic, m = 3"
+    )
+    assert method(subspace__name="point", optimizer__label_smoothing="0.1") == "standard, label smoothing 0.1"
+    assert method(subspace__name="simplex", start__runs="a,b", optimizer__num_epochs="0") == "2 runs stacked"
+
+
+def test_default_kinds(mlp):
+    mlp.subspace.name, mlp.subspace.num_endpoints, mlp.subspace.layerwise = "simplex", 3, True
+    assert results.default_kinds(build.build(mlp)) == ("random", "layerwise")
+    mlp.subspace.name, mlp.subspace.num_endpoints = "line", 0
+    assert results.default_kinds(build.build(mlp)) == ()

@@ -1,0 +1,152 @@
+"""Several processes are one program: the same result, one that writes, and messages instead of waiting for ever."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from places import REPOSITORY
+
+from jsubspace.data.memory import InMemory
+from jsubspace.data.shards import Hosts
+from jsubspace.storage.writer import read_rows
+
+PROGRAM = """
+import json, os, pathlib, sys
+import jax
+from jsubspace import config, hosts, loop, program
+
+def main():
+    arguments = json.loads(sys.argv[1])
+    if arguments["hosts"] > 1:
+        hosts.join(timeout_seconds=arguments.get("timeout", 60))
+    settings = config.default()
+    for field, value in arguments["fields"].items():
+        config.change(settings, field, value)
+    loop.train(settings, arguments["workdir"])
+
+program.call(main)
+"""
+
+FIELDS = {
+    "data.name": "digits",
+    "model.name": "mlp",
+    "model.depth": "2",
+    "model.width": "8",
+    "optimizer.num_epochs": "1",
+    "optimizer.warmup_epochs": "0",
+    "evaluation.num_points": "3",
+    "evaluation.batch_size": "128",
+    "evaluation.num_resamples": "10",
+    "log_every_steps": "4",
+    "checkpoint_every_epochs": "1",
+}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def started(address, index, count, devices, workdir, fields, **arguments):
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0",
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": str(count),
+        "JAX_PROCESS_ID": str(index),
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    arguments |= {"hosts": count, "workdir": str(workdir), "fields": FIELDS | fields}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, json.dumps(arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(count, devices, workdir, data_dir, differ=({}, {}), **fields):
+    """(exit code, error output) of each of ``count`` processes with so many devices each."""
+    address = f"localhost:{free_port()}"
+    fields = {"data.dir": data_dir} | fields
+    processes = [started(address, i, count, devices, workdir, fields | differ[i]) for i in range(count)]
+    outputs = [process.communicate(timeout=500)[1] for process in processes]
+    return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
+
+
+# More points than examples in a batch: the work is spread by points at the end, and by data in the test on the way.
+BY_POINTS = {"evaluation.num_points": "131", "evaluation.every_epochs": "1"}
+
+
+@pytest.fixture(scope="module")
+def one_process(data_dir, tmp_path_factory):
+    """The folder of a run of one process with four devices."""
+    folder = tmp_path_factory.mktemp("one") / "run"
+    ((code, output),) = run(1, 4, folder, data_dir, **BY_POINTS)
+    assert code == 0, output
+    return folder
+
+
+@pytest.mark.parametrize("shard_endpoints", ["False", "True"])
+def test_two_processes_give_the_result_of_one(one_process, data_dir, tmp_path, shard_endpoints):
+    """Two with two devices each; the last batch, 29 digits, divides among none of them."""
+    for code, output in run(2, 2, tmp_path / "run", data_dir, shard_endpoints=shard_endpoints, **BY_POINTS):
+        assert code == 0, output
+    for kind in ("train", "test"):
+        one, two = (read_rows(folder, kind) for folder in (one_process, tmp_path / "run"))
+        assert [row["step"] for row in two] == [row["step"] for row in one] == {"train": [4, 8, 12], "test": [12]}[kind]
+        for row_of_two, row in zip(two, one, strict=True):
+            name = {"train": "loss", "test": "nll"}[kind]
+            np.testing.assert_allclose(row_of_two[name], row[name], rtol=1e-5)
+    one, two = (json.loads((folder / "results.json").read_text()) for folder in (one_process, tmp_path / "run"))
+    assert len(one["points"]) == 131
+    for row_of_two, row in zip(two["points"], one["points"], strict=True):
+        np.testing.assert_allclose(row_of_two["nll"], row["nll"], rtol=1e-4)
+    for row_of_two, row in zip(two["ensembles"], one["ensembles"], strict=True):
+        np.testing.assert_allclose(row_of_two["mean_probability"]["nll"], row["mean_probability"]["nll"], rtol=1e-4)
+
+
+def test_hosts_with_other_configs_are_refused(data_dir, tmp_path):
+    (code, error), (other_code, other_error) = run(
+        2, 1, tmp_path / "run", data_dir, ({}, {"penalty.beta": "3.0", "data.num_workers": "0"})
+    )
+    assert code == other_code == 2
+    assert "host 1 has another config than this one" in error
+    assert "config.penalty.beta: 1.0 on the first host, 3.0 here" in other_error
+    assert "num_workers" not in other_error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_host_that_never_comes(tmp_path):
+    process = started(f"localhost:{free_port()}", 0, 2, 1, tmp_path / "run", {}, timeout=3)
+    _, error = process.communicate(timeout=200)
+    assert process.returncode == 2
+    assert "not all 2 hosts have come within 3 seconds" in error
+
+
+@pytest.mark.parametrize(("count", "size", "expected"), [(2, 8, [4, 4]), (2, 5, [5, 5]), (4, 8, [2] * 4), (1, 5, [5])])
+def test_shares_of_a_batch(count, size, expected):
+    shares = [Hosts(i, count).share(size) for i in range(count)]
+    assert [len(share) for share in shares] == expected
+    assert set().union(*shares) == set(range(size))
+    assert len(Hosts(0, count, multiple=3).share(size)) == size  # 8 / 2 is no multiple of 3
+
+
+def test_a_host_reads_its_part_of_data_in_memory(data_dir):
+    from jsubspace.data import memory, sets
+
+    whole = memory.load(sets.find("digits"), data_dir, batch_size=128, eval_batch_size=128, seed=0)
+    parts = [
+        InMemory(whole.data_set, whole.train, whole.test, 128, 128, 0, Hosts(i, 2)) for i in range(2)
+    ]  # fmt: skip
+    for batch, *shares in zip(whole.test_batches(), *(part.test_batches() for part in parts), strict=True):
+        for name, array in batch.items():
+            np.testing.assert_array_equal(np.concatenate([share[name] for share in shares]), array)
+    batch, *shares = (next(data.train_batches(0)) for data in (whole, *parts))
+    np.testing.assert_array_equal(np.concatenate([share["image"] for share in shares]), batch["image"])
+    np.testing.assert_array_equal(np.concatenate([share["index"] for share in shares]), np.arange(128))

@@ -1,0 +1,123 @@
+"""Signals: the step under way is finished and saved; a second one ends the process at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import jax
+import numpy as np
+import pytest
+from test_loop import final_state
+
+from jsubspace import program
+from jsubspace.errors import Preempted
+from jsubspace.runs import build, loop
+from jsubspace.storage.checkpoint import Checkpoints
+from jsubspace.storage.journal import Journal
+from jsubspace.storage.writer import read_rows
+from jsubspace.training.preemption import SIGNALS, Preemption
+
+
+def steps_in(workdir):
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_kept_where_a_loop_holds_it_and_raises_elsewhere(number):
+    before = [signal.getsignal(n) for n in SIGNALS]
+    with Preemption() as preemption, preemption.held():
+        assert preemption.received() is None
+        os.kill(os.getpid(), number)
+        assert preemption.received() == number.name
+    with Preemption(), pytest.raises(Preempted, match=f"stopped by {number.name}; the same command goes on"):
+        os.kill(os.getpid(), number)
+    assert [signal.getsignal(n) for n in SIGNALS] == before
+
+
+def test_nothing_is_installed_outside_of_the_main_thread_or_if_it_is_not_entered():
+    before = [signal.getsignal(n) for n in SIGNALS]
+    found = []
+
+    def enter():
+        with Preemption() as preemption:
+            found.append(([signal.getsignal(n) for n in SIGNALS], preemption.received()))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert found == [(before, None)]
+    with Preemption().held():
+        assert [signal.getsignal(n) for n in SIGNALS] == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_ends_even_what_does_not_return_to_python(number, code):
+    program = (
+        "import hashlib\nfrom jsubspace.preemption import Preemption\n"
+        "with Preemption() as preemption, preemption.held():\n"
+        "  print('ready', flush=True)\n  hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"  # minutes, in C
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(number)
+    assert f"{number.name}: finishing the step; once more to end at once".encode() in process.stderr.readline()
+    assert process.poll() is None
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert process.returncode == code
+
+
+def test_a_run_goes_on_from_the_very_step(tiny_mlp, tmp_path, monkeypatch):
+    """Interrupted inside an epoch and inside a window of the log, by a signal and as a notebook's Ctrl-C."""
+    tiny_mlp.num_devices = 1
+    run = build.build(tiny_mlp)
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    loop.train_endpoints(run, tmp_path / "whole", Preemption())
+    add = Journal.add
+
+    def interrupt_at(step_of_interruption, interruption):
+        def add_and_interrupt(self, step, info):
+            add(self, step, info)
+            if step == step_of_interruption:
+                interruption()
+
+        monkeypatch.setattr(Journal, "add", add_and_interrupt)
+
+    def stopped():
+        with Preemption() as preemption:
+            return loop.train_endpoints(run, tmp_path / "stopped", preemption)
+
+    interrupt_at(17, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as exit_info:
+        program.call(stopped)
+    assert exit_info.value.code == program.PREEMPTED == 75
+    assert steps_in(tmp_path / "stopped") == [12, 17]
+
+    def ctrl_c():
+        raise KeyboardInterrupt
+
+    interrupt_at(29, ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train_endpoints(run, tmp_path / "stopped", Preemption())
+    assert steps_in(tmp_path / "stopped") == [17, 24]
+
+    monkeypatch.setattr(Journal, "add", add)
+    stopped()
+    states = [final_state(tiny_mlp, tmp_path / name) for name in ("whole", "stopped")]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    rows = [
+        [{name: row[name] for name in row if name != "images_per_second"} for row in read_rows(tmp_path / name)]
+        for name in ("whole", "stopped")
+    ]
+    assert rows[0] == rows[1]
+    assert [row["step"] for row in rows[0] if row["kind"] == "train"] == [5, 10, 15, 20, 25, 30, 35]
+
+
+def test_machines_that_train_together_ask_orbax(tiny_mlp, tmp_path, monkeypatch):
+    monkeypatch.setattr(Checkpoints, "reached_preemption", lambda self, step: step == 3)
+    with pytest.raises(Preempted, match="stopped by preemption and saved after step 3"):
+        loop.train(tiny_mlp, tmp_path / "run")
+    assert steps_in(tmp_path / "run") == [3]

@@ -1,0 +1,100 @@
+"""A run that is interrupted after any step ends as one that never was: every method, every pipeline, to the bit.
+
+What `test_loop` does for whole runs of every subspace is done here for everything else that a step depends on, at steps
+that end neither an epoch nor a window of the log.
+"""
+
+import jax
+import numpy as np
+import pytest
+from test_loop import StopAt, final_state, without_speed
+
+from jsubspace.data import stand_in
+from jsubspace.errors import Preempted
+from jsubspace.runs import build, config, loop
+from jsubspace.storage.writer import read_rows
+
+METHODS = {
+    "everything random": {
+        "subspace.layerwise": True,
+        "subspace.num_samples": 2,
+        "subspace.shared_init": True,
+        "model.dropout_rate": 0.1,
+        "data.label_noise": 0.2,
+        "data.batch_size": 480,  # the last of an epoch is smaller
+    },
+    "all pairs of a simplex, tested on its way": {
+        "subspace.name": "simplex",
+        "subspace.num_endpoints": 3,
+        "penalty.all_pairs": True,
+        "penalty.all_leaves": True,
+        "optimizer.per_epoch": True,
+        "evaluation.every_epochs": 1,
+    },
+    "divided endpoints": {"shard_endpoints": True, "num_devices": 2, "data.batch_size": 480, "model.width": 16},
+    "snapshots, sharpness-aware": {
+        "subspace.name": "point",
+        "optimizer.schedule": "snapshot",
+        "optimizer.num_collected": 2,
+        "optimizer.sam_rho": 0.05,
+        "optimizer.label_smoothing": 0.1,
+    },
+}
+
+
+def small(settings):
+    """Three steps an epoch of an MLP on one device."""
+    settings.model.name, settings.model.depth, settings.model.width = "mlp", 1, 8
+    settings.data.batch_size, settings.num_devices = 479, 1
+    settings.optimizer.num_epochs, settings.optimizer.warmup_epochs = 4, 0
+    settings.log_every_steps = 4
+    return settings
+
+
+def interrupted_is_whole(settings, folder, interruptions):
+    run = build.build(settings)
+    for name in ("whole", "interrupted"):
+        (folder / name).mkdir()
+    loop.train_endpoints(run, folder / "whole", StopAt(0))
+    before = 0
+    for step in interruptions:
+        with pytest.raises(Preempted, match=f"saved after step {step};"):
+            loop.train_endpoints(run, folder / "interrupted", StopAt(step - before))
+        before = step
+    loop.train_endpoints(run, folder / "interrupted", StopAt(0))
+    states = [final_state(settings, folder / name) for name in ("whole", "interrupted")]
+    assert int(states[0].step) == run.total_steps
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    rows = [without_speed(read_rows(folder / name)) for name in ("whole", "interrupted")]
+    assert rows[0] == rows[1]
+    return rows[0]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method(tiny_config, tmp_path, name):
+    settings = small(tiny_config)
+    for field, value in METHODS[name].items():
+        config.change(settings, field, str(value))
+    rows = interrupted_is_whole(settings, tmp_path, (1, 8))
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [4, 8, 12]
+    assert len([row for row in rows if row["kind"] == "test"]) == 4 * ("tested" in name)
+
+
+def test_a_network_with_batch_norm(tiny_config, tmp_path):
+    tiny_config.optimizer.num_epochs = 2
+    rows = interrupted_is_whole(tiny_config, tmp_path, (7,))
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [5, 10, 15, 20]
+
+
+def test_photographs_cropped_in_workers(tiny_config, tmp_path):
+    """The ImageNet pipeline: crops, flips and order of the images too are found again."""
+    photographs = {split: list(stand_in.examples(12, height=40, width=50)) for split in ("train", "validation")}
+    stand_in.prepare_imagenet(str(tmp_path / "data"), photographs)
+    settings = small(tiny_config)
+    settings.model.width = 2
+    settings.data.name, settings.data.dir, settings.data.num_workers = "imagenet2012", str(tmp_path / "data"), 0
+    settings.data.batch_size, settings.evaluation.batch_size = 5, 6
+    settings.data.label_noise = 0.2
+    settings.optimizer.learning_rate = 1e-3
+    rows = interrupted_is_whole(settings, tmp_path, (5,))
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [4, 8, 12]
