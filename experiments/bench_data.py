@@ -51,7 +51,7 @@ def make_step(data: pipeline.Pipeline, batch_size: int) -> Step:
     config = RECIPES[data.data_set.name]("line")
     config.data.batch_size = config.evaluation.batch_size = batch_size
     run = build.assemble(config, data, build.choose_devices(config))
-    compiled = run.devices.compile(run.train_step(), donate=("state",))
+    compiled = run.compiled_step()
     state, key = run.devices.run_once(run.init_state), run.devices.put(run.key)
     under_way: collections.deque[Any] = collections.deque()
 

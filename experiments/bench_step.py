@@ -43,7 +43,7 @@ def make_timer(method: dict[str, Any], batch_size: int, steps: int, sharded: boo
     config.data.batch_size = config.evaluation.batch_size = batch_size
     config.shard_endpoints = sharded
     run = build.assemble(config, random_cifar(batch_size), build.choose_devices(config))
-    compiled = run.devices.compile(run.train_step(), donate=("state",), shardings=run.shardings)
+    compiled = run.compiled_step()
     state, key = run.devices.run_once(run.init_state, shardings=run.shardings), run.devices.put(run.key)
     batches = run.devices.put_batches(run.pipeline.train_batches(0))
 

@@ -69,7 +69,7 @@ def measure(network: str, method: str, mode: str, topology: Any, batch_size: int
     shape = (n, batch_size, *run.pipeline.data_set.image_shape)
     batch = {name: jax.ShapeDtypeStruct(shape[:2], np.int32) for name in ("label", "index")}
     batch["image"] = jax.ShapeDtypeStruct(shape, np.uint8)
-    step = devices.compile(run.train_step(), donate=("state",), shardings=run.shardings)
+    step = run.compiled_step()
     start = time.monotonic()
     compiled = step.lower(state, batch, jax.eval_shape(lambda: run.key)).compile()
     cost, memory_of, text = compiled.cost_analysis(), compiled.memory_analysis(), compiled.as_text()

@@ -15,7 +15,7 @@ from jsubspace.runs import build, loop, stacks
 from jsubspace.shares import WHOLE, Shares
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.training import optim
-from jsubspace.training.parallel import AXIS, DataParallel
+from jsubspace.training.parallel import AXIS, SAME, SPLIT, DataParallel
 from jsubspace.training.train_state import init_train_state
 from jsubspace.training.train_step import make_train_step
 
@@ -65,7 +65,8 @@ def compiled_step(subspace, count, divided, **settings):
     step = make_train_step(
         apply_fn, lambda key, images, index: images, subspace, optimizer, shares=Shares(AXIS, axes), axis_name=AXIS, **settings
     )  # fmt: skip
-    return devices.compile(step, ("state",), devices.shardings_of(state) if divided else None), state, devices
+    place = devices.shardings_of(state) if divided else SAME
+    return devices.compile(step, (place, SPLIT, SAME), returns=(place, SAME), donate=(0,)), state, devices
 
 
 def close(a, b, rtol=1e-11, atol=1e-13):

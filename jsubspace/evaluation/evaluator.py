@@ -19,7 +19,7 @@ from jsubspace.evaluation import averaging, ensembles, metrics
 from jsubspace.evaluation.metrics import Difference, Scores
 from jsubspace.evaluation.survey import GAUSSIAN, LAYERWISE, WEIGHTWISE, Survey
 from jsubspace.runs.build import Run
-from jsubspace.training.parallel import AXIS
+from jsubspace.training.parallel import AXIS, SAME, SPLIT
 from jsubspace.types import Endpoints
 
 DRAW = {
@@ -67,7 +67,10 @@ class Evaluator:
         )
         self._key = run.devices.put(run.evaluation_key)
         self._put_weights(plan.weights)
-        self._batch_stats, self._outcomes = self._compiled(self._batch_stats_of), self._compiled(self._outcomes_of)
+        self._batch_stats, self._outcomes = (
+            self._compiled(self._batch_stats_of, (SAME, SAME, SPLIT, SAME)),
+            self._compiled(self._outcomes_of, (SAME, SAME, SAME, SPLIT)),
+        )
 
     def at(self, weights: np.ndarray) -> "Evaluator":
         """The same programs for other points: ``weights`` like the plan's, ``[p, M]``."""
@@ -116,14 +119,12 @@ class Evaluator:
         ]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=-1), *parts)
 
-    def _compiled(self, function: Any) -> Any:
-        """``function`` of four arguments on all devices; they have the batch whole if the work is spread by points."""
+    def _compiled(self, function: Any, arguments: tuple[Any, ...]) -> Any:
+        """``function`` on all devices; they have the batch whole if the work is spread by points."""
         devices = self._run.devices
         if not self._by_points:
-            return devices.compile(function)
-        on_all = devices.compile(lambda first, second, third, fourth, batch: function(first, second, third, fourth))
-        (something,) = devices.put_batches([np.arange(len(devices.devices))])  # to split: pmap wants it
-        return lambda *args: on_all(*args, something)
+            return devices.compile(function, arguments)
+        return devices.compile(function, tuple(SAME for _ in arguments))
 
     def _put_weights(self, weights: np.ndarray) -> None:
         self._num_points = len(weights)

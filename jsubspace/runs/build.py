@@ -15,7 +15,7 @@ from jsubspace.data import pipeline
 from jsubspace.models.cresnet import CResNet
 from jsubspace.models.mlp import MLP
 from jsubspace.models.resnet import ResNet
-from jsubspace.training.parallel import AXIS, DataParallel
+from jsubspace.training.parallel import AXIS, SAME, SPLIT, DataParallel
 from jsubspace.shares import Shares, axes_of
 from jsubspace.subspaces import Chain, Curve, Line, Point, Simplex, Subspace
 from jsubspace.training.train_state import TrainState, init_train_state
@@ -124,6 +124,11 @@ class Run:
             axis_name=AXIS,
             shares=self.shares,
         )
+
+    def compiled_step(self) -> TrainStep:
+        """The step on all devices: ``(state, batch, key) -> (state, info)``. The state's memory is used again."""
+        state = self.shardings or SAME
+        return self.devices.compile(self.train_step(), (state, SPLIT, SAME), returns=(state, SAME), donate=(0,))
 
     @property
     def shares(self) -> Shares:

@@ -10,7 +10,7 @@ from jsubspace import penalties, tree
 from jsubspace.evaluation import curvature, estimates, planes, survey
 from jsubspace.runs.build import Run
 from jsubspace.evaluation.evaluator import Evaluator
-from jsubspace.training.parallel import AXIS
+from jsubspace.training.parallel import AXIS, SAME, SPLIT
 from jsubspace.evaluation.survey import Survey
 from jsubspace.training.train_step import cross_entropy
 from jsubspace.types import Endpoints, Params
@@ -39,7 +39,7 @@ def sharpness(run: Run, rows: Endpoints, plan: Survey, stats: Any) -> dict[str, 
 
         return jax.lax.pmean(curvature.hessian_vector_product(loss_fn, point, vector), AXIS)
 
-    compiled = run.devices.compile(product_of_batch)
+    compiled = run.devices.compile(product_of_batch, (SAME, SAME, SAME, SPLIT))
     num_batches = run.config.evaluation.sharpness_batches
     batches = list(itertools.islice(run.pipeline.train_batches(run.total_steps), num_batches))
 

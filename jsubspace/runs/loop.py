@@ -80,7 +80,7 @@ def train_endpoints(run: Run, workdir: pathlib.Path, preemption: Preemption) -> 
     config, epoch_steps, total_steps = run.config, run.pipeline.steps_per_epoch, run.total_steps
     checkpoint_steps = config.checkpoint_every_epochs * epoch_steps
     test_steps = config.evaluation.every_epochs * epoch_steps
-    train_step = run.devices.compile(run.train_step(), donate=("state",), shardings=run.shardings)
+    train_step = run.compiled_step()
     geometry = jax.jit(lambda endpoints: penalties.geometry(endpoints, run.mask))
     midpoint = results.Midpoint(run)
     key = run.devices.put(run.key)

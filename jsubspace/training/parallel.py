@@ -8,9 +8,9 @@ their leading axis.
 import collections
 import contextlib
 import dataclasses
-import inspect
+import enum
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +24,16 @@ from jsubspace.shares import WHOLE, divided_axis
 
 AXIS = "batch"
 """The name of the device axis in `jax.lax.pmean` and the like."""
+
+
+class Place(enum.Enum):
+    """How an argument lies on the devices, for `DataParallel.compile`."""
+
+    SAME = "the same on every device"
+    SPLIT = "every device has its part of a batch"
+
+
+SAME, SPLIT = Place.SAME, Place.SPLIT
 
 RUN_AHEAD = 8
 """Steps that may be under way at once.
@@ -61,47 +71,46 @@ class DataParallel:
         return Mesh(np.array(self.devices), (AXIS,))
 
     def compile(
-        self, function: Callable[..., Any], donate: tuple[str, ...] = (), shardings: Any = None
+        self, function: Callable[..., Any], arguments: Sequence[Any], returns: Any = SAME, donate: tuple[int, ...] = ()
     ) -> Callable[..., Any]:
-        """``function`` over all devices.
+        """``function``, written for one device, over all devices.
 
         Args:
-          function: written for one device. Its parameter called ``batch`` takes a batch from `put_batches` and is this
-            device's part; the others are the same everywhere, and so must be what it returns (reduced over `AXIS`).
-          donate: names of parameters whose memory the results may take.
-          shardings: where the leaves of the parameter called ``state`` lie, and those of the first thing returned, if
-            not whole on every device (`shardings_of`); the function then sees its device's share of them.
+          function: takes positional arguments alone, and names its collectives by `AXIS`.
+          arguments: one entry for each argument. `SAME`: the argument is the same on every device. `SPLIT`: it is a batch
+            from `put_batches`, and each device gets its part. A tree of shardings from `shardings_of`: its leaves are
+            divided, and each device gets its share.
+          returns: `SAME` for what is the same on every device (reduced over `AXIS`), a tree of shardings for what is
+            divided, or a tuple of these for a function that returns a tuple.
+          donate: positions of the arguments whose memory the results may take.
 
         Returns:
           A function of the same positional arguments.
         """
-        names = list(inspect.signature(function).parameters)
-        donated = tuple(names.index(name) for name in donate)
-        if shardings is None and jax.process_count() == 1:
+        divided = any(place not in (SAME, SPLIT) for place in arguments)
+        if not divided and SPLIT in arguments and jax.process_count() == 1:
             return jax.pmap(
                 function,
                 axis_name=AXIS,
-                in_axes=tuple(0 if name == "batch" else None for name in names),
+                in_axes=tuple(0 if place is SPLIT else None for place in arguments),
                 out_axes=None,
-                donate_argnums=donated,
+                donate_argnums=donate,
                 devices=self.devices,
             )
-        # What pmap is made of, for arguments that are divided along any axis, and arrays of several hosts.
-        whole = PartitionSpec()
-        state = whole if shardings is None else jax.tree.map(lambda sharding: sharding.spec, shardings)
-        places = {"batch": PartitionSpec(AXIS)} | ({} if shardings is None else {"state": state})
+        # This is what pmap consists of. It also takes arguments that are divided along any axis, arrays of several hosts,
+        # and functions without a batch.
 
         def on_one_device(*args: Any) -> Any:
-            return function(*(_own(arg) if name == "batch" else arg for name, arg in zip(names, args, strict=True)))
+            return function(*(_own(arg) if place is SPLIT else arg for place, arg in zip(arguments, args, strict=True)))
 
         on_all = jax.shard_map(
             on_one_device,
             mesh=self._mesh,
-            in_specs=tuple(places.get(name, whole) for name in names),
-            out_specs=whole if shardings is None else (state, whole),
+            in_specs=tuple(map(_specification, arguments)),
+            out_specs=tuple(map(_specification, returns)) if isinstance(returns, tuple) else _specification(returns),
             check_vma=False,
         )
-        return jax.jit(on_all, donate_argnums=donated)
+        return jax.jit(on_all, donate_argnums=donate)
 
     def sum_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Any:
         """The sum of ``function(batch)`` over host batches, added up on the devices.
@@ -227,6 +236,13 @@ def data_parallel(batch_sizes: Mapping[str, int], num_devices: int = 0) -> DataP
     # Those of a host next to each other, as its examples are.
     by_host = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return DataParallel(tuple(by_host[i * local + j] for i in range(hosts) for j in range(count // hosts)))
+
+
+def _specification(place: Any) -> Any:
+    """What `jax.shard_map` calls a place: a `Place`, or a tree of shardings."""
+    if isinstance(place, Place):
+        return PartitionSpec(AXIS) if place is SPLIT else PartitionSpec()
+    return jax.tree.map(lambda sharding: sharding.spec, place)
 
 
 def _own(batch: Any) -> Any:

@@ -123,6 +123,6 @@ def test_the_imagenet_step_compiles_at_full_size(recipe):
         "label": jax.ShapeDtypeStruct((8, 32), np.int32),
         "index": jax.ShapeDtypeStruct((8, 32), np.int32),
     }
-    step = run.devices.compile(run.train_step(), donate=("state",))
+    step = run.compiled_step()
     compiled = step.lower(state, batch, jax.eval_shape(lambda: run.key)).compile()
     assert compiled.cost_analysis()["flops"] > 1e11

@@ -122,8 +122,8 @@ def test_sharpness_aware_minimisation_takes_the_gradient_uphill(mlp):
     mlp.optimizer.weight_decay = 0.0
     run = build.build(mlp)
     state, batch = run.devices.run_once(run.init_state), next(run.pipeline.train_batches(0))
-    before = jax.tree.map(np.asarray, state.endpoints)
-    step = run.devices.compile(run.train_step())
+    before = jax.tree.map(np.array, state.endpoints)  # copies: the step reuses the memory
+    step = run.compiled_step()
     after, _ = step(state, next(run.devices.put_batches([batch])), run.devices.put(run.key))
 
     _, augment_key, _ = jax.random.split(jax.random.fold_in(run.key, 0), 3)

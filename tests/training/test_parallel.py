@@ -7,7 +7,7 @@ import pytest
 
 from jsubspace.errors import UsageError
 from jsubspace.training import parallel
-from jsubspace.training.parallel import AXIS, DataParallel
+from jsubspace.training.parallel import AXIS, SAME, SPLIT, DataParallel
 
 
 def on(count):
@@ -23,14 +23,14 @@ def test_every_device_gets_its_part_in_order(count):
 
     devices = on(count)
     (put,) = devices.put_batches([batch])
-    result = devices.compile(gathered)(put, devices.put(jnp.float32(1)))
+    result = devices.compile(gathered, (SPLIT, SAME))(put, devices.put(jnp.float32(1)))
     np.testing.assert_array_equal(result, batch["x"] + 1)
 
 
 def test_a_batch_that_does_not_divide_goes_whole_to_every_device():
     devices = on(4)
     (put,) = devices.put_batches([np.arange(7.0, dtype=np.float32)])
-    mean = devices.compile(lambda batch: jax.lax.pmean(jnp.mean(batch), AXIS))(put)
+    mean = devices.compile(lambda batch: jax.lax.pmean(jnp.mean(batch), AXIS), (SPLIT,))(put)
     assert float(mean) == pytest.approx(3.0)
 
 
@@ -61,7 +61,8 @@ def test_order_is_kept_and_reading_ahead_is_bounded():
 def test_sum_over_many_batches():
     devices = on(2)
     total = devices.sum_over(
-        devices.compile(lambda batch: {"sum": jax.lax.psum(jnp.sum(batch), AXIS)}), (np.full(4, i) for i in range(50))
+        devices.compile(lambda batch: {"sum": jax.lax.psum(jnp.sum(batch), AXIS)}, (SPLIT,)),
+        (np.full(4, i) for i in range(50)),
     )
     assert int(total["sum"]) == 4 * sum(range(50))
 
@@ -74,7 +75,7 @@ def test_donated_state_keeps_its_place_and_is_not_traced_again():
         return state + jax.lax.pmean(jnp.mean(batch), AXIS)
 
     devices = on(2)
-    compiled, state = devices.compile(step, donate=("state",)), devices.put(jnp.zeros(()))
+    compiled, state = devices.compile(step, (SAME, SPLIT), donate=(0,)), devices.put(jnp.zeros(()))
     for batch in devices.put_batches(np.ones(4, np.float32) for _ in range(3)):
         before, state = state, compiled(state, batch)
         assert before.is_deleted()

@@ -12,7 +12,7 @@ import jsubspace
 from jsubspace.data import augment
 from jsubspace.models.cresnet import CResNet
 from jsubspace.training import optim, schedules
-from jsubspace.training.parallel import AXIS, DataParallel
+from jsubspace.training.parallel import AXIS, SAME, SPLIT, DataParallel
 from jsubspace.training.train_state import init_train_state
 from jsubspace.training.train_step import cross_entropy, make_train_step
 
@@ -44,7 +44,7 @@ def batches(count, size, shape=(4, 4, 1), classes=3):
 def run(step, endpoints, optimizer, count, size, steps=3, parts=1, **kwargs):
     """The endpoints and the last report after some steps on so many devices."""
     devices = DataParallel(tuple(jax.devices()[:count]))
-    compiled = devices.compile(step, donate=("state",))
+    compiled = devices.compile(step, (SAME, SPLIT, SAME), donate=(0,))
     endpoints = jax.tree.map(np.asarray, endpoints)  # so that donation cannot take the caller's
     state, key = devices.put((init_train_state(endpoints, optimizer), jax.random.key(7)))
     for batch in devices.put_batches(batches(steps, size, **kwargs), parts=parts):
@@ -168,7 +168,7 @@ def test_dropout_differs_between_devices_alphas_do_not():
     endpoints = jsubspace.init_endpoints(jax.random.key(0), dense_init, 2)
     state, key = devices.put((init_train_state(endpoints, optimizer), jax.random.key(0)))
     (batch,) = devices.put_batches(batches(1, 8))
-    spread, dropout = devices.compile(probe)(state, batch, key)
+    spread, dropout = devices.compile(probe, (SAME, SPLIT, SAME))(state, batch, key)
     assert float(spread) < 1e-6
     assert len({tuple(key) for key in np.asarray(dropout).tolist()}) == 4
 
