@@ -9,6 +9,10 @@ After Wortsman, Horton, Guestrin, Farhadi and Rastegari, "Learning Neural Networ
 """
 
 from jsubspace.batch_stats import reestimate_batch_stats as reestimate_batch_stats
+from jsubspace.evaluation.measure import measure as measure
+from jsubspace.evaluation.report import Report as Report
+from jsubspace.evaluation.report import ValidationReport as ValidationReport
+from jsubspace.evaluation.tasks import Classification as Classification
 from jsubspace.gradients import Info as Info
 from jsubspace.gradients import value_and_grad as value_and_grad
 from jsubspace.gradients import value_and_grad_at as value_and_grad_at

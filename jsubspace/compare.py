@@ -14,7 +14,8 @@ import numpy as np
 
 from jsubspace import program
 from jsubspace.errors import UsageError
-from jsubspace.runs import figures, report
+from jsubspace.runs import comparison_figure, methods
+from jsubspace.runs import results as results_of
 from jsubspace.storage.writer import write_json, write_text
 
 METRICS = {
@@ -128,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         except OSError as error:
             raise UsageError(f"cannot write to {folder}: {error}; choose another --out.") from error
         named = {METRICS[metric]: metric for metric in metrics}
-        figures.compare(
+        comparison_figure.draw(
             [(f"{entry.method}: {entry.predictor}", entry.values) for entry in entries],
             named,
             folder / "comparison.png",
@@ -136,20 +137,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _read(folder: pathlib.Path) -> dict[str, Any]:
-    results = report.read(folder)
-    if results is None or not results.get("finished", True):
-        raise UsageError(f"{folder} holds no finished run ; finish it: python -m jsubspace.main.")
-    if results.get("schema") != report.SCHEMA:
-        raise UsageError(
-            f"{folder / report.RESULTS} has schema {results.get('schema')}, and this version reads {report.SCHEMA}; evaluate "
-            f"it again: python -m jsubspace.evaluate --workdir={folder}."
-        )
+    results = results_of.read(folder)
+    if results is None or not results_of.is_finished(results):
+        raise UsageError(f"{folder} holds no finished run; finish it: python -m jsubspace.main.")
     return results
 
 
 def _names(flat: dict[str, dict[str, Any]], found: dict[str, dict[str, Any]]) -> dict[str, str]:
     """The method of each run; where two methods would be called the same, with the settings that tell them apart."""
-    short = {run: report.method(results["config"]) for run, results in found.items()}
+    short = {run: methods.name_of(results["config"]) for run, results in found.items()}
     names = {}
     for run, name in short.items():
         alike = [flat[other] for other in flat if short[other] == name]

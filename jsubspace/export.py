@@ -1,7 +1,8 @@
 """One network of a trained subspace, for any program: ``python -m jsubspace.export --workdir=RUN --to=FILE``.
 
 FILE is ``NAME.safetensors``, or a folder for Orbax. The point is the midpoint, or ``--alpha``: a number from 0 to 1 on a
-line or curve, the weights of the corners on a simplex (``--alpha=0.2,0.3,0.5``). It gets BatchNorm statistics of its own.
+line or curve, the weights of the corners on a simplex (``--alpha=0.2,0.3,0.5``). The network gets BatchNorm statistics of
+its own.
 """
 
 import argparse
@@ -14,42 +15,44 @@ import jax.numpy as jnp
 import numpy as np
 
 import jsubspace
-from jsubspace import evaluate, program
+from jsubspace import evaluate, program, subspaces
 from jsubspace.errors import UsageError
-from jsubspace.evaluation import evaluator, survey
+from jsubspace.evaluation import survey
+from jsubspace.evaluation.tasks import Classification
 from jsubspace.exchange import network_files
-from jsubspace.runs import build, loop
-from jsubspace.subspaces import Point, Simplex, Subspace
+from jsubspace.runs import adapters, build, run
+from jsubspace.subspaces import Subspace
 from jsubspace.training import parallel
 
 
 def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "") -> dict[str, Any]:
-    """Writes the network at ``alpha`` of the run's newest checkpoint, and returns the facts that go along.
+    """Writes the network at ``alpha`` of the run's newest checkpoint, and returns the facts that are written beside it.
 
     Args:
       workdir: the run's folder.
-      to: ``NAME.safetensors`` or a folder, neither there yet; see `networks.save`.
+      to: ``NAME.safetensors`` or a folder; neither may exist yet. See `network_files.save`.
       alpha: as on the command line; "" for the midpoint.
 
     Returns:
-      ``alpha`` and ``weights`` (of the endpoints), the ``config``, and what must be done to images first:
-      subtract ``mean`` from pixels in [0, 1], divide by ``std``.
+      ``alpha`` and ``weights`` (of the endpoints), the ``config``, and the normalisation of images: subtract ``mean`` from
+      pixels in [0, 1], then divide by ``std``.
 
     Raises:
-      UsageError: if there is no run, no checkpoint, no such point, or the network cannot be written there.
+      UsageError: if there is no run, no checkpoint or no such point, or the network cannot be written there.
     """
     workdir, to = pathlib.Path(workdir), pathlib.Path(to)
     network_files.check_target(to)
     settings = evaluate.load_config(workdir)
     subspace = build.make_evaluated(settings)
     position = read_alpha(alpha, subspace)
-    run = build.build(settings)
-    endpoints = loop.trained_endpoints(run, workdir)
+    this = build.build(settings)
+    endpoints = run.trained_endpoints(this, workdir)
     weights = np.asarray(subspace.coefficients(jnp.asarray(position, jnp.float32)))
-    stats = evaluator.Evaluator(run, survey.affine(weights[None])).batch_stats(endpoints)
+    evaluator = adapters.evaluator(this, Classification(), survey.affine(weights[None]))
+    stats = evaluator.batch_stats(endpoints, adapters.train_batches(this)) or {}
     point = jax.jit(lambda endpoints: jsubspace.interpolate(endpoints, position, subspace))(endpoints)
     network = jax.device_get({"params": point, "batch_stats": jax.tree.map(lambda leaf: leaf[0], stats)})
-    data_set = run.pipeline.data_set
+    data_set = this.pipeline.data_set
     facts = {
         "alpha": position.tolist(),
         "weights": weights.tolist(),
@@ -65,26 +68,44 @@ def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "")
 def read_alpha(text: str, subspace: Subspace) -> np.ndarray:
     """A position in a subspace, ``[*alpha_shape]``, from the command line; "" is the center.
 
+    A position lies in the subspace if no endpoint has a negative coefficient there. Of a subspace whose own center or grid
+    has negative coefficients, any finite position is taken.
+
     Raises:
-      UsageError: if it is not in the subspace.
+      UsageError: if the position is not in the subspace.
     """
     if not text:
         return np.asarray(subspace.center)
-    if isinstance(subspace, Point):
+    if subspace.num_endpoints == 1:
         raise UsageError(f"--alpha is {text!r} but the run is standard training: its only point needs no --alpha.")
-    if isinstance(subspace, Simplex):
-        m = subspace.num_endpoints
-        expected = f"{m} weights, none negative, that sum to 1, with commas between"
-    else:
-        m, expected = 1, "a number from 0 to 1"
+    size = math.prod(subspace.alpha_shape)
     try:
         numbers = [float(number) for number in text.split(",")]
     except ValueError:
         numbers = []
-    inside = len(numbers) == m and all(0 <= number <= 1 for number in numbers)
-    if not inside or (isinstance(subspace, Simplex) and not math.isclose(sum(numbers), 1, abs_tol=1e-6)):
-        raise UsageError(f"--alpha is {text!r}; in this run's {type(subspace).__name__.lower()} it must be {expected}.")
+    if len(numbers) != size or not _is_inside(np.reshape(numbers, subspace.alpha_shape), subspace):
+        raise UsageError(
+            f"--alpha is {text!r}; in this run's {type(subspace).__name__.lower()} it must be {_expected(subspace)}."
+        )
     return np.asarray(numbers, np.float32).reshape(subspace.alpha_shape)
+
+
+def _is_inside(alpha: np.ndarray, subspace: Subspace) -> bool:
+    coefficients = np.asarray(subspace.coefficients(jnp.asarray(alpha, jnp.float32)))
+    shown = [np.asarray(subspace.center), *np.asarray(subspace.grid(21))]
+    of_shown = np.asarray(subspace.coefficients(jnp.asarray(shown, jnp.float32)))
+    least = min(0.0, float(of_shown.min()) * 2)
+    return bool(np.isfinite(coefficients).all() and abs(coefficients.sum() - 1) <= 1e-6 and coefficients.min() >= least)
+
+
+def _expected(subspace: Subspace) -> str:
+    if subspaces.is_path(subspace):
+        first, last = (float(np.asarray(end)) for end in subspace.ends)
+        return f"a number from {first:g} to {last:g}"
+    size = math.prod(subspace.alpha_shape)
+    if subspaces.is_hull(subspace) and size == subspace.num_endpoints:
+        return f"{size} weights, none negative, that sum to 1, with commas between"
+    return "a number" if size == 1 else f"{size} numbers inside the subspace, with commas between"
 
 
 def main() -> None:

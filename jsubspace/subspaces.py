@@ -1,24 +1,42 @@
-"""Subspaces as mathematical objects: which weights a position gives to the endpoints.
+"""Subspaces as mathematical objects: the weights that a position gives to the endpoints.
 
 Every subspace of the paper is linear in its endpoints,
 
     P(alpha; omega_1, ..., omega_m) = sum_i c_i(alpha) omega_i,    sum_i c_i(alpha) = 1,
 
-so a subspace *is* its coefficient map c, together with the distribution of alpha in training and the
-alpha of its center. It holds no parameters; these are a pytree of their own (`jsubspace.init_endpoints`).
+so a subspace *is* its coefficient map c, together with the distribution of alpha in training, the alpha of its
+center, and the alphas that show it to a reader. A subspace holds no parameters. The endpoints are a pytree of their
+own (`jsubspace.init_endpoints`).
 """
 
 import dataclasses
 import math
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @runtime_checkable
 class Subspace(Protocol):
-    """What the library asks of a subspace; write your own by providing these five."""
+    """The seven members that the library asks of a subspace.
+
+    A subspace of your own with these members trains, and is surveyed, measured, plotted and exported like the library's.
+
+    Example:
+      >>> class Ring:
+      ...   num_endpoints, alpha_shape, center, ends = 3, (), jnp.zeros(()), ()
+      ...   def coefficients(self, alpha):
+      ...     angles = 2 * jnp.pi * (jnp.asarray(alpha)[..., None] - jnp.arange(3) / 3)
+      ...     return (1 + jnp.cos(angles)) / 3
+      ...   def sample(self, key, shape=()):
+      ...     return jax.random.uniform(key, shape)
+      ...   def grid(self, n):
+      ...     return np.arange(n) / n
+      >>> isinstance(Ring(), Subspace)
+      True
+    """
 
     @property
     def num_endpoints(self) -> int:
@@ -32,18 +50,46 @@ class Subspace(Protocol):
     def center(self) -> jax.Array:
         """The alpha of the midpoint, ``[*alpha_shape]``."""
 
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """The alphas of the networks that the subspace connects, each ``[*alpha_shape]``; ``()`` if there are none.
+
+        A subspace with two ends and a scalar alpha is a path from one end to the other.
+        """
+
     def coefficients(self, alpha: jax.Array) -> jax.Array:
         """Weights of the endpoints: ``[*batch, *alpha_shape] -> [*batch, m]``, each row summing to 1."""
 
     def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
         """Independent alphas, uniform on the domain: ``[*shape, *alpha_shape]``."""
 
+    def grid(self, n: int) -> np.ndarray:
+        """Alphas that show the whole subspace, ``[q, *alpha_shape]``, in the order of a plot.
+
+        n is the number of alphas along each axis. A path's grid begins and ends with its ends. q may be 0 where a grid
+        would be too large: the center, the ends and random alphas then represent the subspace.
+        """
+
+
+def is_path(subspace: Subspace) -> bool:
+    """Whether the subspace is a path from one end to another: two ends and a scalar alpha."""
+    return subspace.alpha_shape == () and len(subspace.ends) == 2
+
+
+def is_hull(subspace: Subspace) -> bool:
+    """Whether every endpoint is an end: end i has the coefficients e_i. True of lines and simplexes, not of curves."""
+    m = subspace.num_endpoints
+    if len(subspace.ends) != m:
+        return False
+    ends = np.asarray(subspace.ends, np.float32)
+    return bool(np.allclose(np.asarray(subspace.coefficients(jnp.asarray(ends))), np.eye(m), atol=1e-6))
+
 
 @dataclasses.dataclass(frozen=True)
 class Point:
     """A single network: standard training, as the subspace with one endpoint.
 
-    Its alpha is a scalar that nothing depends on.
+    Its alpha is a scalar, and the network does not depend on it.
 
     Example:
       >>> Point().coefficients(jnp.float32(0.3)).tolist()
@@ -52,6 +98,7 @@ class Point:
 
     num_endpoints = 1
     alpha_shape = ()
+    ends = ()
 
     @property
     def center(self) -> jax.Array:
@@ -61,15 +108,35 @@ class Point:
         return jnp.ones((*jnp.shape(alpha), 1), jnp.result_type(alpha))
 
     def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
-        del key  # There is one point to draw.
+        del key  # The only point needs no draw.
         return jnp.zeros(shape)
+
+    def grid(self, n: int) -> np.ndarray:
+        return np.zeros(1)
+
+
+class _Path:
+    """The interval [0, 1], from omega_1 at alpha = 0 to omega_2 at alpha = 1: the domain of lines, curves and chains."""
+
+    alpha_shape = ()
+    ends = (0.0, 1.0)
+
+    @property
+    def center(self) -> jax.Array:
+        return jnp.full((), 0.5)
+
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        return jax.random.uniform(key, shape)
+
+    def grid(self, n: int) -> np.ndarray:
+        return np.linspace(0, 1, n)
 
 
 @dataclasses.dataclass(frozen=True)
-class Line:
+class Line(_Path):
     """P(alpha) = (1 - alpha) omega_1 + alpha omega_2 for alpha in [0, 1] (section 3 of the paper).
 
-    alpha = 0 and alpha = 1 are the endpoints, exactly; an alpha outside [0, 1] extrapolates.
+    alpha = 0 and alpha = 1 are the endpoints, exactly. An alpha outside [0, 1] extrapolates.
 
     Example:
       >>> Line().coefficients(jnp.float32(0.25)).tolist()
@@ -77,43 +144,27 @@ class Line:
     """
 
     num_endpoints = 2
-    alpha_shape = ()
-
-    @property
-    def center(self) -> jax.Array:
-        return jnp.full((), 0.5)
 
     def coefficients(self, alpha: jax.Array) -> jax.Array:
         return jnp.stack([1 - alpha, alpha], axis=-1)
 
-    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
-        return jax.random.uniform(key, shape)
-
 
 @dataclasses.dataclass(frozen=True)
-class _Bent:
-    """From omega_1 to omega_2 for alpha in [0, 1], by way of bends omega_3, omega_4, ...: what `Curve` and `Chain` share."""
+class _Bent(_Path):
+    """A path by way of the bends omega_3, omega_4, ...: what `Curve` and `Chain` share."""
 
     num_bends: int = 1
-    alpha_shape = ()
 
     def __post_init__(self) -> None:
         if self.num_bends < 1:
             name = type(self).__name__
             raise ValueError(
-                f"{name}(num_bends={self.num_bends}): a {name.lower()} has at least one bend; with none it is a Line()."
+                f"{name}(num_bends={self.num_bends}): a {name.lower()} has at least one bend; without a bend it is a Line()."
             )
 
     @property
     def num_endpoints(self) -> int:
         return self.num_bends + 2
-
-    @property
-    def center(self) -> jax.Array:
-        return jnp.full((), 0.5)
-
-    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
-        return jax.random.uniform(key, shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,9 +195,9 @@ class Curve(_Bent):
 class Chain(_Bent):
     """Line segments from omega_1 over the bends omega_3, omega_4, ... to omega_2: a polygonal chain.
 
-    With b bends, alpha = i / (b + 1) is exactly the i-th point of the chain; between two of them P is linear. Garipov et
-    al. (2018) connect two trained networks by such a chain. The two ends come first, as in `Curve`; an alpha outside
-    [0, 1] goes on along the first or the last segment.
+    With b bends, alpha = i / (b + 1) is exactly the i-th point of the chain. P is linear between two neighbouring points.
+    Garipov et al. (2018) connect two trained networks by such a chain. The two ends come first, as in `Curve`. An alpha
+    outside [0, 1] continues along the first or the last segment.
 
     Args:
       num_bends: number of points between the two ends, at least 1.
@@ -172,7 +223,8 @@ class Simplex:
     """The convex hull P(alpha) = sum_i alpha_i omega_i for alpha on the probability simplex.
 
     alpha is the vector of weights ``[m]``. Weights outside the simplex extrapolate as long as they sum
-    to 1. Training draws them uniformly: normalised Exp(1) variables, that is Dirichlet(1, ..., 1).
+    to 1. Training draws them uniformly, as normalised Exp(1) variables: the distribution is Dirichlet(1, ..., 1).
+    The grid is empty, since a grid of an m-simplex grows with n^(m - 1).
 
     Args:
       num_endpoints: m, at least 1. ``Simplex(2)`` is a line whose alpha is written as two weights.
@@ -195,6 +247,13 @@ class Simplex:
     @property
     def center(self) -> jax.Array:
         return jnp.full(self.num_endpoints, 1 / self.num_endpoints)
+
+    @property
+    def ends(self) -> tuple[np.ndarray, ...]:
+        return tuple(np.eye(self.num_endpoints))
+
+    def grid(self, n: int) -> np.ndarray:
+        return np.zeros((0, self.num_endpoints))
 
     def coefficients(self, alpha: jax.Array) -> jax.Array:
         return alpha

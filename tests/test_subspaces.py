@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from own_subspaces import Patch, Ring
 
 import jsubspace
-from jsubspace import Chain, Curve, Line, Point, Simplex
+from jsubspace import Chain, Curve, Line, Point, Simplex, subspaces
 
 ALL = [Point(), Line(), Curve(), Curve(2), Curve(4), Chain(), Chain(3), Simplex(1), Simplex(2), Simplex(3), Simplex(6)]
 every = pytest.mark.parametrize("subspace", ALL, ids=repr)
@@ -27,6 +28,11 @@ def test_the_protocol_holds(subspace):
     assert weights.shape == (5, 4, m)
     np.testing.assert_allclose(np.sum(weights, axis=-1), 1, rtol=1e-6)
     np.testing.assert_allclose(np.sum(subspace.coefficients(subspace.center)), 1, rtol=1e-6)
+    grid = subspace.grid(5)
+    assert grid.shape[1:] == alpha_shape
+    assert all(np.shape(end) == alpha_shape for end in subspace.ends)
+    for alpha in [*grid, *subspace.ends]:
+        np.testing.assert_allclose(np.sum(subspace.coefficients(jnp.asarray(alpha, jnp.float32))), 1, rtol=1e-6)
     for i, j in [(0, 0), (2, 1), (4, 3)]:
         np.testing.assert_array_equal(np.asarray(weights)[i, j], subspace.coefficients(alphas[i, j]))
 
@@ -158,8 +164,8 @@ def test_simplex_samples_are_uniform(m):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Curve(0), r"Curve\(num_bends=0\): a curve has at least one bend; with none it is a Line\(\)"),
-        (lambda: Chain(0), r"Chain\(num_bends=0\): a chain has at least one bend; with none it is a Line\(\)"),
+        (lambda: Curve(0), r"Curve\(num_bends=0\): a curve has at least one bend; without a bend it is a Line\(\)"),
+        (lambda: Chain(0), r"Chain\(num_bends=0\): a chain has at least one bend; without a bend it is a Line\(\)"),
         (lambda: Simplex(0), r"Simplex\(num_endpoints=0\): a simplex has at least one endpoint"),
         (lambda: Simplex(-2), r"Simplex\(num_endpoints=-2\)"),
     ],
@@ -167,3 +173,24 @@ def test_simplex_samples_are_uniform(m):
 def test_impossible_subspaces(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("subspace", [Line(), Curve(), Curve(3), Chain(2)])
+def test_a_path_begins_and_ends_with_its_first_two_endpoints(subspace):
+    assert subspaces.is_path(subspace)
+    grid = subspace.grid(7)
+    assert (grid[0], grid[3], grid[-1]) == (*subspace.ends[:1], float(subspace.center), *subspace.ends[1:])
+    for row, end in enumerate(subspace.ends):
+        expected = np.eye(subspace.num_endpoints)[row]
+        np.testing.assert_array_equal(subspace.coefficients(jnp.float32(end)), expected)
+
+
+def test_the_endpoints_of_a_hull_are_its_ends():
+    assert all(map(subspaces.is_hull, [Line(), Simplex(1), Simplex(4), Patch()]))
+    assert not any(map(subspaces.is_hull, [Point(), Curve(), Chain(2), Ring()]))
+    assert not any(map(subspaces.is_path, [Point(), Simplex(2), Patch(), Ring()]))
+
+
+@pytest.mark.parametrize("subspace", [Patch(), Ring()], ids=repr)
+def test_subspaces_of_a_users_own_keep_the_protocol(subspace):
+    test_the_protocol_holds(subspace)

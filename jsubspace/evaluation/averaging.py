@@ -10,8 +10,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jsubspace import points, tree
-from jsubspace.subspaces import Simplex, Subspace
+from jsubspace import points, subspaces, tree
+from jsubspace.subspaces import Subspace
 from jsubspace.types import Endpoints, Params
 
 
@@ -94,12 +94,12 @@ def weightwise_points(key: jax.Array, endpoints: Endpoints, subspace: Subspace, 
 
 
 def gaussian_points(key: jax.Array, endpoints: Endpoints, subspace: Subspace, num_samples: int) -> Endpoints:
-    """`gaussian` for the stack of checkpoints that is a simplex.
+    """`gaussian` for a stack of checkpoints that are the ends of a subspace.
 
     Raises:
-      ValueError: for another subspace, whose endpoints are no checkpoints of one run, or fewer than two of them.
+      ValueError: if an endpoint is no end of the subspace, as a curve's bend, or there are fewer than two endpoints.
     """
-    if not isinstance(subspace, Simplex):
+    if not subspaces.is_hull(subspace):
         raise ValueError(f"SWA-Gaussian is fitted to the corners of a Simplex of checkpoints, not to a {subspace}.")
     return gaussian(key, endpoints, num_samples)
 

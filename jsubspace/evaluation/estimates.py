@@ -90,20 +90,21 @@ def reliability(scores: Scores, num_bins: int = 20) -> dict[str, Any]:
     return {"count": count.tolist(), "confidence": mean(host.confidence), "accuracy": mean(host.correct)}
 
 
-def summarize_difference(differences: Difference) -> dict[str, np.ndarray]:
+def summarize_difference(differences: Difference) -> dict[str, Any]:
     """Means over examples, ``[..., n] -> [...]`` each.
 
     disagreement, disagreement_where_one_is_right (among examples that at least one of the two gets right; 0 if there is
-    none), tv_distance and feature_cosine_squared.
+    none), tv_distance and feature_cosine_squared, which is None if no features are known.
     """
-    host = Difference(*(np.asarray(leaf, np.float64) for leaf in differences))
+    host = Difference(*(None if leaf is None else np.asarray(leaf, np.float64) for leaf in differences))
+    cosine = host.feature_cosine_squared
     right = host.one_is_right.sum(-1)
     useful = np.divide(host.disagreement_and_one_is_right.sum(-1), right, out=np.zeros_like(right), where=right > 0)
     return {
         "disagreement": host.disagreement.mean(-1),
         "disagreement_where_one_is_right": useful,
         "tv_distance": host.tv_distance.mean(-1),
-        "feature_cosine_squared": host.feature_cosine_squared.mean(-1),
+        "feature_cosine_squared": None if cosine is None else cosine.mean(-1),
     }
 
 

@@ -57,30 +57,34 @@ class Difference(NamedTuple):
       disagreement_and_one_is_right: 1 if they differ and one of them is right. Divided by ``one_is_right`` (sums over
         examples), it is the disagreement among examples of which one is right: that which an ensemble can use.
       tv_distance: total variation distance of the probabilities, sum_k |p_k - q_k| / 2.
-      feature_cosine_squared: squared cosine of the two feature vectors.
+      feature_cosine_squared: squared cosine of the two feature vectors; None if no features are known.
     """
 
     disagreement: PerExample
     one_is_right: PerExample
     disagreement_and_one_is_right: PerExample
     tv_distance: PerExample
-    feature_cosine_squared: PerExample
+    feature_cosine_squared: PerExample | None
 
 
 def difference(
-    log_probs: tuple[jax.Array, jax.Array], features: tuple[jax.Array, jax.Array], labels: jax.Array
+    log_probs: tuple[jax.Array, jax.Array], features: tuple[jax.Array, jax.Array] | None, labels: jax.Array
 ) -> Difference:
-    """`Difference` of two networks: log-probabilities ``[..., n, k]`` and features ``[..., n, f]`` of each."""
-    (log_p, log_q), (f, g) = log_probs, (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in features)
+    """`Difference` of two networks: log-probabilities ``[..., n, k]`` and, if given, features ``[..., n, f]`` of each."""
+    log_p, log_q = log_probs
     class_p, class_q = jnp.argmax(log_p, axis=-1), jnp.argmax(log_q, axis=-1)
     differ, right = class_p != class_q, (class_p == labels) | (class_q == labels)
-    norms = jnp.sum(f * f, axis=-1) * jnp.sum(g * g, axis=-1)
-    # A feature vector of zeros (all units dead) has no direction; it counts as orthogonal.
-    cosine = jnp.where(norms > 0, jnp.sum(f * g, axis=-1) ** 2 / jnp.where(norms > 0, norms, 1), 0)
     return Difference(
         disagreement=differ.astype(log_p.dtype),
         one_is_right=right.astype(log_p.dtype),
         disagreement_and_one_is_right=(differ & right).astype(log_p.dtype),
         tv_distance=jnp.sum(jnp.abs(jnp.exp(log_p) - jnp.exp(log_q)), axis=-1) / 2,
-        feature_cosine_squared=cosine,
+        feature_cosine_squared=None if features is None else _cosine_squared(*features),
     )
+
+
+def _cosine_squared(f: jax.Array, g: jax.Array) -> jax.Array:
+    """``[..., n, f] -> [..., n]``; a feature vector of zeros (all units dead) has no direction and counts as orthogonal."""
+    f, g = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (f, g))
+    norms = jnp.sum(f * f, axis=-1) * jnp.sum(g * g, axis=-1)
+    return jnp.where(norms > 0, jnp.sum(f * g, axis=-1) ** 2 / jnp.where(norms > 0, norms, 1), 0)

@@ -7,45 +7,88 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsubspace import subspaces
 from jsubspace.evaluation import connectors
-from jsubspace.subspaces import Point, Simplex, Subspace
+from jsubspace.subspaces import Subspace
 
-Groups = dict[str, tuple[int, ...]]
+GRID, CENTER, CORNER, LISTED, NETWORK = "grid", "center", "corner", "listed", "network"
+RANDOM, LAYERWISE, WEIGHTWISE, GAUSSIAN = "random", "layerwise", "weightwise", "gaussian"
+KINDS = (RANDOM, LAYERWISE, WEIGHTWISE, GAUSSIAN)
+"""Kinds of random points: one draw per network, per layer, per parameter, and draws from SWA-Gaussian."""
 
-GLOBAL, LAYERWISE, WEIGHTWISE, GAUSSIAN = "random", "layerwise", "weightwise", "gaussian"
-KINDS = (GLOBAL, LAYERWISE, WEIGHTWISE, GAUSSIAN)
-"""Kinds of random points: a draw for the whole network, one a layer, one a parameter, and SWA-Gaussian."""
+ENDS, PAIR = "ends", "pair"
+"""Kinds of ensembles besides `KINDS` and ``listed``: of all ends, and of a path's alpha and its mirror image."""
+
+CENTER_ROLE, END_ROLE = "center", "end"
+
+
+class Position(NamedTuple):
+    """A point that is evaluated.
+
+    Attributes:
+      name: for people, unique in a survey: the alpha of a path, or words.
+      kind: how the point was chosen: grid, center, corner, listed, network, or one of `KINDS`.
+      roles: what the point is in the subspace: "center", "end", or neither.
+      alpha: ``[*alpha_shape]``; None for a network that is drawn and has no single alpha.
+    """
+
+    name: str
+    kind: str
+    roles: tuple[str, ...] = ()
+    alpha: np.ndarray | None = None
+
+
+class Ensemble(NamedTuple):
+    """Points whose predictions are combined.
+
+    Attributes:
+      name: for people, unique in a survey.
+      kind: how the members were chosen: ends, pair, listed, or one of `KINDS`.
+      members: places of the members among the positions.
+    """
+
+    name: str
+    kind: str
+    members: tuple[int, ...]
 
 
 class Survey(NamedTuple):
     """Points and ensembles.
 
-    The p points are q positions in the subspace and, behind them, networks that are drawn at random. All are combinations
-    of M rows: the m endpoints, and behind them the networks drawn.
+    The p points are q positions in the subspace, followed by networks that are drawn at random. All are combinations of
+    M rows: the m endpoints, followed by the networks that are drawn.
 
     Attributes:
-      names: of the p points, as they are shown: the alpha of a line or curve, a word for a simplex.
-      alphas: of the q positions, ``[q, *alpha_shape]``.
+      positions: the p points.
       weights: ``[p, M]``.
-      center: the place of the midpoint among the points.
-      ends: the places of the ends: of alpha = 0 and 1, or of a simplex's corners.
-      along: ``[s]`` weights of the first s positions in a mean over the subspace; none without points to take it over.
-      ensembles: for each ensemble, the places of its members.
-      ensemble_names: of the ensembles.
-      main_ensembles: names of those that the method is known by, which a comparison of methods shows.
-      drawn: the kinds of networks that are drawn, and how many of each.
+      ensembles: of two members at least.
+      drawn: the kinds of networks that are drawn, with the number of networks of each kind.
+      along: ``[s]``, weights of the first s positions in a mean over the subspace. Empty if no such mean is known.
+      combinations: ``[s, e]``, for each of these positions the convex combination of the e ends with which a connector is
+        compared there. Empty if ``along`` is.
     """
 
-    names: tuple[str, ...]
-    alphas: np.ndarray
+    positions: tuple[Position, ...]
     weights: np.ndarray
-    center: int
-    ends: tuple[int, ...]
-    along: np.ndarray
-    ensembles: tuple[tuple[int, ...], ...]
-    ensemble_names: tuple[str, ...]
-    main_ensembles: tuple[str, ...]
-    drawn: tuple[tuple[str, int], ...]
+    ensembles: tuple[Ensemble, ...] = ()
+    drawn: tuple[tuple[str, int], ...] = ()
+    along: np.ndarray = np.zeros(0)
+    combinations: np.ndarray = np.zeros((0, 0))
+
+    @property
+    def center(self) -> int:
+        """The place of the midpoint among the positions."""
+        return next(i for i, position in enumerate(self.positions) if CENTER_ROLE in position.roles)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The places of the ends among the positions."""
+        return tuple(i for i, position in enumerate(self.positions) if END_ROLE in position.roles)
+
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """The places of the members of each ensemble."""
+        return tuple(ensemble.members for ensemble in self.ensembles)
 
 
 def survey(
@@ -56,97 +99,135 @@ def survey(
     kinds: tuple[str, ...] = (),
     ensemble: Sequence[Any] = (),
 ) -> Survey:
-    """The points of the paper's figures.
+    """The points that show a subspace: its grid, its center, its ends, and random points.
 
-    For a line, curve or chain, a grid of ``num_points`` (odd) from 0 to 1 with both ends, and the ensemble of each
-    alpha < 1/2 with 1 - alpha. For a simplex its center and corners, and the ensemble of the corners. For a single
-    network, itself.
+    For a path (line, curve, chain) these are the points of the paper's figures, with the ensemble of each alpha and its
+    mirror image. A simplex has its center, its corners and their ensemble. A single network is surveyed by itself.
 
     Args:
       subspace: where the points lie.
-      num_points: of the grid.
-      num_random: how many random points of each kind; those of a kind are an ensemble.
-      key: of the positions that are drawn.
-      kinds: of random points, of `KINDS`.
+      num_points: n of ``subspace.grid(n)``; odd for a path, so that its center is on the grid.
+      num_random: the number of random points of each kind. The points of a kind form an ensemble.
+      key: for the positions that are drawn.
+      kinds: kinds of random points, from `KINDS`.
       ensemble: alphas of one more ensemble, whose members are points of their own.
+
+    Example:
+      >>> plan = survey(subspaces.Line(), num_points=3)
+      >>> [(position.name, position.roles) for position in plan.positions]
+      [('0.00', ('end',)), ('0.50', ('center',)), ('1.00', ('end',))]
+      >>> [(found.name, found.kind) for found in plan.ensembles]
+      [('0.00 & 1.00', 'ends')]
     """
-    if isinstance(subspace, Point):
-        return _make(subspace, ["network"], [0.0], 0, (0,), np.ones(1), {}, (), (), num_random)
-    draws: np.ndarray = np.zeros(0)
-    if GLOBAL in kinds:
+    positions = _shown(subspace, num_points)
+    along = len(positions) if subspaces.is_path(subspace) else 0
+    ensembles = _of_ends(subspace, positions)
+    if RANDOM in kinds:
         draws = np.asarray(subspace.sample(jax.random.key(0) if key is None else key, (num_random,)))
-    random_names = [f"{GLOBAL} {i + 1}" for i in range(len(draws))]
-    if isinstance(subspace, Simplex):
-        m = subspace.num_endpoints
-        ends = tuple(range(1, m + 1))
-        names = ["center", *(f"corner {i}" for i in ends), *random_names]
-        alphas = [np.asarray(subspace.center), *np.eye(m), *draws]
-        along = np.r_[np.zeros(m + 1), np.full(len(draws), 1 / len(draws))] if len(draws) else np.zeros(0)
-        groups: Groups = {"all corners": ends}
-        center, main = 0, ["all corners"]
-    else:
-        grid = np.linspace(0, 1, num_points, dtype=np.float32)
-        decimals = max(2, len(str(num_points - 2)))  # so that no two points of a fine grid have one name
-        grid_names = [f"{alpha:.{decimals}f}" for alpha in grid]
-        ends, center = (0, num_points - 1), num_points // 2
-        groups = {f"{grid_names[i]} & {grid_names[-1 - i]}": (i, num_points - 1 - i) for i in range(center)}
-        names, alphas, main = [*grid_names, *random_names], [*grid, *draws], [next(iter(groups))]
-        along = connectors.trapezoid(np.linspace(0, 1, num_points))
-    if len(draws):
-        groups[f"{num_random} {GLOBAL}"] = tuple(range(len(names) - len(draws), len(names)))
-        main.append(f"{num_random} {GLOBAL}")
+        ensembles.append(_following(positions, RANDOM, num_random))
+        positions += [Position(f"{RANDOM} {i + 1}", RANDOM, (), alpha) for i, alpha in enumerate(draws)]
+        along = along or len(positions)
     if ensemble:
-        listed = [str(alpha) for alpha in ensemble]
-        main.append(" & ".join(listed))
-        groups[main[-1]] = tuple(range(len(names), len(names) + len(listed)))
-        # Named apart from the grid's, which may have the same alpha.
-        names, alphas = [*names, *(f"at {name}" for name in listed)], [*alphas, *map(np.asarray, ensemble)]
-    return _make(subspace, names, alphas, center, ends, along, groups, tuple(main), kinds, num_random)
+        names = [str(alpha) for alpha in ensemble]
+        ensembles.append(_following(positions, LISTED, len(names), " & ".join(names)))
+        # Their names differ from the grid's, which may have the same alpha.
+        positions += [
+            Position(f"at {name}", LISTED, (), np.asarray(alpha))
+            for name, alpha in zip(names, ensemble, strict=True)
+        ]  # fmt: skip
+    alphas = np.asarray([position.alpha for position in positions], np.float32)
+    weights = np.asarray(subspace.coefficients(jnp.asarray(alphas)))
+    drawn = tuple((kind, num_random) for kind in kinds if kind != RANDOM)
+    for kind, count in drawn:
+        ensembles.append(_following(positions, kind, count))
+        positions += [Position(f"{kind} {i + 1}", kind) for i in range(count)]
+    return Survey(
+        tuple(positions),
+        _with_rows_for(len(positions) - len(weights), weights),
+        tuple(found for found in ensembles if len(found.members) > 1),
+        drawn,
+        *_means(subspace, num_points, positions, alphas, weights, along),
+    )
 
 
 def center_alone(subspace: Subspace) -> Survey:
     """The midpoint, and nothing else."""
-    return _make(subspace, ["midpoint"], [np.asarray(subspace.center)], 0, (), np.zeros(0), {}, (), (), 0)
+    alpha = np.asarray(subspace.center, np.float32)
+    weights = np.asarray(subspace.coefficients(jnp.asarray(alpha[None])))
+    return Survey((Position("midpoint", CENTER, (CENTER_ROLE,), alpha),), weights)
 
 
 def affine(weights: np.ndarray) -> Survey:
-    """Combinations ``[p, m]`` of the endpoints, whatever subspace they are of; no ensembles."""
-    names = tuple(str(i) for i in range(len(weights)))
-    return Survey(names, weights, weights.astype(np.float32), 0, (), np.zeros(0), (), (), (), ())
+    """Combinations ``[p, m]`` of the endpoints of any subspace; no ensembles."""
+    names = tuple(Position(str(i), LISTED, (), row) for i, row in enumerate(weights))
+    return Survey(names, weights.astype(np.float32))
 
 
-def _make(
-    subspace: Subspace,
-    names: list[str],
-    alphas: Sequence[Any],
-    center: int,
-    ends: tuple[int, ...],
-    along: np.ndarray,
-    groups: Groups,
-    main: tuple[str, ...],
-    kinds: tuple[str, ...],
-    num_random: int,
-) -> Survey:
-    """Adds the networks that are drawn to the positions."""
-    positions = np.asarray(alphas, np.float32)
-    weights = np.asarray(subspace.coefficients(jnp.asarray(positions)))
-    drawn = tuple((kind, num_random) for kind in kinds if kind != GLOBAL)
-    for kind, count in drawn:
-        groups = groups | {f"{count} {kind}": tuple(range(len(names), len(names) + count))}
-        names, main = [*names, *(f"{kind} {i + 1}" for i in range(count))], (*main, f"{count} {kind}")
-    (q, m), d = weights.shape, len(names) - len(weights)
-    rows = np.zeros((q + d, m + d), np.float32)
-    rows[:q, :m], rows[q:, m:] = weights, np.eye(d)
-    ensembles = {name: members for name, members in groups.items() if len(members) > 1}
-    return Survey(
-        names=tuple(names),
-        alphas=positions,
-        weights=rows,
-        center=center,
-        ends=ends,
-        along=along,
-        ensembles=tuple(ensembles.values()),
-        ensemble_names=tuple(ensembles),
-        main_ensembles=tuple(name for name in main if name in ensembles),
-        drawn=drawn,
-    )
+def _shown(subspace: Subspace, num_points: int) -> list[Position]:
+    """The grid with its center and ends, which follow it where they are not on it."""
+    center, ends = np.asarray(subspace.center), [np.asarray(end) for end in subspace.ends]
+    grid = np.asarray(subspace.grid(num_points))
+    if subspace.num_endpoints == 1 and len(grid) == 1:
+        return [Position(NETWORK, NETWORK, (CENTER_ROLE,), grid[0])]
+    decimals = max(2, len(str(num_points - 2)))  # No two points of a fine grid have one name.
+
+    def roles_of(alpha: np.ndarray) -> tuple[str, ...]:
+        is_end = any(np.allclose(alpha, end, rtol=0, atol=1e-6) for end in ends)
+        is_center = np.allclose(alpha, center, rtol=0, atol=1e-6)
+        return (*((CENTER_ROLE,) if is_center else ()), *((END_ROLE,) if is_end else ()))
+
+    positions = [Position(_name(alpha, decimals), GRID, roles_of(alpha), alpha) for alpha in grid]
+    if not any(CENTER_ROLE in position.roles for position in positions):
+        positions.append(Position("center", CENTER, (CENTER_ROLE,), center))
+    on_grid = [any(np.allclose(alpha, end, rtol=0, atol=1e-6) for alpha in grid) for end in ends]
+    corners = [Position(f"corner {i + 1}", CORNER, (END_ROLE,), end) for i, end in enumerate(ends) if not on_grid[i]]
+    return positions + corners
+
+
+def _name(alpha: np.ndarray, decimals: int) -> str:
+    if alpha.ndim == 0:
+        return f"{alpha:.{decimals}f}"
+    return f"({', '.join(f'{number:.{decimals}f}' for number in alpha.ravel())})"
+
+
+def _of_ends(subspace: Subspace, positions: list[Position]) -> list[Ensemble]:
+    """The ensemble of all ends; on a path, also that of every alpha with its mirror image."""
+    ends = tuple(i for i, position in enumerate(positions) if END_ROLE in position.roles)
+    if not subspaces.is_path(subspace):
+        return [Ensemble("all corners", ENDS, ends)]
+    grid = [i for i, position in enumerate(positions) if position.kind == GRID]
+    pairs = [(grid[i], grid[-1 - i]) for i in range(len(grid) // 2)]
+    return [
+        Ensemble(f"{positions[i].name} & {positions[j].name}", ENDS if {i, j} == set(ends) else PAIR, (i, j))
+        for i, j in pairs
+    ]
+
+
+def _following(positions: list[Position], kind: str, count: int, name: str = "") -> Ensemble:
+    """The ensemble of ``count`` points that are about to follow the positions."""
+    return Ensemble(name or f"{count} {kind}", kind, tuple(range(len(positions), len(positions) + count)))
+
+
+def _with_rows_for(num_drawn: int, weights: np.ndarray) -> np.ndarray:
+    """Weights ``[q, m]`` of positions, with a row and a column for every network that is drawn: ``[p, M]``."""
+    q, m = weights.shape
+    extended = np.zeros((q + num_drawn, m + num_drawn), np.float32)
+    extended[:q, :m], extended[q:, m:] = weights, np.eye(num_drawn)
+    return extended
+
+
+def _means(
+    subspace: Subspace, num_points: int, positions: list[Position], alphas: np.ndarray, weights: np.ndarray, s: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`Survey.along` and `Survey.combinations`: the trapezoid rule on a path, equal weights of random points elsewhere."""
+    if s == 0 or len(subspace.ends) < 2:
+        return np.zeros(0), np.zeros((0, 0))
+    if subspaces.is_path(subspace):
+        first, last = (float(np.asarray(end)) for end in subspace.ends)
+        reached = (alphas[:s].astype(np.float64) - first) / (last - first)
+        along = connectors.trapezoid(np.asarray(subspace.grid(num_points), np.float64))
+        return np.concatenate([along, np.zeros(s - len(along))]), np.stack([1 - reached, reached], axis=-1)
+    if not subspaces.is_hull(subspace):  # A bend is no end, and nobody knows with what to compare a point there.
+        return np.zeros(0), np.zeros((0, 0))
+    is_random = np.array([position.kind == RANDOM for position in positions[:s]])
+    return is_random / is_random.sum(), weights[:s, : subspace.num_endpoints].astype(np.float64)

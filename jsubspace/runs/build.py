@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from jsubspace.runs import config as config_lib
 from jsubspace import points, tree
-from jsubspace.training import optim, parallel, schedules
 from jsubspace.data import pipeline
 from jsubspace.models.cresnet import CResNet
 from jsubspace.models.mlp import MLP
 from jsubspace.models.resnet import ResNet
-from jsubspace.training.parallel import AXIS, SAME, SPLIT, DataParallel
+from jsubspace.runs import config as config_lib
 from jsubspace.shares import Shares, axes_of
 from jsubspace.subspaces import Chain, Curve, Line, Point, Simplex, Subspace
+from jsubspace.training import optim, parallel, schedules
+from jsubspace.training.parallel import AXIS, SAME, SPLIT, DataParallel
 from jsubspace.training.train_state import TrainState, init_train_state
 from jsubspace.training.train_step import TrainStep, make_train_step
 from jsubspace.types import Params

@@ -10,8 +10,8 @@ from typing import Any
 
 import ml_collections
 
-from jsubspace.training import schedules
 from jsubspace.errors import UsageError
+from jsubspace.training import schedules
 
 
 def default() -> ml_collections.ConfigDict:

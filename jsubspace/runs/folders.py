@@ -7,8 +7,8 @@ from typing import Any
 
 import ml_collections
 
-from jsubspace.runs.config import default, fields
 from jsubspace.errors import UsageError
+from jsubspace.runs.config import default, fields
 from jsubspace.runs.limits import validate
 from jsubspace.storage.lock import LOCK
 from jsubspace.storage.writer import write_json

@@ -1,4 +1,4 @@
-"""The loss around the points of a run: how sharp it is there, and what it looks like on a plane through three of them."""
+"""The loss around the points of a run: its sharpness, and its picture on a plane through three endpoints."""
 
 import itertools
 from typing import Any
@@ -8,39 +8,41 @@ import numpy as np
 
 from jsubspace import penalties, tree
 from jsubspace.evaluation import curvature, estimates, planes, survey
-from jsubspace.runs.build import Run
-from jsubspace.evaluation.evaluator import Evaluator
-from jsubspace.training.parallel import AXIS, SAME, SPLIT
 from jsubspace.evaluation.survey import Survey
+from jsubspace.evaluation.tasks import Classification
+from jsubspace.runs import adapters
+from jsubspace.runs.build import Run
+from jsubspace.training.parallel import AXIS, SAME, SPLIT
 from jsubspace.training.train_step import cross_entropy
 from jsubspace.types import Endpoints, Params
 
 
 def sharpness(run: Run, rows: Endpoints, plan: Survey, stats: Any) -> dict[str, Any]:
-    """The largest eigenvalue of the Hessian at the midpoint and the ends, by name.
+    """The largest eigenvalue of the Hessian at the midpoint and the ends, by name of the point.
 
-    Of the mean cross-entropy over the first ``config.evaluation.sharpness_batches`` training batches, not augmented (for
-    ImageNet: cropped at random, the same crops every time), with each point's BatchNorm statistics held as they are. With
-    the residual and the number of iterations of `curvature.largest_eigenvalue`.
+    The function is the mean cross-entropy over the first ``run.evaluation.sharpness_batches`` training batches, with each
+    point's BatchNorm statistics held fixed. The images are not augmented, except that ImageNet's are cropped at random,
+    with the same crops every time. The residual and the number of iterations of `curvature.largest_eigenvalue` stand
+    beside the eigenvalue.
 
     Args:
       run: what the config stands for.
       rows: of an `Evaluator`, leaves ``[M, *s]``.
       plan: the points.
-      stats: their BatchNorm statistics, leaves ``[p, ...]``.
+      stats: the points' BatchNorm statistics, leaves ``[p, ...]``, or None.
     """
 
     def product_of_batch(point: Params, stats: Any, vector: Params, batch: Any) -> Params:
         images = run.pipeline.preprocess(batch["image"])
 
         def loss_fn(point: Params) -> jax.Array:
-            outputs = run.model.apply({"params": point, "batch_stats": stats}, images, train=False)
+            outputs = run.model.apply({"params": point, "batch_stats": stats or {}}, images, train=False)
             return cross_entropy(outputs.logits, batch["label"])
 
         return jax.lax.pmean(curvature.hessian_vector_product(loss_fn, point, vector), AXIS)
 
     compiled = run.devices.compile(product_of_batch, (SAME, SAME, SAME, SPLIT))
-    num_batches = run.config.evaluation.sharpness_batches
+    num_batches = run.evaluation.sharpness_batches
     batches = list(itertools.islice(run.pipeline.train_batches(run.total_steps), num_batches))
 
     def at(place: int) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def sharpness(run: Run, rows: Endpoints, plan: Survey, stats: Any) -> dict[str, 
         found = curvature.largest_eigenvalue(product, point, jax.random.key(0))
         return {"eigenvalue": found.value, "residual": found.residual, "iterations": found.iterations}
 
-    return {plan.names[place]: at(place) for place in dict.fromkeys((plan.center, *plan.ends))}
+    return {plan.positions[place].name: at(place) for place in dict.fromkeys((plan.center, *plan.ends))}
 
 
 def loss_plane(run: Run, endpoints: Endpoints) -> dict[str, Any]:
@@ -63,14 +65,15 @@ def loss_plane(run: Run, endpoints: Endpoints) -> dict[str, Any]:
 
     Returns:
       ``corners`` ``[3, 2]``, ``x`` and ``y`` ``[g]``: coordinates in units of L2 distance over all parameters; ``accuracy``
-      and ``nll`` ``[g, g]``, row by row. Every grid point has BatchNorm statistics of its own.
+      and ``nll`` ``[g, g]``, row by row. Every grid point has its own BatchNorm statistics.
     """
     distances = jax.jit(lambda endpoints: penalties.distances(endpoints, tree.all_leaves))(endpoints)
-    g = run.config.evaluation.plane_points
+    g = run.evaluation.plane_points
     plane = planes.plane(np.asarray(distances), g)
-    evaluator = Evaluator(run, survey.affine(plane.weights))
-    stats = evaluator.batch_stats(endpoints)
-    means = estimates.summarize(evaluator.outcomes(endpoints, stats, run.pipeline.test_batches()).points)
+    evaluator = adapters.evaluator(run, Classification(), survey.affine(plane.weights))
+    stats = evaluator.batch_stats(endpoints, adapters.train_batches(run))
+    test_batches = adapters.scored(run.pipeline.test_batches())
+    means = estimates.summarize(evaluator.outcomes(endpoints, stats, test_batches).points)
     return {
         "corners": plane.corners.tolist(),
         "x": plane.x.tolist(),

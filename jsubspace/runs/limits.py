@@ -6,12 +6,12 @@ from typing import Any
 
 import ml_collections
 
-from jsubspace.training import schedules
-from jsubspace.runs.config import collects, default, fields, split, unknown_field, value
 from jsubspace.data import corruptions, sets
 from jsubspace.errors import UsageError
-from jsubspace.models import resnet
 from jsubspace.evaluation.survey import KINDS
+from jsubspace.models import resnet
+from jsubspace.runs.config import collects, default, fields, split, unknown_field, value
+from jsubspace.training import schedules
 
 SUBSPACES = ("point", "line", "curve", "chain", "simplex")
 MODELS = ("cresnet", "resnet", "mlp")

@@ -11,18 +11,18 @@ import ml_collections
 import tqdm
 
 from jsubspace import penalties, shares
+from jsubspace.errors import Preempted, TrainingDiverged
 from jsubspace.runs import build, figures, folders, limits, report, results, stacks
-from jsubspace.storage import lock
-from jsubspace.training import hosts
 from jsubspace.runs import config as config_lib
 from jsubspace.runs.build import Run
+from jsubspace.storage import lock
 from jsubspace.storage.checkpoint import RANKED_BY, Checkpoints
-from jsubspace.errors import Preempted, TrainingDiverged
 from jsubspace.storage.journal import Journal, Row
+from jsubspace.storage.writer import Silent, Writer, read_rows
+from jsubspace.training import hosts
 from jsubspace.training.preemption import Preemption
 from jsubspace.training.train_state import TrainState, all_finite
 from jsubspace.types import Endpoints
-from jsubspace.storage.writer import Silent, Writer, read_rows
 
 log = logging.getLogger(__name__)
 

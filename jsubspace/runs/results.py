@@ -1,20 +1,28 @@
-"""Everything that is measured of a finished run, as numbers for JSON: the main part of results.json."""
+"""A run's results: what is measured when it has finished, and results.json."""
 
+import json
+import pathlib
+import platform
 from typing import Any
 
+import flax
 import jax
-import numpy as np
+import ml_collections
 
+import jsubspace
+from jsubspace.errors import UsageError
+from jsubspace.evaluation import measure as measuring
+from jsubspace.evaluation import rows, tables
+from jsubspace.evaluation.evaluator import Evaluator
+from jsubspace.evaluation.survey import GAUSSIAN, LAYERWISE, Survey, center_alone, survey
+from jsubspace.evaluation.tasks import Classification
+from jsubspace.runs import adapters, landscape, schema
 from jsubspace.runs import config as config_lib
-from jsubspace import penalties, tree
-from jsubspace.evaluation import connectors, estimates
-from jsubspace.runs import landscape
 from jsubspace.runs.build import Run
-from jsubspace.data import corruptions, pipeline
-from jsubspace.evaluation.evaluator import Evaluator, Outcomes
-from jsubspace.subspaces import Point, Simplex
-from jsubspace.evaluation.survey import GAUSSIAN, GLOBAL, LAYERWISE, Survey, center_alone, survey
+from jsubspace.storage.writer import write_json
 from jsubspace.types import Endpoints
+
+RESULTS = "results.json"
 
 
 def measure(run: Run, endpoints: Endpoints) -> dict[str, Any]:
@@ -25,65 +33,22 @@ def measure(run: Run, endpoints: Endpoints) -> dict[str, Any]:
       endpoints: of ``run.evaluated``, leaves ``[m, *s]``, on the run's devices.
 
     Returns:
-      A dictionary for JSON. *Scores* are accuracy, nll (nats), brier, ece and adaptive_ece, and under ``intervals`` a
-      pair of bounds for each (`estimates`).
+      `Report.to_json` of the test set, and besides
 
-      subspace: what was evaluated, as ``Simplex(num_endpoints=3)``.
-      endpoints: for ``kernels`` and ``all_leaves``, the matrices ``l2`` and ``cosine_squared``.
-      points: of each its name, alpha (None for a network drawn at random), weights of the endpoints (likewise) and scores.
-      midpoint: the name of the center.
-      ensembles: of each its name, members, the scores of ``mean_probability`` and of ``mean_logit``, and disagreement,
-        disagreement_where_one_is_right, tv_distance and feature_cosine_squared of the members, mean over pairs.
-      predictors: what the method is known by, for a comparison: name, number of networks it takes, scores.
-      reliability: of the midpoint, count, confidence and accuracy of every bin.
-      connector: `connectors.verdict`, with the name of the barrier's point; None for a single network.
-      sharpness, plane: `landscape`; None if not asked for.
-      shifted: for every corrupted test set that was asked for, ``points`` and ``ensembles`` as above, without intervals.
+      sharpness, plane: `landscape`; None if they were not asked for.
+      shifted: for every corrupted test set that was asked for, ``points`` and ``ensembles`` without intervals.
     """
-    settings = run.config.evaluation
-    plan = survey(
-        run.evaluated,
-        settings.num_points,
-        settings.num_random_points,
-        run.evaluation_key,
-        config_lib.split(settings.random_points) or default_kinds(run),
-        settings.ensemble,
-    )
-    evaluator = Evaluator(run, plan)
-    rows = evaluator.rows(endpoints)
-    stats = evaluator.batch_stats(rows)
-    outcomes = evaluator.outcomes(rows, stats, run.pipeline.test_batches())
-    num_bins, num_resamples = settings.num_bins, settings.num_resamples
-    points = point_rows(plan, run.evaluated.num_endpoints, outcomes, num_bins, num_resamples)
-    combined = ensemble_rows(plan, outcomes, num_bins, num_resamples)
-    shifted = {}
-    for corruption, severity in corruptions.parse(settings.corruptions):
-        batches = pipeline.corrupted_batches(
-            run.config.data.name,
-            run.config.data.dir,
-            corruption,
-            severity,
-            settings.batch_size,
-            run.config.data.pooling,
-            run.num_workers,
-        )
-        under_shift = evaluator.outcomes(rows, stats, batches)  # statistics of clean training data
-        shifted[f"{corruption}_{severity}"] = {
-            "points": point_rows(plan, run.evaluated.num_endpoints, under_shift, num_bins),
-            "ensembles": ensemble_rows(plan, under_shift, num_bins),
-        }
-    return {
-        "subspace": repr(run.evaluated),
-        "endpoints": geometry(endpoints),
-        "points": points,
-        "midpoint": plan.names[plan.center],
-        "ensembles": combined,
-        "predictors": predictors(plan, points, combined),
-        "reliability": estimates.reliability(jax.tree.map(lambda x: x[plan.center], outcomes.points), num_bins),
-        "connector": connector(plan, outcomes, run, num_resamples),
-        "sharpness": landscape.sharpness(run, rows, plan, stats) if settings.sharpness_batches else None,
+    settings, task = run.evaluation, Classification(run.evaluation.num_bins)
+    plan = _plan(run)
+    evaluator = adapters.evaluator(run, task, plan)
+    all_rows = evaluator.rows(endpoints, run.evaluated, run.evaluation_key)
+    stats = evaluator.batch_stats(all_rows, adapters.train_batches(run))
+    outcomes = evaluator.outcomes(all_rows, stats, adapters.scored(run.pipeline.test_batches()))
+    report = measuring.report_of(endpoints, run.evaluated, plan, outcomes, task, settings.num_resamples)
+    return report.to_json() | {
+        "sharpness": landscape.sharpness(run, all_rows, plan, stats) if settings.sharpness_batches else None,
         "plane": landscape.loss_plane(run, endpoints) if settings.plane_points else None,
-        "shifted": shifted,
+        "shifted": _shifted(run, evaluator, task, plan, all_rows, stats),
     }
 
 
@@ -91,118 +56,127 @@ class Midpoint:
     """Tests the midpoint of a run while it trains."""
 
     def __init__(self, run: Run) -> None:
-        self._run = run
-        self._evaluator = Evaluator(run, center_alone(run.subspace))
+        self._run, self._task = run, Classification(run.evaluation.num_bins)
+        self._evaluator = adapters.evaluator(run, self._task, center_alone(run.subspace))
 
     def __call__(self, endpoints: Endpoints) -> dict[str, float]:
         """Scores of the midpoint, with BatchNorm statistics of its own."""
-        stats = self._evaluator.batch_stats(endpoints)
-        outcomes = self._evaluator.outcomes(endpoints, stats, self._run.pipeline.test_batches())
-        means = estimates.summarize(outcomes.points, self._run.config.evaluation.num_bins)
-        return {name: float(values[0]) for name, values in means.items()}
+        stats = self._evaluator.batch_stats(endpoints, adapters.train_batches(self._run))
+        test_batches = adapters.scored(self._run.pipeline.test_batches())
+        return self._task.scores(self._evaluator.outcomes(endpoints, stats, test_batches).points)[0]
 
 
-def early_stopping(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+def early_stopping(log: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The best test of the midpoint during training, by accuracy: optimal early stopping. None if there was no test.
 
-    Optimal, because it is chosen on the test set: a bound for what stopping early can give, as in the paper.
+    It is optimal because it is chosen on the test set: a bound for the gain of an early stop, as in the paper.
 
     Args:
-      rows: of metrics.jsonl.
+      log: the rows of metrics.jsonl.
     """
-    tests = [row for row in rows if row["kind"] == "test"]
+    tests = [row for row in log if row["kind"] == "test"]
     if not tests:
         return None
     best = max(tests, key=lambda row: row["accuracy"])
-    return {name: best[name] for name in ("epoch", "step", *_SCORES) if name in best}
+    return {name: best[name] for name in ("epoch", "step", *Classification.higher_is_better) if name in best}
 
 
-def default_kinds(run: Run) -> tuple[str, ...]:
-    """The random points that the method is known by: none on a line or curve."""
-    if not isinstance(run.evaluated, Simplex) or run.evaluated.num_endpoints < 2:
-        return ()
-    layerwise = (LAYERWISE,) if run.config.subspace.layerwise else ()
-    return (GLOBAL, *layerwise, *((GAUSSIAN,) if config_lib.collects(run.config) else ()))
+def describe(config: ml_collections.ConfigDict, measured: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
+    """The content of results.json: settings and circumstances, followed by what was measured.
+
+    schema: `schema.SCHEMA`. config: all settings. versions, devices: what the run used. seconds: of training, over
+    interruptions, and of evaluation. Then follow what `measure` returns; early_stopping, the best test during training
+    (`early_stopping`); and finished: whether training had reached its last step.
+    """
+    devices = jax.devices()
+    return {
+        "schema": schema.SCHEMA,
+        "config": config.to_dict(),
+        "versions": {
+            "jsubspace": jsubspace.__version__,
+            "jax": jax.__version__,
+            "flax": flax.__version__,
+            "python": platform.python_version(),
+        },
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "seconds": seconds,
+        **measured,
+    }
 
 
-def point_rows(
-    plan: Survey, num_endpoints: int, outcomes: Outcomes, num_bins: int, num_resamples: int = 0
-) -> list[dict[str, Any]]:
-    """A row a point; with intervals if there are resamples."""
-    scores = _scores(outcomes.points, num_bins, num_resamples)
-    rows = []
-    for i, name in enumerate(plan.names):
-        is_position = i < len(plan.alphas)
-        alpha = plan.alphas[i].tolist() if is_position else None
-        weights = plan.weights[i, :num_endpoints].tolist() if is_position else None
-        rows.append({"name": name, "alpha": alpha, "weights": weights} | scores[i])
-    return rows
+def write(workdir: pathlib.Path, results: dict[str, Any]) -> dict[str, Any]:
+    """Writes results.json and returns its content, with lists where there were tuples."""
+    write_json(workdir / RESULTS, results)
+    return json.loads((workdir / RESULTS).read_text(encoding="utf-8"))
 
 
-def ensemble_rows(plan: Survey, outcomes: Outcomes, num_bins: int, num_resamples: int = 0) -> list[dict[str, Any]]:
-    """A row an ensemble; with intervals if there are resamples."""
-    if outcomes.by_probability is None or outcomes.by_logit is None or outcomes.differences is None:
-        return []
-    by_probability = _scores(outcomes.by_probability, num_bins, num_resamples)
-    by_logit = _scores(outcomes.by_logit, num_bins, num_resamples)
-    differences = estimates.summarize_difference(outcomes.differences)
-    return [
-        {
-            "name": name,
-            "members": [plan.names[member] for member in members],
-            "mean_probability": by_probability[i],
-            "mean_logit": by_logit[i],
-        }
-        | {measured: float(values[i]) for measured, values in differences.items()}
-        for i, (name, members) in enumerate(zip(plan.ensemble_names, plan.ensembles, strict=True))
-    ]
+def read(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """The content of results.json in today's schema, or None if there is no such file.
 
+    Results of schema 2 are converted (`schema.upgraded`).
 
-def predictors(plan: Survey, points: list[dict[str, Any]], combined: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The midpoint, and the main ensembles by mean probability."""
-    midpoint = points[plan.center]
-    rows = [{"name": midpoint["name"], "networks": 1} | {name: midpoint[name] for name in _SCORES}]
-    for row in combined:
-        if row["name"] in plan.main_ensembles:
-            rows.append({"name": row["name"], "networks": len(row["members"])} | row["mean_probability"])
-    return rows
-
-
-def geometry(endpoints: Endpoints) -> dict[str, Any]:
-    """L2 distances and squared cosines of all pairs, over the kernels and over all leaves."""
-
-    def measured(mask: Any) -> dict[str, Any]:
-        l2 = jax.jit(lambda e: penalties.distances(e, mask))(endpoints)
-        cosines = jax.jit(lambda e: penalties.cosines_squared(e, mask))(endpoints)
-        return {"l2": np.asarray(l2).tolist(), "cosine_squared": np.asarray(cosines).tolist()}
-
-    return {"kernels": measured(tree.kernels), "all_leaves": measured(tree.all_leaves)}
-
-
-def connector(plan: Survey, outcomes: Outcomes, run: Run, num_resamples: int) -> dict[str, Any] | None:
-    """Whether the subspace connects its ends; None for a single network, or without points to tell by."""
-    if isinstance(run.evaluated, Point) or not len(plan.along) or len(plan.ends) < 2:
+    Raises:
+      UsageError: if the file is damaged, or another version wrote it.
+    """
+    path = workdir / RESULTS
+    if not path.is_file():
         return None
-    s = len(plan.along)
-    alphas = plan.alphas[:s].astype(np.float64)
-    combinations = alphas if isinstance(run.evaluated, Simplex) else np.stack([1 - alphas, alphas], axis=-1)
-    found = connectors.verdict(
-        np.asarray(outcomes.points.correct)[:s], plan.along, plan.ends, combinations, num_resamples=num_resamples
+    try:
+        return schema.upgraded(json.loads(path.read_text(encoding="utf-8")))
+    except schema.OtherSchema as error:
+        raise UsageError(
+            f"{path} has {error}; evaluate it again: python -m jsubspace.evaluate --workdir={workdir}."
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{path} is damaged ({type(error).__name__}: {error}); delete it, and the same command evaluates the run again."
+        ) from error
+
+
+def is_finished(results: dict[str, Any] | None) -> bool:
+    """Whether results, as `read` returns them, are those of a finished run."""
+    return results is not None and results["finished"]
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results for a terminal: the report, and one line for every other thing that was measured."""
+    lines = [tables.table(results)]
+    if best := results["early_stopping"]:
+        lines += ["", f"best test of the midpoint: accuracy {best['accuracy']:.4f} after epoch {best['epoch']:g}"]
+    for name, found in (results["sharpness"] or {}).items():
+        lines += ["", f"largest eigenvalue of the Hessian at {name}: {found['eigenvalue']:.4g}"]
+    for name, shifted in results["shifted"].items():
+        best = max(shifted["points"], key=lambda row: row["accuracy"])
+        midpoint = next(row for row in shifted["points"] if "center" in row["roles"])
+        lines += ["", f"{name}: midpoint {midpoint['accuracy']:.4f}, best at {best['name']} {best['accuracy']:.4f}"]
+    return "\n".join(lines)
+
+
+def _plan(run: Run) -> Survey:
+    settings = run.evaluation
+    kinds = config_lib.split(settings.random_points) or usual_kinds(run)
+    return survey(
+        run.evaluated, settings.num_points, settings.num_random_points, run.evaluation_key, kinds, settings.ensemble
     )
-    return found | {"barrier_at": plan.names[found["barrier_at"]]}
 
 
-_SCORES = ("accuracy", "nll", "brier", "ece", "adaptive_ece", "intervals")
+def usual_kinds(run: Run) -> tuple[str, ...]:
+    """The random points that the method is known by: none on a line or curve."""
+    kinds = measuring.usual_kinds(run.evaluated)
+    if not kinds:
+        return ()
+    return (*kinds, *((LAYERWISE,) if run.layerwise else ()), *((GAUSSIAN,) if run.collects else ()))
 
 
-def _scores(scores: Any, num_bins: int, num_resamples: int) -> list[dict[str, Any]]:
-    """Of every network, its means and, if there are resamples, their intervals."""
-    means = estimates.summarize(scores, num_bins)
-    bounds = estimates.intervals(scores, num_bins, num_resamples) if num_resamples else {}
-    rows = []
-    for i in range(len(means["accuracy"])):
-        row: dict[str, Any] = {name: float(values[i]) for name, values in means.items()}
-        if bounds:
-            row["intervals"] = {name: values[i].tolist() for name, values in bounds.items()}
-        rows.append(row)
-    return rows
+def _shifted(
+    run: Run, evaluator: Evaluator, task: Classification, plan: Survey, all_rows: Endpoints, stats: Any
+) -> dict[str, Any]:
+    """Points and ensembles on every corrupted test set, with the statistics of clean training data."""
+    found = {}
+    for name, batches in run.shifted_batches():
+        outcomes = evaluator.outcomes(all_rows, stats, adapters.scored(batches))
+        found[name] = {
+            "points": [row.to_json() for row in rows.point_rows(plan, run.evaluated.num_endpoints, outcomes, task)],
+            "ensembles": [row.to_json() for row in rows.ensemble_rows(plan, outcomes, task)],
+        }
+    return found

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import ml_collections
 
 from jsubspace import points, tree
+from jsubspace.errors import UsageError
 from jsubspace.runs import build, config, folders, report
 from jsubspace.runs.build import Run
 from jsubspace.storage.checkpoint import Checkpoints
-from jsubspace.errors import UsageError
 from jsubspace.training.train_state import TrainState, init_train_state
 from jsubspace.types import Endpoints, Params
 

@@ -36,7 +36,7 @@ def test_one_checkpoint_has_no_covariance():
     with pytest.raises(ValueError, match="at least 2 checkpoints"):
         averaging.gaussian(jax.random.key(0), {"kernel": jnp.zeros((1, 2, 3))}, 5)
     with pytest.raises(ValueError, match="Simplex of checkpoints"):
-        averaging.gaussian_points(jax.random.key(0), {"kernel": jnp.zeros((2, 2, 3))}, jsubspace.Line(), 5)
+        averaging.gaussian_points(jax.random.key(0), {"kernel": jnp.zeros((3, 2, 3))}, jsubspace.Curve(), 5)
     with pytest.raises(ValueError, match="num_samples is 0"):
         averaging.gaussian(jax.random.key(0), {"kernel": jnp.zeros((2, 2, 3))}, 0)
 

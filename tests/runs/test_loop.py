@@ -12,15 +12,14 @@ import time
 import jax
 import numpy as np
 import pytest
-
-from jsubspace import evaluate, program
-from jsubspace.runs import build, folders, loop
-from jsubspace.storage.checkpoint import Checkpoints
-from jsubspace.errors import Preempted, TrainingDiverged, UsageError
-from jsubspace.training.preemption import Preemption
-from jsubspace.storage.writer import read_rows
 from places import REPOSITORY
 
+from jsubspace import evaluate, program
+from jsubspace.errors import Preempted, TrainingDiverged, UsageError
+from jsubspace.runs import build, folders, loop
+from jsubspace.storage.checkpoint import Checkpoints
+from jsubspace.storage.writer import read_rows
+from jsubspace.training.preemption import Preemption
 
 
 def final_state(settings, workdir):

@@ -9,11 +9,11 @@ import pytest
 
 import jsubspace
 from jsubspace import compare, evaluate
+from jsubspace.errors import UsageError
 from jsubspace.runs import build, config, loop, report, results, stacks
 from jsubspace.storage.checkpoint import Checkpoints
-from jsubspace.errors import UsageError
-from jsubspace.training.preemption import Preemption
 from jsubspace.storage.writer import read_rows
+from jsubspace.training.preemption import Preemption
 
 
 @pytest.fixture

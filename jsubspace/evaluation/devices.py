@@ -1,0 +1,94 @@
+"""What evaluation asks of the devices that it runs on, and the answer of a single `jax.jit`."""
+
+import collections
+import enum
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+RUN_AHEAD = 8
+"""Batches whose results may be under way at once. It bounds the memory of batches in flight."""
+
+
+class Place(enum.Enum):
+    """How an argument lies on the devices, for `Devices.compile`."""
+
+    SAME = "the same on every device"
+    SPLIT = "every device has its part of a batch"
+
+
+SAME, SPLIT = Place.SAME, Place.SPLIT
+
+
+class Devices(Protocol):
+    """Runs functions that are written for one device."""
+
+    @property
+    def axis_name(self) -> str | None:
+        """The name of the device axis, for the collectives of a function; None if a function sees all of a batch."""
+
+    @property
+    def count(self) -> int:
+        """The number of devices on that axis."""
+
+    def compile(self, function: Callable[..., Any], arguments: Sequence[Any]) -> Callable[..., Any]:
+        """``function`` over all devices; ``arguments`` has `SAME` or `SPLIT` for each of its arguments."""
+
+    def sum_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Any:
+        """The sum of ``function(batch)`` over host batches. With ``whole`` every device gets the whole batch."""
+
+    def map_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Iterator[Any]:
+        """``function(batch)`` for every host batch, on the host. ``whole`` as in `sum_over`."""
+
+    def run_once(self, function: Callable[..., Any], *args: Any) -> Any:
+        """``function(*args)``, compiled for a single call."""
+
+    def put(self, tree: Any) -> Any:
+        """Arrays where `compile` takes them."""
+
+
+class OneProgram:
+    """The default: one `jax.jit`, which runs where its arrays are and follows their shardings."""
+
+    axis_name = None
+    count = 1
+
+    def compile(self, function: Callable[..., Any], arguments: Sequence[Any]) -> Callable[..., Any]:
+        """``function``, jitted."""
+        del arguments  # One program sees all of every argument.
+        return jax.jit(function)
+
+    def sum_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Any:
+        """The sum of ``function(batch)`` over batches, added up where the results are."""
+        total = None
+        for i, batch in enumerate(batches):
+            addend = function(batch)
+            total = addend if total is None else jax.tree.map(jnp.add, total, addend)
+            if i % RUN_AHEAD == 0:
+                jax.block_until_ready(total)
+        return total
+
+    def map_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Iterator[Any]:
+        """``function(batch)`` for every batch, on the host, with `RUN_AHEAD` of them under way."""
+        return drained((function(batch) for batch in batches), RUN_AHEAD)
+
+    def run_once(self, function: Callable[..., Any], *args: Any) -> Any:
+        """``function(*args)``, jitted."""
+        return jax.jit(function)(*args)
+
+    def put(self, tree: Any) -> Any:
+        """The arrays as they are."""
+        return tree
+
+
+def drained(results: Iterable[Any], run_ahead: int) -> Iterator[Any]:
+    """Results on the host, in order; ``run_ahead`` of them are under way before the first is waited for."""
+    under_way: collections.deque[Any] = collections.deque()
+    for result in results:
+        under_way.append(result)
+        if len(under_way) > run_ahead:
+            yield jax.device_get(under_way.popleft())
+    while under_way:
+        yield jax.device_get(under_way.popleft())

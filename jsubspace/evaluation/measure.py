@@ -1,0 +1,161 @@
+"""Measures a subspace of anybody's networks: from endpoints and batches to a report."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict, Unpack, overload
+
+import jax
+
+from jsubspace import subspaces, tree
+from jsubspace.evaluation import networks, rows
+from jsubspace.evaluation.batches import Batches, padded
+from jsubspace.evaluation.devices import Devices
+from jsubspace.evaluation.evaluator import Evaluator
+from jsubspace.evaluation.report import Report, ValidationReport
+from jsubspace.evaluation.survey import RANDOM, Survey, survey
+from jsubspace.evaluation.tasks import Classification, Outcomes
+from jsubspace.subspaces import Subspace
+from jsubspace.types import Endpoints
+
+
+class Options(TypedDict, total=False):
+    """The options of `measure`, for type checkers."""
+
+    task: Classification | None
+    stats_fn: Callable[..., Any] | None
+    train_batches: Batches | None
+    num_points: int
+    num_random_points: int
+    random_points: tuple[str, ...] | None
+    ensemble: Sequence[Any]
+    num_resamples: int
+    key: jax.Array | None
+    devices: Devices | None
+
+
+@overload
+def measure(
+    predict_fn: Callable[..., Any],
+    endpoints: Endpoints,
+    subspace: Subspace,
+    test_batches: Batches,
+    **options: Unpack[Options],
+) -> Report: ...
+
+
+@overload
+def measure(
+    predict_fn: Callable[..., Any],
+    endpoints: Endpoints,
+    subspace: Subspace,
+    *,
+    validation_batches: Batches,
+    **options: Unpack[Options],
+) -> ValidationReport: ...
+
+
+def measure(
+    predict_fn: Callable[..., Any],
+    endpoints: Endpoints,
+    subspace: Subspace,
+    test_batches: Batches | None = None,
+    *,
+    validation_batches: Batches | None = None,
+    task: Classification | None = None,
+    stats_fn: Callable[..., Any] | None = None,
+    train_batches: Batches | None = None,
+    num_points: int = 21,
+    num_random_points: int = 6,
+    random_points: tuple[str, ...] | None = None,
+    ensemble: Sequence[Any] = (),
+    num_resamples: int = 1000,
+    key: jax.Array | None = None,
+    devices: Devices | None = None,
+) -> Report:
+    """Measures the points of a subspace, their ensembles, and whether the subspace connects its ends.
+
+    Every batch is read once. All points are evaluated in one compiled program per batch.
+
+    Args:
+      predict_fn: ``(point, *inputs) -> logits [n, k]``, or ``-> (logits, features [n, f])``, in evaluation mode. With
+        stats_fn it also takes the keyword ``stats``, the statistics of the point.
+      endpoints: leaves ``[m, *s]``. The programs follow their shardings.
+      subspace: what the endpoints span.
+      test_batches: tuples of arrays. The last array holds the labels ``[n]``, and predict_fn gets the others. A smaller
+        batch at the end is padded.
+      validation_batches: instead of test_batches, if a point will be chosen by the report. Only such a report has ``best``.
+      task: how the outputs are scored; `Classification` by default.
+      stats_fn: for networks with BatchNorm, ``(point, *batch) -> statistics`` of one training batch in train mode
+        (`jsubspace.reestimate_batch_stats`). Every point gets statistics of its own.
+      train_batches: training batches for stats_fn, augmented as in training.
+      num_points: the number of points along each axis of the subspace's grid; odd for a path.
+      num_random_points: the number of random points of each kind.
+      random_points: kinds of random points (`survey.KINDS`). By default "random" for a subspace of several endpoints that
+        is no path, and nothing else.
+      ensemble: alphas of one more ensemble.
+      num_resamples: of the bootstrap over examples; 0 for no intervals.
+      key: for random points.
+      devices: where the programs run; by default one `jax.jit`.
+
+    Returns:
+      A `Report`; for validation batches a `ValidationReport`.
+
+    Raises:
+      ValueError: if endpoints and subspace do not fit, batches or labels are missing, or only one of stats_fn and
+        train_batches is given.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> endpoints = {"kernel": jnp.stack([jnp.eye(2), 2 * jnp.eye(2)])}
+      >>> x, y = jnp.eye(2), jnp.arange(2)
+      >>> predict_fn = lambda point, x: x @ point["kernel"]
+      >>> report = measure(predict_fn, endpoints, subspaces.Line(), [(x, y)], num_points=3)
+      >>> report.center.accuracy, round(report.center.nll, 3), round(report.at(1).nll, 3)
+      (1.0, 0.201, 0.127)
+    """
+    batches = validation_batches if test_batches is None else test_batches
+    if batches is None or (test_batches is not None and validation_batches is not None):
+        raise ValueError("measure: give test_batches, or validation_batches to choose a point by; one of the two.")
+    if (stats_fn is None) != (train_batches is None):
+        raise ValueError(
+            "measure: stats_fn and train_batches belong together: the statistics of every point come from training batches."
+        )
+    m = tree.num_endpoints(endpoints)
+    if m != subspace.num_endpoints:
+        raise ValueError(f"measure: {subspace} has {subspace.num_endpoints} endpoints but the parameters have {m}.")
+    task = Classification() if task is None else task
+    kinds = usual_kinds(subspace) if random_points is None else random_points
+    key = jax.random.key(0) if key is None else key
+    plan = survey(subspace, num_points, num_random_points, key, kinds, ensemble)
+    evaluator = Evaluator(networks.from_functions(predict_fn, stats_fn), task, plan, devices)
+    all_rows = evaluator.rows(endpoints, subspace, key)
+    stats = None if train_batches is None else evaluator.batch_stats(all_rows, map(tuple, train_batches))
+    outcomes = evaluator.outcomes(all_rows, stats, padded(batches))
+    kind = Report if validation_batches is None else ValidationReport
+    return report_of(endpoints, subspace, plan, outcomes, task, num_resamples, kind)
+
+
+def report_of(
+    endpoints: Endpoints,
+    subspace: Subspace,
+    plan: Survey,
+    outcomes: Outcomes,
+    task: Classification,
+    num_resamples: int,
+    kind: type[Report] = Report,
+) -> Report:
+    """The report of a plan from what every example says; ``kind`` is `ValidationReport` for validation data."""
+    of_center = jax.tree.map(lambda leaf: leaf[plan.center], outcomes.points)
+    return kind(
+        subspace=repr(subspace),
+        endpoints=rows.geometry(endpoints),
+        points=rows.point_rows(plan, subspace.num_endpoints, outcomes, task, num_resamples),
+        ensembles=rows.ensemble_rows(plan, outcomes, task, num_resamples),
+        reliability=task.reliability(of_center),
+        connector=rows.connector(plan, outcomes, task, num_resamples),
+        higher_is_better=task.higher_is_better,
+    )
+
+
+def usual_kinds(subspace: Subspace) -> tuple[str, ...]:
+    """The kinds of random points that represent a subspace: none on a path, where a grid does."""
+    return () if subspaces.is_path(subspace) or subspace.num_endpoints == 1 else (RANDOM,)

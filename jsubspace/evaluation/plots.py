@@ -1,0 +1,106 @@
+"""Pictures of a report. matplotlib is imported when a picture is drawn."""
+
+from typing import Any
+
+import numpy as np
+
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
+"""From the palette of Okabe and Ito, whose colours colour-blind readers can tell apart."""
+
+NAMES = {"accuracy": "accuracy", "nll": "NLL", "brier": "Brier score", "ece": "calibration error",
+         "adaptive_ece": "adaptive calibration error"}  # fmt: skip
+"""What a score is called on an axis."""
+
+
+def over_subspace(report: dict[str, Any], score: str = "accuracy", data: str = "") -> Any:
+    """A score over the subspace, as a matplotlib figure.
+
+    A one-dimensional grid is drawn as a curve (figures 4 and 5 of the paper), with the ensemble of alpha and its mirror
+    image on a path. A two-dimensional grid is drawn as a map. Other subspaces have a dot per point and per ensemble.
+
+    Args:
+      report: of `Report.to_json`, or the content of results.json.
+      score: which score.
+      data: "test" or "validation" for the axis, or "".
+    """
+    label = f"{data} {NAMES.get(score, score)}".strip()
+    dimensions = {np.size(row["alpha"]) for row in grid(report)}
+    if dimensions == {1}:
+        return _curve(report, score, label)
+    if dimensions == {2}:
+        return _map(report, score, label)
+    return _dots(report, score, label)
+
+
+def grid(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the points on the grid, in its order."""
+    return [row for row in report["points"] if row["kind"] == "grid"]
+
+
+def mirrored(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the ensembles of a path's alpha and its mirror image, from the ends inwards; [] without a path."""
+    names = [row["name"] for row in grid(report)]
+    found = {frozenset(row["members"]): row for row in report["ensembles"] if row["kind"] in ("ends", "pair")}
+    pairs = [frozenset((names[i], names[-1 - i])) for i in range(len(names) // 2)]
+    return [found[pair] for pair in pairs] if pairs and all(pair in found for pair in pairs) else []
+
+
+def axes(x: str, y: str, size: tuple[float, float] = (5, 3.4)) -> tuple[Any, Any]:
+    """A figure and its one pair of axes.
+
+    The figure does not belong to pyplot, which would choose a backend, or use the one with which a notebook shows its own
+    figures.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(size, layout="constrained")
+    only = figure.subplots()
+    only.set_xlabel(x)
+    only.set_ylabel(y)
+    only.spines[["top", "right"]].set_visible(False)
+    return figure, only
+
+
+def _curve(report: dict[str, Any], score: str, label: str) -> Any:
+    figure, only = axes("α", label)
+    rows, pairs = grid(report), mirrored(report)
+    alphas = [np.asarray(row["alpha"]).item() for row in rows]
+    only.plot(alphas, [row[score] for row in rows], "o-", color=BLUE, label="P(α)")
+    if pairs:
+        half = [row["mean_probability"][score] for row in pairs]
+        middle = [row[score] for row in rows[len(half) : len(rows) - len(half)]]
+        values = [*half, *middle, *half[::-1]]
+        only.plot(alphas, values, "s--", color=ORANGE, label="ensemble of P(α) and P(1 − α)")
+        only.legend(frameon=False)
+    return figure
+
+
+def _map(report: dict[str, Any], score: str, label: str) -> Any:
+    figure, only = axes("first coordinate of α", "second coordinate of α")
+    rows = grid(report)
+    x, y = np.array([np.ravel(row["alpha"]) for row in rows]).T
+    dots = only.scatter(x, y, c=[row[score] for row in rows], cmap="cividis", s=60, marker="s", linewidth=0)
+    figure.colorbar(dots, label=label)
+    for role, marker, name in (("end", "o", "end"), ("center", "*", "midpoint")):
+        places = [np.ravel(row["alpha"]) for row in report["points"] if role in row["roles"] and row["alpha"] is not None]
+        if places:
+            only.plot(*np.array(places).T, marker, color="none", markeredgecolor="black", markersize=13, label=name)
+    if only.get_legend_handles_labels()[0]:
+        only.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    only.set_aspect("equal")
+    return figure
+
+
+def _dots(report: dict[str, Any], score: str, label: str) -> Any:
+    points = [(row["name"], row) for row in report["points"]]
+    combined = [(f"ensemble: {row['name']}", row["mean_probability"]) for row in report["ensembles"]]
+    rows = points + combined
+    figure, only = axes(label, "", (5, 1 + 0.25 * len(rows)))
+    for place, (_, row) in enumerate(rows):
+        bounds = row.get("intervals", {}).get(score)
+        if bounds:
+            only.plot(bounds, [place, place], color=GREY, linewidth=1)
+        only.plot(row[score], place, "o", color=BLUE if place < len(points) else ORANGE)
+    only.set_yticks(range(len(rows)), [name for name, _ in rows])
+    only.invert_yaxis()
+    return figure

@@ -1,0 +1,150 @@
+"""What was measured of a subspace: points, ensembles, and how the subspace lies between its ends."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jsubspace.evaluation import plots, tables
+from jsubspace.evaluation.rows import EnsembleRow, PointRow, json_of
+from jsubspace.evaluation.survey import CENTER_ROLE, END_ROLE, PAIR
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was measured of a subspace.
+
+    Attributes:
+      subspace: what was measured, as ``Simplex(num_endpoints=3)``.
+      endpoints: for ``kernels`` and ``all_leaves``, the matrices ``l2`` and ``cosine_squared`` of all pairs.
+      points: every point that was evaluated.
+      ensembles: every ensemble that was evaluated.
+      reliability: for every bin of the midpoint's confidences, ``count``, mean ``confidence`` and ``accuracy``.
+      connector: whether the subspace is a connector of its ends (`connectors.verdict`), with the name of the point where
+        the barrier is; None if there is nothing to compare.
+      higher_is_better: the names of the scores, and whether a higher score is the better one.
+
+    Example:
+      >>> row = PointRow("0.50", "grid", ("center",), 0.5, [0.5, 0.5], {"accuracy": 0.9, "nll": 0.3})
+      >>> report = Report("Line()", {}, (row,), (), {}, None, {"accuracy": True, "nll": False})
+      >>> report.center.nll, report.at(0.5).accuracy
+      (0.3, 0.9)
+    """
+
+    subspace: str
+    endpoints: Mapping[str, Any]
+    points: tuple[PointRow, ...]
+    ensembles: tuple[EnsembleRow, ...]
+    reliability: Mapping[str, Any]
+    connector: Mapping[str, Any] | None
+    higher_is_better: Mapping[str, bool]
+
+    @property
+    def center(self) -> PointRow:
+        """The midpoint."""
+        return next(row for row in self.points if CENTER_ROLE in row.roles)
+
+    @property
+    def ends(self) -> tuple[PointRow, ...]:
+        """The points at the ends of the subspace; none of a ring."""
+        return tuple(row for row in self.points if END_ROLE in row.roles)
+
+    def at(self, alpha: Any) -> PointRow:
+        """The point that was evaluated at ``alpha``.
+
+        Raises:
+          ValueError: if no point was evaluated there; the message names the nearest point.
+        """
+        wanted = np.asarray(alpha, np.float64)
+        rows = [row for row in self.points if row.alpha is not None and np.shape(row.alpha) == wanted.shape]
+        if not rows:
+            shape = list(np.shape(self.center.alpha))
+            raise ValueError(f"alpha has shape {list(wanted.shape)}, but in {self.subspace} it has shape {shape}.")
+        nearest = min(rows, key=lambda row: float(np.abs(np.asarray(row.alpha) - wanted).max(initial=0)))
+        if not np.allclose(nearest.alpha, wanted, rtol=0, atol=1e-6):
+            raise ValueError(
+                f"no point was evaluated at alpha = {np.asarray(alpha).tolist()}; the nearest is {nearest.alpha}. Ask for more "
+                "points (num_points), or list the alpha (ensemble)."
+            )
+        return nearest
+
+    def ensemble(self, *alphas: Any) -> EnsembleRow:
+        """The ensemble of the points at ``alphas``, in any order; without an alpha, the ensemble of all ends.
+
+        Raises:
+          ValueError: if no such ensemble was evaluated; the message names those that were.
+        """
+        members = {row.name for row in (map(self.at, alphas) if alphas else self.ends)}
+        for row in self.ensembles:
+            if set(row.members) == members:
+                return row
+        known = ", ".join(row.name for row in self.ensembles) or "none"
+        raise ValueError(
+            f"no ensemble of {', '.join(sorted(members))} was evaluated. The ensembles are: {known}. List the alphas of "
+            "another one (ensemble)."
+        )
+
+    @property
+    def predictors(self) -> list[dict[str, Any]]:
+        """What the method is known by in a comparison: the midpoint, and every ensemble that is no mere pair of a path."""
+        rows = [{"name": self.center.name, "networks": 1} | json_of(self.center.scores, self.center.intervals)]
+        for row in self.ensembles:
+            if row.kind != PAIR:
+                rows.append({"name": row.name, "networks": len(row.members)} | json_of(row.scores, row.intervals))
+        return rows
+
+    def table(self) -> str:
+        """Points, ensembles, distances and the connector's verdict, for a terminal."""
+        return tables.table(self.to_json())
+
+    def plot(self, path: str | pathlib.Path | None = None, score: str = "accuracy") -> Any:
+        """A picture of a score over the subspace: a curve, a map of a two-dimensional grid, or a dot per point.
+
+        Args:
+          path: of a PNG, PDF or SVG file; without it nothing is written.
+          score: which score is drawn.
+
+        Returns:
+          A matplotlib figure, which a notebook shows.
+
+        Raises:
+          ValueError: for an unknown score.
+          ModuleNotFoundError: without matplotlib (the extra ``plot``).
+        """
+        if score not in self.higher_is_better:
+            raise ValueError(f"there is no score {score!r}; the scores are {', '.join(self.higher_is_better)}.")
+        figure = plots.over_subspace(self.to_json(), score)
+        if path is not None:
+            figure.savefig(path, dpi=160)
+        return figure
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as results.json holds it: dictionaries, lists, strings and numbers."""
+        return {
+            "subspace": self.subspace,
+            "endpoints": dict(self.endpoints),
+            "points": [row.to_json() for row in self.points],
+            "midpoint": self.center.name,
+            "ensembles": [row.to_json() for row in self.ensembles],
+            "predictors": self.predictors,
+            "reliability": dict(self.reliability),
+            "connector": None if self.connector is None else dict(self.connector),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidationReport(Report):
+    """A report that was measured on validation batches, so that a point may be chosen by it."""
+
+    def best(self, score: str = "nll") -> PointRow:
+        """The point with the best score.
+
+        Raises:
+          ValueError: for an unknown score.
+        """
+        if score not in self.higher_is_better:
+            raise ValueError(f"there is no score {score!r}; the scores are {', '.join(self.higher_is_better)}.")
+        sign = -1 if self.higher_is_better[score] else 1
+        return min(self.points, key=lambda row: sign * row.scores[score])

@@ -1,0 +1,149 @@
+"""The rows of a report: points and ensembles with their scores, made from what examples say."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jsubspace import penalties, tree
+from jsubspace.evaluation import connectors
+from jsubspace.evaluation.survey import Survey
+from jsubspace.evaluation.tasks import Classification, Outcomes
+from jsubspace.types import Endpoints
+
+
+class _Scored:
+    """A row whose scores are also attributes: ``row.nll`` is ``row.scores["nll"]``."""
+
+    def __getattr__(self, name: str) -> float:
+        scores = self.__dict__.get("scores", {})
+        if name in scores:
+            return scores[name]
+        raise AttributeError(f"{type(self).__name__} has no {name!r}; its scores are {', '.join(scores)}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class PointRow(_Scored):
+    """A point and its scores.
+
+    Attributes:
+      name: for people.
+      kind: how the point was chosen: grid, center, corner, random, layerwise, weightwise, gaussian, listed or network.
+      roles: what the point is in the subspace: "center", "end", or neither.
+      alpha: ``[*alpha_shape]`` as a number or lists; None for a network that was drawn and has no single alpha.
+      weights: of the endpoints, ``[m]``; None where alpha is.
+      scores: means over examples, by name; also readable as attributes.
+      intervals: a pair of bounds for each score; empty if none were asked for.
+    """
+
+    name: str
+    kind: str
+    roles: tuple[str, ...]
+    alpha: Any
+    weights: list[float] | None
+    scores: Mapping[str, float]
+    intervals: Mapping[str, list[float]] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as results.json holds it."""
+        names = {"name": self.name, "kind": self.kind, "roles": list(self.roles)}
+        return names | {"alpha": self.alpha, "weights": self.weights} | json_of(self.scores, self.intervals)
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsembleRow(_Scored):
+    """An ensemble and its scores.
+
+    Attributes:
+      name: for people.
+      kind: how the members were chosen: ends, pair, random, layerwise, weightwise, gaussian or listed.
+      members: names of the points.
+      scores: of the members' mean probability; also readable as attributes.
+      intervals: a pair of bounds for each of these scores.
+      mean_logit: scores and intervals of the members' mean logit, as in results.json.
+      differences: how differently the members predict, mean over pairs of members.
+    """
+
+    name: str
+    kind: str
+    members: tuple[str, ...]
+    scores: Mapping[str, float]
+    intervals: Mapping[str, list[float]]
+    mean_logit: Mapping[str, Any]
+    differences: Mapping[str, float | None]
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as results.json holds it."""
+        names = {"name": self.name, "kind": self.kind, "members": list(self.members)}
+        combined = {"mean_probability": json_of(self.scores, self.intervals), "mean_logit": dict(self.mean_logit)}
+        return names | combined | dict(self.differences)
+
+
+def json_of(scores: Mapping[str, float], intervals: Mapping[str, list[float]]) -> dict[str, Any]:
+    """Scores with their intervals, if there are any, as results.json holds them."""
+    return dict(scores) | ({"intervals": dict(intervals)} if intervals else {})
+
+
+def point_rows(
+    plan: Survey, num_endpoints: int, outcomes: Outcomes, task: Classification, num_resamples: int = 0
+) -> tuple[PointRow, ...]:
+    """One row per point; with intervals if there are resamples."""
+    rows = []
+    for i, (position, scores) in enumerate(
+        zip(plan.positions, task.scores(outcomes.points, num_resamples), strict=True)
+    ):
+        intervals = scores.pop("intervals", {})
+        alpha, weights = None, None
+        if position.alpha is not None:
+            alpha = np.asarray(position.alpha, np.float32).tolist()
+            weights = plan.weights[i, :num_endpoints].tolist()
+        rows.append(PointRow(position.name, position.kind, position.roles, alpha, weights, scores, intervals))
+    return tuple(rows)
+
+
+def ensemble_rows(
+    plan: Survey, outcomes: Outcomes, task: Classification, num_resamples: int = 0
+) -> tuple[EnsembleRow, ...]:
+    """One row per ensemble; with intervals if there are resamples."""
+    if outcomes.by_probability is None or outcomes.by_logit is None or outcomes.differences is None:
+        return ()
+    by_probability = task.scores(outcomes.by_probability, num_resamples)
+    by_logit = task.scores(outcomes.by_logit, num_resamples)
+    differences = task.differences(outcomes.differences)
+    rows = []
+    for found, scores, logit, differing in zip(plan.ensembles, by_probability, by_logit, differences, strict=True):
+        members = tuple(plan.positions[member].name for member in found.members)
+        intervals = scores.pop("intervals", {})
+        rows.append(EnsembleRow(found.name, found.kind, members, scores, intervals, logit, differing))
+    return tuple(rows)
+
+
+def geometry(endpoints: Endpoints) -> dict[str, Any]:
+    """L2 distances and squared cosines of all pairs, over the kernels and over all leaves; kernels None without kernels."""
+
+    def measured(mask: Any) -> dict[str, Any]:
+        l2 = jax.jit(lambda e: penalties.distances(e, mask))(endpoints)
+        cosines = jax.jit(lambda e: penalties.cosines_squared(e, mask))(endpoints)
+        return {"l2": np.asarray(l2).tolist(), "cosine_squared": np.asarray(cosines).tolist()}
+
+    has_kernels = any(jax.tree.leaves(tree.kernels(endpoints)))
+    return {"kernels": measured(tree.kernels) if has_kernels else None, "all_leaves": measured(tree.all_leaves)}
+
+
+def connector(
+    plan: Survey, outcomes: Outcomes, task: Classification, num_resamples: int = 1000
+) -> dict[str, Any] | None:
+    """Whether the subspace connects its ends (`connectors.verdict`); None without ends, or points to judge by.
+
+    A verdict needs an interval, so 1,000 resamples are taken if ``num_resamples`` is 0.
+    """
+    s = len(plan.along)
+    if not s:
+        return None
+    per_example = task.connects_by(outcomes.points)[:s]
+    found = connectors.verdict(
+        per_example, plan.along, plan.ends, plan.combinations, num_resamples=num_resamples or 1000
+    )
+    return found | {"barrier_at": plan.positions[found["barrier_at"]].name}

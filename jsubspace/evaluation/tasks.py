@@ -1,0 +1,119 @@
+"""What a network is for: how its outputs are scored, and how the outputs of an ensemble's members are combined.
+
+A task has two halves. On the devices it turns outputs into a few numbers per example (`Outcomes`). On the host it turns
+these numbers into means, calibration errors and intervals, the rows of a report.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsubspace.evaluation import ensembles, estimates, metrics
+from jsubspace.evaluation.metrics import Difference, Scores
+
+
+class Outcomes(NamedTuple):
+    """What every example of a data set says about points and ensembles.
+
+    The last three are None if there are no ensembles.
+
+    Attributes:
+      points: scores of the p points, leaves ``[p, n]``.
+      by_probability: scores of the e ensembles by mean probability, leaves ``[e, n]``.
+      by_logit: scores of the e ensembles by mean logit, leaves ``[e, n]``.
+      differences: between the members of each ensemble, mean over pairs of members, leaves ``[e, n]``.
+    """
+
+    points: Scores
+    by_probability: Scores | None = None
+    by_logit: Scores | None = None
+    differences: Difference | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """Integer labels, and networks whose outputs are logits.
+
+    Args:
+      num_bins: the number of bins of the calibration errors.
+    """
+
+    num_bins: int = 20
+
+    higher_is_better: ClassVar[Mapping[str, bool]] = {
+        "accuracy": True, "nll": False, "brier": False, "ece": False, "adaptive_ece": False
+    }  # fmt: skip
+    """The names of the scores."""
+
+    def outcomes(
+        self, logits: jax.Array, features: jax.Array | None, labels: jax.Array, groups: tuple[tuple[int, ...], ...]
+    ) -> Outcomes:
+        """What a batch says about points and ensembles, on the devices.
+
+        Args:
+          logits: ``[p, n, k]`` of the points.
+          features: ``[p, n, f]`` of the points, or None.
+          labels: ``[n]``, integers.
+          groups: for each ensemble, the places of its members among the points.
+        """
+        log_probs = jax.nn.log_softmax(logits)
+
+        def mean_difference(members: tuple[int, ...]) -> Difference:
+            pairs = [
+                metrics.difference(
+                    (log_probs[i], log_probs[j]), None if features is None else (features[i], features[j]), labels
+                )
+                for i, j in itertools.combinations(members, 2)
+            ]
+            return jax.tree.map(lambda *leaves: sum(leaves) / len(pairs), *pairs)
+
+        def over_groups(of_group: Any) -> Any:
+            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(of_group, groups)) if groups else None
+
+        return Outcomes(
+            metrics.score(log_probs, labels),
+            over_groups(lambda members: metrics.score(ensembles.mean_probability(logits[jnp.array(members)]), labels)),
+            over_groups(lambda members: metrics.score(ensembles.mean_logit(logits[jnp.array(members)]), labels)),
+            over_groups(mean_difference),
+        )
+
+    def scores(self, per_example: Scores, num_resamples: int = 0) -> list[dict[str, Any]]:
+        """Means over examples of every network, with bootstrap intervals if there are resamples.
+
+        Args:
+          per_example: leaves ``[p, n]``.
+          num_resamples: of the bootstrap; 0 for no intervals.
+
+        Returns:
+          p dictionaries: the scores by name, and under ``intervals`` a pair of bounds for each.
+        """
+        means = estimates.summarize(per_example, self.num_bins)
+        bounds = estimates.intervals(per_example, self.num_bins, num_resamples) if num_resamples else {}
+        rows = []
+        for i in range(len(means["accuracy"])):
+            row: dict[str, Any] = {name: float(values[i]) for name, values in means.items()}
+            if bounds:
+                row["intervals"] = {name: values[i].tolist() for name, values in bounds.items()}
+            rows.append(row)
+        return rows
+
+    def differences(self, per_example: Difference) -> list[dict[str, float | None]]:
+        """How differently the members of each ensemble predict: e dictionaries from leaves ``[e, n]``."""
+        means = estimates.summarize_difference(per_example)
+        return [
+            {name: None if values is None else float(values[i]) for name, values in means.items()}
+            for i in range(len(means["disagreement"]))
+        ]
+
+    def reliability(self, per_example: Scores) -> dict[str, Any]:
+        """For every bin of one network's confidences: count, mean confidence and accuracy. Leaves ``[n]``."""
+        return estimates.reliability(per_example, self.num_bins)
+
+    def connects_by(self, per_example: Scores) -> np.ndarray:
+        """The number per example whose mean along a subspace is compared with its ends: ``[p, n]``, the accuracy."""
+        return np.asarray(per_example.correct)

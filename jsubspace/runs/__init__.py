@@ -1,0 +1,1 @@
+"""From a config to a run, its results and its figures."""
