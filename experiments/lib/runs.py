@@ -18,8 +18,7 @@ from typing import Any
 
 from experiments.lib import provenance
 from experiments.lib.problems import Problem
-from jsubspace.errors import Preempted, UsageError
-from jsubspace.program import PREEMPTED
+from jsubspace.errors import PREEMPTED, Preempted, UsageError
 from jsubspace.runs import report
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
