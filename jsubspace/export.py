@@ -18,7 +18,7 @@ from jsubspace import evaluate, program
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import evaluator, survey
 from jsubspace.exchange import network_files
-from jsubspace.runs import build, loop
+from jsubspace.runs import build, parts, trained_endpoints
 from jsubspace.subspaces import Point, Simplex, Subspace
 from jsubspace.training import parallel
 
@@ -41,10 +41,10 @@ def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "")
     workdir, to = pathlib.Path(workdir), pathlib.Path(to)
     network_files.check_target(to)
     settings = evaluate.load_config(workdir)
-    subspace = build.make_evaluated(settings)
+    subspace = parts.make_evaluated(settings)
     position = read_alpha(alpha, subspace)
     run = build.build(settings)
-    endpoints = loop.trained_endpoints(run, workdir)
+    endpoints = trained_endpoints(run, workdir)
     weights = np.asarray(subspace.coefficients(jnp.asarray(position, jnp.float32)))
     stats = evaluator.Evaluator(run, survey.affine(weights[None])).batch_stats(endpoints)
     point = jax.jit(lambda endpoints: jsubspace.interpolate(endpoints, position, subspace))(endpoints)

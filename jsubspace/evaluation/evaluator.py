@@ -59,7 +59,7 @@ class Evaluator:
 
     def __init__(self, run: Run, plan: Survey, by_points: bool | None = None) -> None:
         self._run, self._plan = run, plan
-        batch_size = min(run.config.data.batch_size, run.config.evaluation.batch_size)
+        batch_size = min(run.batch_size, run.evaluation.batch_size)
         self._by_points = len(plan.weights) > batch_size if by_points is None else by_points
         # By points, nothing is averaged over devices while a network runs: they run different ones.
         self._model = (
@@ -100,7 +100,7 @@ class Evaluator:
         """
         pipeline = self._run.pipeline
         # The epoch after the last of training: an order that training has not seen.
-        num_batches = self._run.config.evaluation.num_stats_batches or pipeline.steps_per_epoch
+        num_batches = self._run.evaluation.num_stats_batches or pipeline.steps_per_epoch
         batches = itertools.islice(pipeline.train_batches(self._run.total_steps), num_batches)
         numbered = (batch | {"number": np.full(len(batch["label"]), i, np.int32)} for i, batch in enumerate(batches))
         total = self._run.devices.sum_over(

@@ -8,10 +8,10 @@ import numpy as np
 
 from jsubspace import penalties, tree
 from jsubspace.evaluation import curvature, estimates, planes, survey
-from jsubspace.runs.build import Run
 from jsubspace.evaluation.evaluator import Evaluator
-from jsubspace.training.parallel import AXIS, SAME, SPLIT
 from jsubspace.evaluation.survey import Survey
+from jsubspace.runs.build import Run
+from jsubspace.training.parallel import AXIS, SAME, SPLIT
 from jsubspace.training.train_step import cross_entropy
 from jsubspace.types import Endpoints, Params
 
@@ -40,7 +40,7 @@ def sharpness(run: Run, rows: Endpoints, plan: Survey, stats: Any) -> dict[str, 
         return jax.lax.pmean(curvature.hessian_vector_product(loss_fn, point, vector), AXIS)
 
     compiled = run.devices.compile(product_of_batch, (SAME, SAME, SAME, SPLIT))
-    num_batches = run.config.evaluation.sharpness_batches
+    num_batches = run.evaluation.sharpness_batches
     batches = list(itertools.islice(run.pipeline.train_batches(run.total_steps), num_batches))
 
     def at(place: int) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def loss_plane(run: Run, endpoints: Endpoints) -> dict[str, Any]:
       and ``nll`` ``[g, g]``, row by row. Every grid point has BatchNorm statistics of its own.
     """
     distances = jax.jit(lambda endpoints: penalties.distances(endpoints, tree.all_leaves))(endpoints)
-    g = run.config.evaluation.plane_points
+    g = run.evaluation.plane_points
     plane = planes.plane(np.asarray(distances), g)
     evaluator = Evaluator(run, survey.affine(plane.weights))
     stats = evaluator.batch_stats(endpoints)

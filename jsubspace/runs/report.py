@@ -66,6 +66,11 @@ def read(workdir: pathlib.Path) -> dict[str, Any] | None:
     return results
 
 
+def is_finished(results: dict[str, Any]) -> bool:
+    """Whether training had come to its end when these results were measured. Old results do not say so, and are."""
+    return bool(results.get("finished", True))
+
+
 def table(results: dict[str, Any]) -> str:
     """The results for a terminal: a row a point, and what its ensemble adds."""
     lines = ["point          accuracy     NLL   Brier     ECE"]

@@ -5,15 +5,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from jsubspace.runs import config as config_lib
 from jsubspace import penalties, tree
 from jsubspace.evaluation import connectors, estimates
+from jsubspace.evaluation.evaluator import Evaluator, Outcomes
+from jsubspace.evaluation.survey import GAUSSIAN, GLOBAL, LAYERWISE, Survey, center_alone, survey
+from jsubspace.runs import config as config_lib
 from jsubspace.runs import landscape
 from jsubspace.runs.build import Run
-from jsubspace.data import corruptions, pipeline
-from jsubspace.evaluation.evaluator import Evaluator, Outcomes
 from jsubspace.subspaces import Point, Simplex
-from jsubspace.evaluation.survey import GAUSSIAN, GLOBAL, LAYERWISE, Survey, center_alone, survey
 from jsubspace.types import Endpoints
 
 
@@ -40,7 +39,7 @@ def measure(run: Run, endpoints: Endpoints) -> dict[str, Any]:
       sharpness, plane: `landscape`; None if not asked for.
       shifted: for every corrupted test set that was asked for, ``points`` and ``ensembles`` as above, without intervals.
     """
-    settings = run.config.evaluation
+    settings = run.evaluation
     plan = survey(
         run.evaluated,
         settings.num_points,
@@ -57,18 +56,9 @@ def measure(run: Run, endpoints: Endpoints) -> dict[str, Any]:
     points = point_rows(plan, run.evaluated.num_endpoints, outcomes, num_bins, num_resamples)
     combined = ensemble_rows(plan, outcomes, num_bins, num_resamples)
     shifted = {}
-    for corruption, severity in corruptions.parse(settings.corruptions):
-        batches = pipeline.corrupted_batches(
-            run.config.data.name,
-            run.config.data.dir,
-            corruption,
-            severity,
-            settings.batch_size,
-            run.config.data.pooling,
-            run.num_workers,
-        )
+    for name, batches in run.shifted_batches():
         under_shift = evaluator.outcomes(rows, stats, batches)  # statistics of clean training data
-        shifted[f"{corruption}_{severity}"] = {
+        shifted[name] = {
             "points": point_rows(plan, run.evaluated.num_endpoints, under_shift, num_bins),
             "ensembles": ensemble_rows(plan, under_shift, num_bins),
         }
@@ -98,7 +88,7 @@ class Midpoint:
         """Scores of the midpoint, with BatchNorm statistics of its own."""
         stats = self._evaluator.batch_stats(endpoints)
         outcomes = self._evaluator.outcomes(endpoints, stats, self._run.pipeline.test_batches())
-        means = estimates.summarize(outcomes.points, self._run.config.evaluation.num_bins)
+        means = estimates.summarize(outcomes.points, self._run.evaluation.num_bins)
         return {name: float(values[0]) for name, values in means.items()}
 
 
@@ -121,8 +111,8 @@ def default_kinds(run: Run) -> tuple[str, ...]:
     """The random points that the method is known by: none on a line or curve."""
     if not isinstance(run.evaluated, Simplex) or run.evaluated.num_endpoints < 2:
         return ()
-    layerwise = (LAYERWISE,) if run.config.subspace.layerwise else ()
-    return (GLOBAL, *layerwise, *((GAUSSIAN,) if config_lib.collects(run.config) else ()))
+    layerwise = (LAYERWISE,) if run.layerwise else ()
+    return (GLOBAL, *layerwise, *((GAUSSIAN,) if run.collects else ()))
 
 
 def point_rows(
