@@ -20,8 +20,9 @@ import numpy as np
 
 from jsubspace.data import memory, sets
 from jsubspace.evaluation.evaluator import Evaluator
-from jsubspace.evaluation.survey import Survey, affine, survey
-from jsubspace.runs import build, recipes
+from jsubspace.evaluation.survey import Ensemble, Survey, affine, survey
+from jsubspace.evaluation.tasks import Classification
+from jsubspace.runs import adapters, build, recipes
 from jsubspace.runs.build import Run
 from jsubspace.training import parallel
 from jsubspace.types import Endpoints
@@ -43,7 +44,7 @@ def make_run(num_train: int, num_test: int, width: int) -> Run:
 
 def at_once(whole: Evaluator, run: Run, endpoints: Endpoints) -> np.ndarray:
     """Accuracies of every point, ``[p]``."""
-    outcomes = whole.outcomes(endpoints, whole.batch_stats(endpoints), run.pipeline.test_batches())
+    outcomes = adapters.test_outcomes(run, whole, endpoints, adapters.batch_stats(run, whole, endpoints))
     return outcomes.points.correct.mean(-1)
 
 
@@ -52,9 +53,9 @@ def one_at_a_time(single: Evaluator, pair: Evaluator, plan: Survey, run: Run, en
     found = []
     for alpha in range(len(plan.weights)):
         mirrored = [alpha, len(plan.weights) - 1 - alpha]
-        stats = [single.at(plan.weights[[point]]).batch_stats(endpoints) for point in mirrored]
+        stats = [adapters.batch_stats(run, single.at(plan.weights[[point]]), endpoints) for point in mirrored]
         both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *stats)
-        outcomes = pair.at(plan.weights[mirrored]).outcomes(endpoints, both, run.pipeline.test_batches())
+        outcomes = adapters.test_outcomes(run, pair.at(plan.weights[mirrored]), endpoints, both)
         found.append(outcomes.points.correct[0].mean())
     return np.array(found)
 
@@ -72,8 +73,11 @@ def main() -> None:
     run = make_run(arguments.train, arguments.test, arguments.width)
     endpoints = run.devices.run_once(run.init_state).endpoints
     plan = survey(run.subspace, arguments.points)
-    whole, single = Evaluator(run, plan), Evaluator(run, affine(plan.weights[:1]))
-    pair = Evaluator(run, affine(plan.weights[[0, -1]])._replace(ensembles=((0, 1),), ensemble_names=("pair",)))
+    task, pair = (
+        Classification(),
+        affine(plan.weights[[0, -1]])._replace(ensembles=(Ensemble("pair", "listed", (0, 1)),)),
+    )
+    whole, single, both = (adapters.evaluator(run, task, plan) for plan in (plan, affine(plan.weights[:1]), pair))
 
     def timed(function: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
         start = time.perf_counter()
@@ -81,7 +85,7 @@ def main() -> None:
         return time.perf_counter() - start, found
 
     ways = {
-        "one at a time": lambda: one_at_a_time(single, pair, plan, run, endpoints),
+        "one at a time": lambda: one_at_a_time(single, both, plan, run, endpoints),
         "at once": lambda: at_once(whole, run, endpoints),
     }
     for function in ways.values():

@@ -15,7 +15,7 @@ import numpy as np
 
 from experiments.lib import figure, plots, problems, runs
 from experiments.lib.problems import Problem
-from jsubspace.runs import build, folders, landscape, loop
+from jsubspace.runs import build, folders, landscape, trained_endpoints
 from jsubspace.storage.writer import write_json
 from jsubspace.types import Endpoints
 
@@ -86,7 +86,7 @@ def _plane(folder: pathlib.Path, third: pathlib.Path | None, num: int) -> dict[s
 
 
 def _endpoints(folder: pathlib.Path) -> Endpoints:
-    return loop.trained_endpoints(build.build(folders.load(folder)), folder)
+    return trained_endpoints(build.build(folders.load(folder)), folder)
 
 
 def draw(planes: list[Plane], path: pathlib.Path, columns: int) -> None:

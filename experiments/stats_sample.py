@@ -15,8 +15,8 @@ from experiments.lib import figure, problems, runs
 from experiments.lib.figure import Panel, Series
 from experiments.lib.problems import Problem
 from jsubspace.evaluation import estimates, survey
-from jsubspace.evaluation.evaluator import Evaluator
-from jsubspace.runs import build, folders, loop
+from jsubspace.evaluation.tasks import Classification
+from jsubspace.runs import adapters, build, folders, trained_endpoints
 from jsubspace.runs.build import Run
 from jsubspace.storage.writer import write_json
 from jsubspace.types import Endpoints
@@ -52,7 +52,7 @@ def _measured(folder: pathlib.Path) -> dict[str, Any]:
         return json.loads(kept.read_text(encoding="utf-8"))
     settings = folders.load(folder)
     run = build.build(settings)
-    endpoints, total = run.devices.put(loop.trained_endpoints(run, folder)), run.pipeline.steps_per_epoch
+    endpoints, total = run.devices.put(trained_endpoints(run, folder)), run.pipeline.steps_per_epoch
     found: dict[str, Any] = {"images": [], **{metric: [[] for _ in range(POINTS)] for metric in METRICS}}
     for batches in [*(2**k for k in range(total.bit_length()) if 2**k < total), total]:
         settings.evaluation.num_stats_batches = batches
@@ -66,8 +66,9 @@ def _measured(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _scores(run: Run, endpoints: Endpoints) -> dict[str, np.ndarray]:
-    evaluator = Evaluator(run, survey.survey(run.evaluated, POINTS))
-    outcomes = evaluator.outcomes(endpoints, evaluator.batch_stats(endpoints), run.pipeline.test_batches())
+    evaluator = adapters.evaluator(run, Classification(), survey.survey(run.evaluated, POINTS))
+    stats = adapters.batch_stats(run, evaluator, endpoints)
+    outcomes = adapters.test_outcomes(run, evaluator, endpoints, stats)
     return estimates.summarize(outcomes.points)
 
 

@@ -33,8 +33,8 @@ import orbax.checkpoint
 import tensorboardX  # noqa: F401
 import tensorflow_datasets  # noqa: F401
 
-import jsubspace.runs.loop
-from jsubspace import program
+import jsubspace.runs.run
+from jsubspace import errors, program
 from jsubspace.data import prepare
 from jsubspace.errors import UsageError
 from jsubspace.runs import build, folders
@@ -193,7 +193,7 @@ class Stress:
         code = life.wait()
         text = log.read_text(errors="replace")
         report["fallbacks"] += text.count("is damaged (")
-        if code not in (0, -signal.SIGKILL, -signal.SIGTERM, program.PREEMPTED):
+        if code not in (0, -signal.SIGKILL, -signal.SIGTERM, errors.PREEMPTED):
             report["failures"].append({"life": report["lives"], "exit code": code, "log": text[-2000:]})
             shutil.rmtree(workdir)  # A run that does not start again would never end.
         elif code != 0 and rng.random() < 0.15:

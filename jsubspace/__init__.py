@@ -2,7 +2,7 @@
 
 After Wortsman, Horton, Guestrin, Farhadi and Rastegari, "Learning Neural Network Subspaces", ICML 2021.
 
-    endpoints = jsubspace.init_endpoints(key, init_fn, num_endpoints=2)
+    endpoints = jsubspace.init_endpoints(key, init_fn, jsubspace.Line())
     grad_fn = jsubspace.value_and_grad(loss_fn, jsubspace.Line(), beta=1.0)
     (value, info), grads = grad_fn(key, endpoints, x, y)     # into any optax optimizer
     network = jsubspace.midpoint(endpoints)                  # or interpolate(endpoints, alpha)

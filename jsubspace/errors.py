@@ -1,5 +1,8 @@
 """What a program may end with, other than its results; every message is complete."""
 
+import errno
+import os
+
 
 class UsageError(ValueError):
     """Something about the call, the config or the files is not as it must be.
@@ -18,3 +21,44 @@ class Preempted(BaseException):
 
     Like KeyboardInterrupt it may be raised anywhere, and is no Exception lest somebody takes it for an error.
     """
+
+
+USAGE = 2
+"""Exit code after a `UsageError`: a mistake of the user, or a disk or folder that only the user can fix. Do not retry."""
+
+DIVERGED = 3
+"""Exit code after `TrainingDiverged`. Do not retry."""
+
+PREEMPTED = 75
+"""Exit code after `Preempted` (SIGTERM, SIGINT or a preemption of the machine): run the same command again.
+
+It is EX_TEMPFAIL of sysexits.h, "temporary failure, try again". A second signal ends a program at once, with 128 and the
+number of the signal: 130 for SIGINT, 143 for SIGTERM.
+"""
+
+INTERRUPTED = 130
+"""Exit code after SIGINT when there is nothing to save."""
+
+EXIT_CODES: dict[type[BaseException], int] = {
+    UsageError: USAGE,
+    TrainingDiverged: DIVERGED,
+    Preempted: PREEMPTED,
+    KeyboardInterrupt: INTERRUPTED,
+}
+"""The exit code of a program that ends with an exception of this type."""
+
+_OF_FILE_SYSTEMS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ENOENT)
+
+
+def one_line(error: Exception) -> str:
+    """An exception as one line for a message: the words of the file system if it failed, else type and first line.
+
+    Orbax and TensorStore raise errors of several pages, with all their settings.
+
+    Example:
+      >>> one_line(ValueError("the first line\\nand many more"))
+      'ValueError: the first line'
+    """
+    text = f"{type(error).__name__}: {error}"
+    causes = [os.strerror(number) for number in _OF_FILE_SYSTEMS if os.strerror(number) in text]
+    return causes[0] if causes else text.splitlines()[0][:300]

@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import ml_collections
 
-from jsubspace import program
+from jsubspace import program, runs
 from jsubspace.data import prepare, sets
 from jsubspace.errors import UsageError
-from jsubspace.runs import build, config, folders, limits, loop, report, stacks
-from jsubspace.storage import lock
+from jsubspace.runs import build, config, folders, limits, results
+from jsubspace.storage import checkpoint, lock
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.training import parallel
 
@@ -44,9 +44,9 @@ def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None)
     limits.validate(settings)
     run = build.build(settings)
     with lock.alone(workdir):
-        with Checkpoints(workdir / stacks.CHECKPOINTS, read_only=True) as checkpoints:
+        with Checkpoints(workdir / checkpoint.FOLDER, read_only=True) as checkpoints:
             state, notes = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)
-        return loop.evaluate(run, workdir, notes["seconds"], finished=int(state.step) == run.total_steps)
+        return runs.evaluate(run, workdir, notes["seconds"], finished=int(state.step) == run.total_steps)
 
 
 def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
@@ -58,7 +58,7 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
       UsageError: if the folder holds no run or no checkpoint.
     """
     settings = folders.load(workdir)
-    if not any(path.name.isdigit() for path in (workdir / stacks.CHECKPOINTS).glob("*")):
+    if not any(path.name.isdigit() for path in (workdir / checkpoint.FOLDER).glob("*")):
         raise UsageError(
             f"{workdir} has no checkpoint yet; train it first: python -m jsubspace.main --workdir={workdir}."
         )
@@ -81,7 +81,7 @@ def main() -> None:
         changes[field] = given
     program.use_compilation_cache()
     parallel.use_cpu_cores()
-    print(report.table(evaluate(arguments.workdir, changes)))
+    print(results.table(evaluate(arguments.workdir, changes)))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from jsubspace.errors import UsageError
 from jsubspace.evaluation import survey
 from jsubspace.evaluation.tasks import Classification
 from jsubspace.exchange import network_files
-from jsubspace.runs import adapters, build, run
+from jsubspace.runs import adapters, build, parts, trained_endpoints
 from jsubspace.subspaces import Subspace
 from jsubspace.training import parallel
 
@@ -43,16 +43,16 @@ def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "")
     workdir, to = pathlib.Path(workdir), pathlib.Path(to)
     network_files.check_target(to)
     settings = evaluate.load_config(workdir)
-    subspace = build.make_evaluated(settings)
+    subspace = parts.make_evaluated(settings)
     position = read_alpha(alpha, subspace)
-    this = build.build(settings)
-    endpoints = run.trained_endpoints(this, workdir)
+    run = build.build(settings)
+    endpoints = trained_endpoints(run, workdir)
     weights = np.asarray(subspace.coefficients(jnp.asarray(position, jnp.float32)))
-    evaluator = adapters.evaluator(this, Classification(), survey.affine(weights[None]))
-    stats = evaluator.batch_stats(endpoints, adapters.train_batches(this)) or {}
+    evaluator = adapters.evaluator(run, Classification(), survey.affine(weights[None]))
+    stats = adapters.batch_stats(run, evaluator, endpoints) or {}
     point = jax.jit(lambda endpoints: jsubspace.interpolate(endpoints, position, subspace))(endpoints)
     network = jax.device_get({"params": point, "batch_stats": jax.tree.map(lambda leaf: leaf[0], stats)})
-    data_set = this.pipeline.data_set
+    data_set = run.pipeline.data_set
     facts = {
         "alpha": position.tolist(),
         "weights": weights.tolist(),

@@ -13,9 +13,9 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
-from jsubspace import program
+from jsubspace import program, runs
 from jsubspace.errors import UsageError
-from jsubspace.runs import config, loop, report
+from jsubspace.runs import config, results
 from jsubspace.training import hosts, parallel
 from jsubspace.training.preemption import Preemption
 
@@ -33,9 +33,9 @@ def main() -> None:
     if DISTRIBUTED.value:
         hosts.join()
     with Preemption() as preemption:
-        trained = loop.train(settings, workdir, preemption)
+        trained = runs.train(settings, workdir, preemption)
     if hosts.is_first():
-        print(report.table(trained))
+        print(results.table(trained))
         print(f"\nresults, checkpoints and figures are in {workdir}")
 
 

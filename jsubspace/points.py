@@ -11,37 +11,52 @@ from jsubspace import tree
 from jsubspace.subspaces import Line, Simplex, Subspace
 from jsubspace.types import Alpha, Endpoints, LayerNames, Params
 
+_NEW_NAMES = {
+    "shared": "common_start",
+    "num_endpoints": "subspace, the third argument, which may be a number",
+}
+
 
 def init_endpoints(
-    key: jax.Array, init_fn: Callable[[jax.Array], Params], num_endpoints: int, shared: bool = False
+    key: jax.Array,
+    init_fn: Callable[[jax.Array], Params],
+    subspace: Subspace | int,
+    common_start: bool = False,
+    **renamed: Any,
 ) -> Endpoints:
     """m freshly initialised networks, stacked: the start of Algorithm 1.
 
     Args:
       key: a PRNG key. Endpoint i is ``init_fn(jax.random.split(key, m)[i])``.
-      init_fn: key -> network, leaves ``[*s]``; arrays only, and a pure function (it is vmapped).
-      num_endpoints: m, at least 1; ``subspace.num_endpoints`` of the subspace that is to be trained.
-      shared: start all endpoints from one and the same initialisation (appendix E of the paper). The
-        penalty's gradient vanishes while all endpoints are equal: the alphas separate them.
+      init_fn: key -> network, leaves ``[*s]``. It is a pure function that returns arrays only, because it is vmapped.
+      subspace: the subspace that is to be trained, or its number of endpoints m, at least 1.
+      common_start: whether all endpoints start from one and the same initialisation (appendix E of the paper). While all
+        endpoints are equal, the penalty's gradient is zero, and only the alphas separate them.
+      renamed: refused. It catches the names that arguments had before.
 
     Returns:
       Endpoints with leaves ``[m, *s]``.
 
     Raises:
-      ValueError: if num_endpoints < 1, or a leaf is not of a floating-point dtype.
+      ValueError: if m < 1, or a leaf is not of a floating-point dtype.
+      TypeError: for an unknown keyword.
 
     Example:
       >>> init_fn = lambda key: {"kernel": jax.random.normal(key, (3, 4))}
-      >>> init_endpoints(jax.random.key(0), init_fn, num_endpoints=2)["kernel"].shape
+      >>> init_endpoints(jax.random.key(0), init_fn, Line())["kernel"].shape
       (2, 3, 4)
     """
-    if num_endpoints < 1:
-        raise ValueError(f"init_endpoints: num_endpoints is {num_endpoints}; a subspace has at least one endpoint.")
-    if shared:
+    for name in renamed:
+        hint = f"; it is called {_NEW_NAMES[name]} now" if name in _NEW_NAMES else ""
+        raise TypeError(f"init_endpoints has no argument {name}{hint}.")
+    m = subspace if isinstance(subspace, int) else subspace.num_endpoints
+    if m < 1:
+        raise ValueError(f"init_endpoints: num_endpoints is {m}; a subspace has at least one endpoint.")
+    if common_start:
         network = init_fn(jax.random.split(key, 1)[0])
-        endpoints = jax.tree.map(lambda leaf: jnp.tile(leaf, (num_endpoints,) + (1,) * jnp.ndim(leaf)), network)
+        endpoints = jax.tree.map(lambda leaf: jnp.tile(leaf, (m,) + (1,) * jnp.ndim(leaf)), network)
     else:
-        endpoints = jax.vmap(init_fn)(jax.random.split(key, num_endpoints))
+        endpoints = jax.vmap(init_fn)(jax.random.split(key, m))
     tree.num_endpoints(endpoints)
     return endpoints
 
@@ -52,16 +67,16 @@ def interpolate(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = 
     Args:
       endpoints: leaves ``[m, *s]``.
       alpha: an array ``[*subspace.alpha_shape]``, or (layerwise) a tree like ``endpoints`` with one such
-        array a leaf. Outside its domain it extrapolates: on a line, -0.05 is a little before omega_1.
-      subspace: what alpha means. Without it, what alpha's shape says: a scalar is a position on a `Line`
-        (m = 2), a vector ``[m]`` holds the weights of a `Simplex`.
+        array per leaf. Outside its domain it extrapolates: on a line, -0.05 is a little before omega_1.
+      subspace: the subspace in which alpha is a position. Without it, the shape of alpha decides: a scalar is a position
+        on a `Line` (m = 2), and a vector ``[m]`` holds the weights of a `Simplex`.
 
     Returns:
       One network with leaves ``[*s]``, in the endpoints' dtypes.
 
     Raises:
-      ValueError: if alpha's shape does not say what to do, alpha or the subspace does not fit m, or the weights of a
-        simplex do not sum to 1 (as far as they are known: not inside jit).
+      ValueError: if alpha's shape does not determine a subspace, alpha or the subspace does not fit m, or the weights of
+        the endpoints do not sum to 1. The sum is checked outside jit, where the weights are known.
 
     Example:
       >>> endpoints = {"kernel": jnp.stack([jnp.zeros(3), jnp.ones(3)])}
@@ -77,8 +92,8 @@ def interpolate(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = 
 def midpoint(endpoints: Endpoints, subspace: Subspace | None = None) -> Params:
     """The network at the subspace's center: one network, more accurate and better calibrated than its ends.
 
-    Without a subspace, the mean of the endpoints, which is the center of a line and of a simplex. Pass
-    ``Curve()`` for the curve's own P(1/2) = omega_1 / 4 + omega_2 / 4 + omega_3 / 2.
+    Without a subspace, it is the mean of the endpoints, which is the center of a line and of a simplex. Pass
+    ``Curve()`` for the curve's own center P(1/2) = omega_1 / 4 + omega_2 / 4 + omega_3 / 2.
     """
     subspace = Simplex(tree.num_endpoints(endpoints)) if subspace is None else subspace
     return interpolate(endpoints, subspace.center, subspace)
@@ -91,9 +106,9 @@ def sample_alpha(
 
     Args:
       key: a PRNG key.
-      subspace: where to draw.
+      subspace: the subspace to draw from.
       layers: for layerwise training, the name of every leaf's layer (`jsubspace.layers`, or a tree of your
-        own): each layer gets a draw of its own, and leaves of one layer share it.
+        own). Each layer gets its own draw, and the leaves of a layer share it.
       num_samples: S, to draw S independent positions for S parts of a batch (appendix B).
 
     Returns:
@@ -113,7 +128,7 @@ def sample_alpha(
 
 
 def coefficients(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = None) -> Any:
-    """The weights c(alpha) of the endpoints: ``[m]``, or for a layerwise alpha a tree of them. See `interpolate`."""
+    """The weights c(alpha) of the endpoints: ``[m]``, or a tree of them for a layerwise alpha. See `interpolate`."""
     m = tree.num_endpoints(endpoints)
     if subspace is not None and subspace.num_endpoints != m:
         raise ValueError(
@@ -128,14 +143,20 @@ def _coefficients(alpha: jax.Array, m: int, subspace: Subspace | None) -> jax.Ar
     subspace = _implied_subspace(alpha, m) if subspace is None else subspace
     if alpha.shape != subspace.alpha_shape:
         raise ValueError(f"alpha has shape {list(alpha.shape)} but {subspace} takes {list(subspace.alpha_shape)}.")
-    if isinstance(subspace, Simplex) and not isinstance(alpha, jax.core.Tracer):  # inside jit, nobody can look
-        total = float(np.asarray(alpha, np.float64).sum())
-        if not abs(total - 1) < 1e-2:  # bfloat16 has two digits; a NaN is refused too
-            raise ValueError(
-                f"the weights of a simplex sum to 1, but {alpha.tolist()} sums to {total:g}; divide them by their sum. "
-                "(Weights below 0 or above 1 are fine: they extrapolate.)"
-            )
-    return subspace.coefficients(alpha)
+    weights = subspace.coefficients(alpha)
+    if not isinstance(weights, jax.core.Tracer):  # Inside jit, the numbers are not known.
+        _check_sum(np.asarray(weights, np.float64), subspace)
+    return weights
+
+
+def _check_sum(weights: np.ndarray, subspace: Subspace) -> None:
+    total = float(weights.sum())
+    # bfloat16 has two digits, and large weights of both signs cancel. A NaN is refused too.
+    if not abs(total - 1) < 1e-2 + 1e-6 * np.abs(weights).sum():
+        raise ValueError(
+            f"the weights of the endpoints must sum to 1, but in {subspace} the weights {weights.tolist()} sum to {total:g}; "
+            "divide them by their sum. (Weights below 0 or above 1 are allowed: they extrapolate.)"
+        )
 
 
 def _implied_subspace(alpha: jax.Array, m: int) -> Subspace:
@@ -145,17 +166,17 @@ def _implied_subspace(alpha: jax.Array, m: int) -> Subspace:
         return Simplex(m)
     raise ValueError(
         f"alpha of shape {list(alpha.shape)} does not say where in a subspace with {m} endpoints it lies: pass the weights of the "
-        f"endpoints, of shape [{m}], or say which subspace it is, as in jsubspace.interpolate(params, alpha, jsubspace.Curve())."
+        f"endpoints, of shape [{m}], or name the subspace, as in jsubspace.interpolate(endpoints, alpha, jsubspace.Curve())."
     )
 
 
 def _as_array(alpha: Any) -> jax.Array:
-    """alpha as an array of a definite floating-point dtype: a Python float's weak type would cost a second trace."""
+    """alpha as an array of a definite floating-point dtype. A Python float has a weak type, which costs a second trace."""
     try:
         array = jnp.asarray(alpha)
     except TypeError:
         raise ValueError(
-            "alpha is neither an array nor a tree like the endpoints; for layerwise positions give one alpha a leaf "
+            "alpha is neither an array nor a tree like the endpoints; for layerwise positions give one alpha per leaf "
             "(see jsubspace.sample_alpha)."
         ) from None
     dtype = array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.float32

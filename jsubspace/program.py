@@ -10,27 +10,9 @@ from typing import TextIO, TypeVar
 import jax
 from absl import logging as absl_logging
 
-from jsubspace.errors import Preempted, TrainingDiverged, UsageError
+from jsubspace.errors import EXIT_CODES
 
 Result = TypeVar("Result")
-
-USAGE = 2
-"""Exit code for a mistake of the user's, and for a disk or folder that only the user can mend: do not try again."""
-
-DIVERGED = 3
-"""Exit code for a loss that is not finite: do not try again."""
-
-PREEMPTED = 75
-"""Exit code after SIGTERM, SIGINT or a preemption of the machine, with everything saved: run the same command again.
-
-It is EX_TEMPFAIL of sysexits.h, "temporary failure, try again". A second signal ends a program at once, with 128 and the
-number of the signal: 130 for SIGINT, 143 for SIGTERM.
-"""
-
-INTERRUPTED = 130
-"""Exit code after SIGINT where there is nothing to save."""
-
-_CODES = {UsageError: USAGE, TrainingDiverged: DIVERGED, Preempted: PREEMPTED, KeyboardInterrupt: INTERRUPTED}
 
 
 def call(main: Callable[[], Result]) -> Result:
@@ -38,12 +20,12 @@ def call(main: Callable[[], Result]) -> Result:
     log_ours_only()
     try:
         return main()
-    except tuple(_CODES) as error:
+    except tuple(EXIT_CODES) as error:
         print(
             f"error: {error}" if isinstance(error, ValueError | ArithmeticError) else str(error) or "interrupted.",
             file=sys.stderr,
         )
-        sys.exit(next(code for kind, code in _CODES.items() if isinstance(error, kind)))
+        sys.exit(next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind)))
 
 
 def use_compilation_cache() -> None:

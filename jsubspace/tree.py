@@ -105,17 +105,17 @@ def contract(endpoints: Endpoints, weights: Any) -> Params:
     return jax.tree.map(contract_leaf, endpoints, _per_leaf(endpoints, weights))
 
 
-def spread(point: Params, weights: Any) -> Endpoints:
+def pull_back(point: Params, weights: Any) -> Endpoints:
     """The transpose of `contract`: row i of the result is c_i times the network, leaves ``[m, *s]``.
 
     It turns the gradient at a point into the gradient of the endpoints (equations 3 and 4 of the paper).
     """
 
-    def spread_leaf(leaf: jax.Array, c: jax.Array) -> jax.Array:
+    def pull_back_leaf(leaf: jax.Array, c: jax.Array) -> jax.Array:
         wide = leaf.astype(accumulator(leaf.dtype))[None]
         return (_column(c, wide) * wide).astype(leaf.dtype)
 
-    return jax.tree.map(spread_leaf, point, _per_leaf(point, weights))
+    return jax.tree.map(pull_back_leaf, point, _per_leaf(point, weights))
 
 
 def gram(networks: Sequence[Params], mask: LeafMask) -> jax.Array:

@@ -92,11 +92,7 @@ def allowed(package):
     return before | set(BESIDE) if package in ("runs", "programs") else before
 
 
-PENDING = ("evaluation.evaluator", "exchange.network_files", "storage.checkpoint", "storage.journal")
-"""Modules that have moved to their package before their imports fit into it."""
-
-
-@pytest.mark.parametrize("name", [name for name in MODULES if name and name not in PENDING])
+@pytest.mark.parametrize("name", [name for name in MODULES if name])
 def test_every_module_imports_from_before(name):
     foreign, own = imports(MODULES[name])
     package = package_of(name)

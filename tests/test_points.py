@@ -24,28 +24,30 @@ def init_fn(key):
 
 
 def test_endpoints_are_independent_initialisations():
-    endpoints = jsubspace.init_endpoints(jax.random.key(5), init_fn, num_endpoints=3)
+    endpoints = jsubspace.init_endpoints(jax.random.key(5), init_fn, 3)
     assert {k: v.shape for k, v in endpoints.items()} == {"kernel": (3, 3, 2), "scale": (3, 2), "temperature": (3,)}
     for i, key in enumerate(jax.random.split(jax.random.key(5), 3)):
         np.testing.assert_allclose(endpoints["kernel"][i], init_fn(key)["kernel"], rtol=1e-6)
     assert len(np.unique(endpoints["kernel"])) == 18
 
 
-def test_shared_initialisation():
-    endpoints = jsubspace.init_endpoints(jax.random.key(5), init_fn, num_endpoints=3, shared=True)
+def test_a_common_start():
+    endpoints = jsubspace.init_endpoints(jax.random.key(5), init_fn, 3, common_start=True)
     assert {k: v.shape for k, v in endpoints.items()} == {"kernel": (3, 3, 2), "scale": (3, 2), "temperature": (3,)}
     for leaf in endpoints.values():
         np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
-    other = jsubspace.init_endpoints(jax.random.key(6), init_fn, num_endpoints=3, shared=True)
+    other = jsubspace.init_endpoints(jax.random.key(6), init_fn, 3, common_start=True)
     assert not np.any(other["kernel"] == endpoints["kernel"])
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_what_cannot_be_initialised(shared):
+@pytest.mark.parametrize("common_start", [False, True])
+def test_what_cannot_be_initialised(common_start):
     with pytest.raises(ValueError, match="num_endpoints is 0; a subspace has at least one endpoint"):
-        jsubspace.init_endpoints(jax.random.key(0), init_fn, 0, shared=shared)
+        jsubspace.init_endpoints(jax.random.key(0), init_fn, 0, common_start=common_start)
     with pytest.raises(ValueError, match=r"leaf \['step'\] has dtype int32, and only floating-point"):
-        jsubspace.init_endpoints(jax.random.key(0), lambda key: {"step": jnp.zeros((), jnp.int32)}, 2, shared=shared)
+        jsubspace.init_endpoints(
+            jax.random.key(0), lambda key: {"step": jnp.zeros((), jnp.int32)}, 2, common_start=common_start
+        )
 
 
 @pytest.mark.parametrize("subspace", SUBSPACES, ids=repr)
@@ -181,6 +183,38 @@ def test_a_new_alpha_is_not_a_new_trace():
 @pytest.mark.parametrize("weights", [[0.5, 0.2], [1.0, 1.0], [0.0, 0.0], [float("nan"), 1.0]])
 def test_weights_that_do_not_sum_to_one_are_refused(weights):
     endpoints = {"kernel": jnp.ones((2, 3))}
-    with pytest.raises(ValueError, match=r"the weights of a simplex sum to 1, but \[.*divide them by their sum"):
+    with pytest.raises(ValueError, match=r"the weights of the endpoints must sum to 1, but .*divide them by their sum"):
         jsubspace.interpolate(endpoints, jnp.array(weights))
     jsubspace.interpolate(endpoints, jnp.array([1.5, -0.5]))  # extrapolates
+
+
+@pytest.mark.parametrize("subspace", SUBSPACES, ids=repr)
+def test_extrapolated_weights_still_sum_to_one(subspace):
+    endpoints = {"kernel": jnp.ones((subspace.num_endpoints, 3))}
+    for distance in (-3.0, 30.0):
+        alpha = subspace.center * (1 - distance) + distance * subspace.sample(jax.random.key(0))
+        np.testing.assert_allclose(jsubspace.interpolate(endpoints, alpha, subspace)["kernel"], 1, rtol=2e-3)
+
+
+def test_a_subspace_of_a_users_own_is_checked_too():
+    class Twice(jsubspace.Line):
+        def coefficients(self, alpha):
+            return 2 * super().coefficients(alpha)
+
+    with pytest.raises(ValueError, match=r"Twice\(\) the weights \[1.0, 1.0\] sum to 2"):
+        jsubspace.interpolate({"kernel": jnp.ones((2, 3))}, 0.5, Twice())
+
+
+def test_a_subspace_says_how_many_endpoints():
+    by_number = jsubspace.init_endpoints(jax.random.key(5), init_fn, 3)
+    jax.tree.map(
+        np.testing.assert_array_equal, by_number, jsubspace.init_endpoints(jax.random.key(5), init_fn, Curve())
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("shared", "called common_start now"), ("num_endpoints", "called subspace"), ("x", "argument x")]
+)
+def test_old_names_of_arguments_are_refused(old, new):
+    with pytest.raises(TypeError, match=new):
+        jsubspace.init_endpoints(jax.random.key(0), init_fn, 2, **{old: 2})

@@ -9,7 +9,7 @@ import jax
 import pytest
 from places import REPOSITORY
 
-from jsubspace import program
+from jsubspace import errors, program
 from jsubspace.errors import Preempted, TrainingDiverged, UsageError
 from jsubspace.runs import config, folders, limits, recipes
 
@@ -28,17 +28,17 @@ def test_a_refusal_as_its_user_sees_it(module, arguments, message, tmp_path):
     command = [sys.executable, "-m", module, *arguments]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
-    assert result.returncode == program.USAGE
+    assert result.returncode == errors.USAGE
     assert re.fullmatch(f"error: .*{message}.*\n", result.stderr)
     assert not list(tmp_path.iterdir())
 
 
 def test_exit_codes_and_messages(capsys):
     cases = (
-        (UsageError("a mistake"), program.USAGE, "error: a mistake\n"),
-        (TrainingDiverged("nan"), program.DIVERGED, "error: nan\n"),
-        (Preempted("stopped"), program.PREEMPTED, "stopped\n"),
-        (KeyboardInterrupt(), program.INTERRUPTED, "interrupted.\n"),
+        (UsageError("a mistake"), errors.USAGE, "error: a mistake\n"),
+        (TrainingDiverged("nan"), errors.DIVERGED, "error: nan\n"),
+        (Preempted("stopped"), errors.PREEMPTED, "stopped\n"),
+        (KeyboardInterrupt(), errors.INTERRUPTED, "interrupted.\n"),
     )
     for error, code, message in cases:
 

@@ -17,13 +17,13 @@ from absl.testing import flagsaver
 from places import CONFIGS
 
 import jsubspace
-from jsubspace import compare, evaluate, export, main, program
+from jsubspace import compare, errors, evaluate, export, main, program, runs
 from jsubspace.data import pipeline, prepare, sets
 from jsubspace.errors import UsageError
 from jsubspace.exchange import authors, network_files
 from jsubspace.models.cresnet import CResNet
 from jsubspace.models.resnet import ResNet
-from jsubspace.runs import folders, limits, loop, recipes
+from jsubspace.runs import folders, limits, recipes
 
 LINE = CONFIGS / "digits_cresnet8_line.py"
 TRAIN = f"--config={LINE}"
@@ -250,12 +250,12 @@ CALLS = {
     "not the authors'": (lambda: authors.from_authors({"x": np.ones(1)}), "is not a name of the authors' networks"),
     "None in a config": (lambda: limits.validate(changed(seed=None)), "config.seed is None, of type NoneType; .* int"),
     "one field too many": (
-        lambda: loop.train(changed(sede=1), "run"),
+        lambda: runs.train(changed(sede=1), "run"),
         r"no field config.sede; did you mean config.seed",
     ),
-    "one field too few": (lambda: loop.train(without("seed"), "run"), "config.seed is missing; start from"),
+    "one field too few": (lambda: runs.train(without("seed"), "run"), "config.seed is missing; start from"),
     "text for a number": (lambda: limits.validate(changed(num_devices="2")), "num_devices is '2', of type str; .* int"),
-    "notebook's typo": (lambda: loop.train(changed(keep_checkpoints=0), "run"), "config.keep_checkpoints is 0"),
+    "notebook's typo": (lambda: runs.train(changed(keep_checkpoints=0), "run"), "config.keep_checkpoints is 0"),
 }
 
 ERRORS = (UsageError, ValueError)
@@ -325,7 +325,7 @@ def test_commands(name, argv, message, run_folders, tmp_path, monkeypatch, capsy
     with pytest.raises(SystemExit) as end:
         PROGRAMS[name](argv)
     output = capsys.readouterr()
-    assert end.value.code == program.USAGE
+    assert end.value.code == errors.USAGE
     assert re.search(message, output.err, re.DOTALL), output.err
     assert output.err.count("error:") == 1
     assert "Traceback" not in output.err
@@ -356,7 +356,7 @@ def test_a_config_file_that_fails_is_named_with_its_line(tmp_path, monkeypatch, 
         with pytest.raises(SystemExit) as end:
             run_main([f"--config={path}"])
         error = capsys.readouterr().err
-        assert end.value.code == program.USAGE
+        assert end.value.code == errors.USAGE
         assert re.fullmatch(f"error: {path}, line 4, {re.escape(line)}: .*{message}.*\n", error), error
 
 

@@ -10,14 +10,16 @@ from jax.sharding import Mesh, PartitionSpec
 
 import jsubspace
 from experiments.lib.collectives import collectives
-from jsubspace import Curve, Line, Point, Simplex, shares
-from jsubspace.runs import build, loop, stacks
+from jsubspace import Curve, Line, Point, Simplex, runs, shares
+from jsubspace.evaluation.devices import SAME, SPLIT
+from jsubspace.gradients import Objective, random_gradient
+from jsubspace.runs import build, stacks
 from jsubspace.shares import WHOLE, Shares
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.training import optim
-from jsubspace.training.parallel import AXIS, SAME, SPLIT, DataParallel
+from jsubspace.training.parallel import AXIS, DataParallel
 from jsubspace.training.train_state import init_train_state
-from jsubspace.training.train_step import make_train_step
+from jsubspace.training.train_step import classification_loss, make_train_step
 
 CLASSES = 3  # which no number of devices divides: the classifier's bias is kept whole
 
@@ -62,9 +64,10 @@ def compiled_step(subspace, count, divided, **settings):
     optimizer, devices = optim.sgd(0.1, 0.9, 1e-3), DataParallel(tuple(jax.devices()[:count]))
     state = jax.eval_shape(lambda: start(subspace, optimizer))
     axes = shares.axes_of(state.endpoints, count) if divided else None
+    loss_fn, objective = classification_loss(apply_fn), Objective(**settings)
     step = make_train_step(
-        apply_fn, lambda key, images, index: images, subspace, optimizer, shares=Shares(AXIS, axes), axis_name=AXIS, **settings
-    )  # fmt: skip
+        loss_fn, lambda key, images, index: images, subspace, optimizer, objective, Shares(AXIS, axes)
+    )
     place = devices.shardings_of(state) if divided else SAME
     return devices.compile(step, (place, SPLIT, SAME), returns=(place, SAME), donate=(0,)), state, devices
 
@@ -180,7 +183,7 @@ def test_what_is_gathered_is_cast_first_and_norms_stay_as_they_are():
     specs = {"kernel": place[0], "scale": place[0]}
 
     def gradient(shares):
-        grad_fn = jsubspace.value_and_grad(lambda point, x: network(point, x), Line(), shares=shares)
+        grad_fn = random_gradient(network, Line(), Objective(), shares)
         return lambda key, endpoints, x: (lambda out: (out[0][0], out[1]))(grad_fn(key, endpoints, x))
 
     def run(shares, specs):
@@ -200,7 +203,7 @@ def test_a_whole_run_in_either_mode(tiny_mlp, tmp_path, monkeypatch):
     """The same results; begun in one mode it goes on in the other. Evaluation sees whole endpoints."""
     tiny_mlp.optimizer.num_epochs = 2
     tiny_mlp.evaluation.every_epochs = 1
-    expected = loop.train(tiny_mlp, tmp_path / "whole")
+    expected = runs.train(tiny_mlp, tmp_path / "whole")
     tiny_mlp.shard_endpoints = True
     save = Checkpoints.save
 
@@ -210,10 +213,10 @@ def test_a_whole_run_in_either_mode(tiny_mlp, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Checkpoints, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
-        loop.train(tiny_mlp, tmp_path / "run")
+        runs.train(tiny_mlp, tmp_path / "run")
     monkeypatch.setattr(Checkpoints, "save", save)
     tiny_mlp.shard_endpoints = False
-    results = loop.train(tiny_mlp, tmp_path / "run")
+    results = runs.train(tiny_mlp, tmp_path / "run")
     for row, expected_row in zip(results["points"], expected["points"], strict=True):
         assert row["nll"] == pytest.approx(expected_row["nll"], rel=1e-3)
 

@@ -43,7 +43,7 @@ def test_contract_and_spread_use_no_matrix_unit():
     mask = jax.tree.map(lambda _: True, point)
     programs = [
         jax.make_jaxpr(tree.contract)(endpoints, weights),
-        jax.make_jaxpr(tree.spread)(point, weights),
+        jax.make_jaxpr(tree.pull_back)(point, weights),
         jax.make_jaxpr(lambda a, b: tree.inner(a, b, mask))(point, point),
     ]
     for program in programs:
@@ -72,7 +72,7 @@ def test_a_layerwise_tree_of_weights_reaches_its_own_leaf():
     point = tree.contract(endpoints, jax.tree.map(lambda i: jnp.eye(2)[i], picks))
     expected = jax.tree.map(lambda leaf, i: leaf[i], endpoints, picks)
     jax.tree.map(np.testing.assert_array_equal, point, expected)
-    back = tree.spread(point, jax.tree.map(lambda i: jnp.eye(2)[i], picks))
+    back = tree.pull_back(point, jax.tree.map(lambda i: jnp.eye(2)[i], picks))
     jax.tree.map(lambda b, p, i: np.testing.assert_array_equal(b[i], p), back, point, picks)
     jax.tree.map(lambda b, i: np.testing.assert_array_equal(b[1 - i], 0), back, picks)
 
@@ -83,7 +83,7 @@ def test_spread_is_the_transpose_of_contract(x64):
     direction = jax.tree.map(lambda leaf: leaf + 1.0, point)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-15),
-        tree.spread(direction, weights),
+        tree.pull_back(direction, weights),
         pull_back(direction)[0],
     )
 

@@ -18,9 +18,8 @@ from typing import Any
 
 from experiments.lib import provenance
 from experiments.lib.problems import Problem
-from jsubspace.errors import Preempted, UsageError
-from jsubspace.program import PREEMPTED
-from jsubspace.runs import report
+from jsubspace.errors import PREEMPTED, Preempted, UsageError
+from jsubspace.runs import results
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
@@ -129,7 +128,7 @@ def results(run: Run, root: pathlib.Path) -> dict[str, Any] | None:
     Raises:
       UsageError: if the folder holds a run with other settings.
     """
-    found = report.read(root / run.name)
+    found = results.read(root / run.name)
     if found is None or not found["finished"]:
         return None
     for field, given in run.fields(root).items():

@@ -57,9 +57,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 
-from jsubspace import export, program
+from jsubspace import export, program, runs
 from jsubspace.exchange import network_files
-from jsubspace.runs import loop, recipes, report
+from jsubspace.runs import recipes, report
 from jsubspace.storage import writer
 
 program.log_ours_only(sys.stdout)
@@ -83,7 +83,7 @@ config.evaluation.num_points = 11
 config.log_every_steps = 120
 
 workdir = pathlib.Path("runs/first_tour")
-results = loop.train(config, workdir)
+results = runs.train(config, workdir)
 
 # %% [markdown]
 # The run's folder holds the config, checkpoints, metrics and results. Run the cell again and it returns the results at once;

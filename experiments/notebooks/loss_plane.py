@@ -50,12 +50,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
 
-from jsubspace import program
-from jsubspace.runs import loop, recipes
+from jsubspace import program, runs
+from jsubspace.runs import recipes
 
 program.log_ours_only(sys.stdout)
-runs = pathlib.Path("runs/loss_plane")
-runs.mkdir(parents=True, exist_ok=True)
+folder = pathlib.Path("runs/loss_plane")
+folder.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
 # ## A triangle that was trained
@@ -78,7 +78,7 @@ def make_config(subspace, num_epochs, **fields):
 
 config = make_config("simplex", num_epochs=100, num_endpoints=3)
 config.evaluation.plane_points = 17
-triangle = loop.train(config, runs / "triangle")
+triangle = runs.train(config, folder / "triangle")
 
 # %% [markdown]
 # ## Three independent runs
@@ -89,12 +89,12 @@ triangle = loop.train(config, runs / "triangle")
 for seed in range(3):
     config = make_config("point", num_epochs=20)
     config.seed = seed
-    loop.train(config, runs / f"seed{seed}")
+    runs.train(config, folder / f"seed{seed}")
 
 config = make_config("simplex", num_epochs=0, num_endpoints=3)
-config.start.runs = ",".join(str(runs / f"seed{seed}") for seed in range(3))
+config.start.runs = ",".join(str(folder / f"seed{seed}") for seed in range(3))
 config.evaluation.plane_points = 17
-independent = loop.train(config, runs / "independent")
+independent = runs.train(config, folder / "independent")
 
 # %% [markdown]
 # ## Both planes

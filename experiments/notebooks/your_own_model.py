@@ -138,7 +138,7 @@ def linen_loss(network, x, y):
     return cross_entropy(apply_linen(network, x), y)
 
 
-params = jsubspace.init_endpoints(jax.random.key(0), init_linen, num_endpoints=2)
+params = jsubspace.init_endpoints(jax.random.key(0), init_linen, jsubspace.Line())
 params = train(jax.random.key(1), params, linen_loss)
 walk(params, apply_linen)
 
@@ -177,7 +177,7 @@ def nnx_loss(network, x, y):
     return cross_entropy(apply_nnx(network, x), y)
 
 
-params = jsubspace.init_endpoints(jax.random.key(0), init_nnx, num_endpoints=2)
+params = jsubspace.init_endpoints(jax.random.key(0), init_nnx, jsubspace.Line())
 params = train(jax.random.key(1), params, nnx_loss)
 walk(params, apply_nnx)
 
@@ -211,7 +211,7 @@ def equinox_loss(network, x, y):
     return cross_entropy(apply_equinox(network, x), y)
 
 
-params = jsubspace.init_endpoints(jax.random.key(0), init_equinox, num_endpoints=2)
+params = jsubspace.init_endpoints(jax.random.key(0), init_equinox, jsubspace.Line())
 params = train(jax.random.key(1), params, equinox_loss)
 walk(params, apply_equinox)
 
@@ -228,7 +228,7 @@ first, second = (
     jsubspace.midpoint(
         train(
             jax.random.key(seed),
-            jsubspace.init_endpoints(jax.random.key(seed), init_linen, num_endpoints=1),
+            jsubspace.init_endpoints(jax.random.key(seed), init_linen, jsubspace.Point()),
             linen_loss,
             jsubspace.Point(),
         )
@@ -237,12 +237,12 @@ first, second = (
 )
 
 # %% [markdown]
-# **One network.** `shared=True` starts both endpoints from it, and every network on the line is accurate from the first step. The
+# **One network.** `common_start=True` starts both endpoints from it, and every network on the line is accurate from the first step. The
 # squared cosine is then 1 and the penalty's gradient vanishes, so the endpoints part slowly: the alphas make the first difference, and
 # the penalty enlarges it by a factor a step. A larger beta makes that quicker.
 
 # %%
-params = jsubspace.init_endpoints(jax.random.key(0), lambda key: first, num_endpoints=2, shared=True)
+params = jsubspace.init_endpoints(jax.random.key(0), lambda key: first, jsubspace.Line(), common_start=True)
 params = train(jax.random.key(4), params, linen_loss, beta=20.0)
 walk(params, apply_linen)
 
@@ -302,7 +302,7 @@ def accuracy_with(network, stats):
     return accuracy(normalised.apply({"params": network, "batch_stats": stats}, x_test, train=False))
 
 
-params = jsubspace.init_endpoints(jax.random.key(0), init_normalised, num_endpoints=2)
+params = jsubspace.init_endpoints(jax.random.key(0), init_normalised, jsubspace.Line())
 params = train(jax.random.key(1), params, normalised_loss)
 batches = [(x_train[i : i + 128],) for i in range(0, len(x_train), 128)]
 end, middle = jsubspace.interpolate(params, 0.0), jsubspace.midpoint(params)

@@ -9,7 +9,11 @@ import jax
 import jax.numpy as jnp
 
 RUN_AHEAD = 8
-"""Batches whose results may be under way at once. It bounds the memory of batches in flight."""
+"""Steps, or batches, that may be under way at once.
+
+To wait for the result of eight steps ago costs nothing, since it is ready by then. The limit bounds the memory of batches in
+flight. jax before 0.12 deadlocks on several CPU devices when some twenty steps are under way.
+"""
 
 
 class Place(enum.Enum):
@@ -62,17 +66,11 @@ class OneProgram:
 
     def sum_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Any:
         """The sum of ``function(batch)`` over batches, added up where the results are."""
-        total = None
-        for i, batch in enumerate(batches):
-            addend = function(batch)
-            total = addend if total is None else jax.tree.map(jnp.add, total, addend)
-            if i % RUN_AHEAD == 0:
-                jax.block_until_ready(total)
-        return total
+        return summed(map(function, batches))
 
     def map_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Iterator[Any]:
         """``function(batch)`` for every batch, on the host, with `RUN_AHEAD` of them under way."""
-        return drained((function(batch) for batch in batches), RUN_AHEAD)
+        return drained(map(function, batches))
 
     def run_once(self, function: Callable[..., Any], *args: Any) -> Any:
         """``function(*args)``, jitted."""
@@ -83,12 +81,27 @@ class OneProgram:
         return tree
 
 
-def drained(results: Iterable[Any], run_ahead: int) -> Iterator[Any]:
-    """Results on the host, in order; ``run_ahead`` of them are under way before the first is waited for."""
+def summed(results: Iterable[Any]) -> Any:
+    """The sum of results on the devices; None without a result. At most `RUN_AHEAD` of them are under way."""
+    total = None
+    for i, result in enumerate(results):
+        total = result if total is None else _add(total, result)
+        if i % RUN_AHEAD == 0:
+            jax.block_until_ready(total)
+    return total
+
+
+def drained(results: Iterable[Any]) -> Iterator[Any]:
+    """Results on the host, in order. `RUN_AHEAD` of them are under way before the first is waited for."""
     under_way: collections.deque[Any] = collections.deque()
     for result in results:
         under_way.append(result)
-        if len(under_way) > run_ahead:
+        if len(under_way) > RUN_AHEAD:
             yield jax.device_get(under_way.popleft())
     while under_way:
         yield jax.device_get(under_way.popleft())
+
+
+@jax.jit
+def _add(a: Any, b: Any) -> Any:
+    return jax.tree.map(jnp.add, a, b)

@@ -82,7 +82,9 @@ def _map(report: dict[str, Any], score: str, label: str) -> Any:
     dots = only.scatter(x, y, c=[row[score] for row in rows], cmap="cividis", s=60, marker="s", linewidth=0)
     figure.colorbar(dots, label=label)
     for role, marker, name in (("end", "o", "end"), ("center", "*", "midpoint")):
-        places = [np.ravel(row["alpha"]) for row in report["points"] if role in row["roles"] and row["alpha"] is not None]
+        places = [
+            np.ravel(row["alpha"]) for row in report["points"] if role in row["roles"] and row["alpha"] is not None
+        ]
         if places:
             only.plot(*np.array(places).T, marker, color="none", markeredgecolor="black", markersize=13, label=name)
     if only.get_legend_handles_labels()[0]:

@@ -12,10 +12,10 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
-from jsubspace.errors import UsageError
-from jsubspace.storage import checkpoint
+from jsubspace.errors import UsageError, one_line
 
 Network = dict[str, Any]
 
@@ -68,7 +68,7 @@ def save(path: str | pathlib.Path, network: Network, facts: Mapping[str, Any] | 
                 os.fsync(file.fileno())
         else:
             partial.mkdir()
-            checkpoint.save_tree(partial / "network", unflatten(arrays))
+            _save_tree(partial / "network", unflatten(arrays))
             (partial / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         partial.rename(path)
     except OSError as error:
@@ -161,12 +161,37 @@ def _load_file(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
 
 
 def _load_folder(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    network = checkpoint.load_tree(path / "network")
+    network = _load_tree(path / "network")
     try:
         facts = json.loads((path / FACTS).read_text(encoding="utf-8")) if (path / FACTS).exists() else {}
         return flatten(network), dict(facts)
     except (ValueError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is damaged or holds no network: {error}") from error
+
+
+def _save_tree(folder: pathlib.Path, tree: Network) -> None:
+    """Writes dictionaries of numpy arrays into a new folder, which any program can read with Orbax."""
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder.absolute(), tree)
+
+
+def _load_tree(folder: pathlib.Path) -> Network:
+    """The dictionaries of numpy arrays that `_save_tree` wrote.
+
+    Raises:
+      UsageError: if the folder is damaged, or holds something else.
+    """
+    import orbax.checkpoint as ocp
+
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            saved = checkpointer.metadata(folder.absolute()).item_metadata.tree
+            like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
+            return checkpointer.restore(folder.absolute(), like)
+    except Exception as error:  # Orbax, JSON and TensorStore raise errors of many types.
+        raise UsageError(f"{folder} is damaged or not a network of Orbax: {one_line(error)}") from error
 
 
 def _fact(text: str) -> Any:

@@ -11,9 +11,9 @@ from jsubspace.evaluation.batches import ScoredBatch
 from jsubspace.evaluation.evaluator import Evaluator
 from jsubspace.evaluation.networks import Network
 from jsubspace.evaluation.survey import Survey
-from jsubspace.evaluation.tasks import Classification
+from jsubspace.evaluation.tasks import Classification, Outcomes
 from jsubspace.runs.build import Run
-from jsubspace.types import Params
+from jsubspace.types import Endpoints, Params
 
 
 def evaluator(run: Run, task: Classification, plan: Survey, by_points: bool | None = None) -> Evaluator:
@@ -65,6 +65,16 @@ def train_batches(run: Run) -> Iterator[tuple[Any, ...]]:
     batches = itertools.islice(run.pipeline.train_batches(run.total_steps), count)
     for number, batch in enumerate(batches):
         yield batch["image"], batch["index"], np.full(len(batch["label"]), number, np.int32)
+
+
+def batch_stats(run: Run, evaluator: Evaluator, rows: Endpoints) -> Any:
+    """Statistics of every point from the run's training batches (`Evaluator.batch_stats`)."""
+    return evaluator.batch_stats(rows, train_batches(run))
+
+
+def test_outcomes(run: Run, evaluator: Evaluator, rows: Endpoints, stats: Any) -> Outcomes:
+    """What every test example of the run says (`Evaluator.outcomes`)."""
+    return evaluator.outcomes(rows, stats, scored(run.pipeline.test_batches()))
 
 
 def scored(batches: Iterable[dict[str, Any]]) -> Iterator[ScoredBatch]:

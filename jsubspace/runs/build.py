@@ -1,108 +1,137 @@
-"""From a config to the things a run is made of."""
+"""From a config to a `Run`: the data, the network, the subspace, the optimizer, the devices and what follows from them."""
 
 import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 
-from jsubspace import points, tree
-from jsubspace.data import pipeline
-from jsubspace.models.cresnet import CResNet
-from jsubspace.models.mlp import MLP
-from jsubspace.models.resnet import ResNet
-from jsubspace.runs import config as config_lib
+from jsubspace import penalties, points
+from jsubspace.data import corruptions, pipeline
+from jsubspace.evaluation.devices import SAME, SPLIT
+from jsubspace.gradients import Objective
+from jsubspace.runs import parts
 from jsubspace.shares import Shares, axes_of
-from jsubspace.subspaces import Chain, Curve, Line, Point, Simplex, Subspace
-from jsubspace.training import optim, parallel, schedules
-from jsubspace.training.parallel import AXIS, SAME, SPLIT, DataParallel
+from jsubspace.subspaces import Subspace
+from jsubspace.training import parallel
+from jsubspace.training.loop import Cadence
+from jsubspace.training.parallel import AXIS, DataParallel
 from jsubspace.training.train_state import TrainState, init_train_state
-from jsubspace.training.train_step import TrainStep, make_train_step
+from jsubspace.training.train_step import TrainStep, classification_loss, make_train_step
 from jsubspace.types import Params
+
+Batch = dict[str, np.ndarray]
+
+INIT_KEY = 2**32 - 1
+"""Number of the key that initialises the endpoints. Training steps have the numbers from 0."""
+
+EVALUATION_KEY = 2**32 - 2
+"""Number of the key that evaluation draws from."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Everything that a config stands for; nothing in it changes.
+    """Everything that a config stands for. `assemble` makes it once, and nothing in it changes.
 
     Attributes:
-      config: the settings.
+      config: the settings, for the record in the run's folder and in results.json.
+      seed: the number from which all random numbers of the run follow.
+      key: the key of all training steps. A step's own key follows from it and from the step's number.
+      evaluation_key: the key of evaluation (augmentation in BatchNorm passes, random points). It differs from every
+        training step's key.
       pipeline: the data.
       model: the Flax network.
-      subspace: what is trained.
-      evaluated: what is evaluated: the same, or the simplex of the networks that are collected along the way.
-      schedule: step -> learning rate.
-      optimizer: of the stacked endpoints.
-      devices: where it runs.
+      subspace: the subspace that is trained.
+      evaluated: the subspace that is evaluated: the same, or the simplex of the networks that are collected during
+        training.
+      objective: beta and the other options of the gradient.
+      label_smoothing: the amount of label smoothing in the loss.
+      common_start: whether all endpoints start from one initialisation.
+      schedule: the learning rate as a function of the step.
+      optimizer: the optimizer of the stacked endpoints.
+      devices: the devices that compute.
+      shares: how each device holds the endpoints in a step: all of them, or with ``shard_endpoints`` its share.
+      shardings: the placement of the train state's leaves, or None if every device holds all of them.
+      batch_size: examples per training batch, over all devices.
+      cadence: the number of steps, and when the loop logs, tests, saves and keeps.
+      collected_steps: the steps after which networks are collected. It is empty with the paper's schedule.
+      evaluation: the evaluation group of the settings.
+      shifted_batches: a function that yields ``(name, batches)`` for every corrupted test set that was asked for, where
+        the name is like ``"snow_3"``.
     """
 
     config: ml_collections.ConfigDict
+    seed: int
+    key: jax.Array
+    evaluation_key: jax.Array
     pipeline: pipeline.Pipeline
     model: Any
     subspace: Subspace
     evaluated: Subspace
+    objective: Objective
+    label_smoothing: float
+    common_start: bool
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     devices: DataParallel
+    shares: Shares
+    shardings: Any
+    batch_size: int
+    cadence: Cadence
+    collected_steps: tuple[int, ...]
+    evaluation: ml_collections.ConfigDict
+    shifted_batches: Callable[[], Iterator[tuple[str, Iterable[Batch]]]]
 
     @property
     def total_steps(self) -> int:
-        """Steps from the first to the last."""
-        return self.config.optimizer.num_epochs * self.pipeline.steps_per_epoch
-
-    @property
-    def collected_steps(self) -> tuple[int, ...]:
-        """The steps after which networks are collected; none with the paper's schedule."""
-        settings = self.config.optimizer
-        if not config_lib.collects(self.config):
-            return ()
-        epochs = schedules.collection_epochs(
-            settings.schedule, settings.warmup_epochs, settings.num_epochs, settings.num_collected
-        )
-        return tuple(epoch * self.pipeline.steps_per_epoch for epoch in epochs)
+        """The number of steps from the first to the last."""
+        return self.cadence.total_steps
 
     @property
     def kept_steps(self) -> tuple[int, ...]:
         """The steps whose checkpoints are never deleted."""
-        asked_for = (epoch * self.pipeline.steps_per_epoch for epoch in self.config.keep_epochs)
-        return tuple(sorted({*self.collected_steps, *asked_for}))
+        return self.cadence.kept_steps
 
     @property
-    def num_workers(self) -> int | None:
-        """Processes that decode; None for one a core."""
-        return num_workers(self.config)
+    def collects(self) -> bool:
+        """Whether networks are collected during training."""
+        return bool(self.collected_steps)
+
+    @functools.cached_property
+    def has_batch_stats(self) -> bool:
+        """Whether the network has BatchNorm, so that every point needs statistics of its own."""
+        images = jax.ShapeDtypeStruct((1, *self.pipeline.data_set.image_shape), jnp.float32)
+        variables = jax.eval_shape(lambda images: self.model.init(jax.random.key(0), images, train=True), images)
+        return "batch_stats" in variables
 
     @property
-    def key(self) -> jax.Array:
-        """The key of all training steps; a step's own follows from it and the step's number."""
-        return jax.random.key(self.config.seed)
+    def layerwise(self) -> bool:
+        """Whether every layer has an alpha of its own."""
+        return bool(self.objective.layerwise)
 
     @property
-    def evaluation_key(self) -> jax.Array:
-        """Of the augmentation in BatchNorm passes and of random points; no step has it (`fold_in` takes steps from 0)."""
-        return jax.random.fold_in(self.key, 2**32 - 2)
-
-    @property
-    def mask(self) -> Any:
-        """Which leaves the penalty and the geometry of the endpoints look at."""
-        return tree.all_leaves if self.config.penalty.all_leaves else tree.kernels
+    def mask(self) -> penalties.Mask:
+        """The leaves that the penalty and the geometry of the endpoints look at."""
+        return self.objective.mask
 
     def init_state(self) -> TrainState:
         """The state before the first step."""
         images = jnp.zeros((1, *self.pipeline.data_set.image_shape))
         endpoints = points.init_endpoints(
-            jax.random.fold_in(self.key, 2**32 - 1),  # a key that no step has
+            jax.random.fold_in(self.key, INIT_KEY),
             lambda key: self.model.init(key, images, train=True)["params"],
-            self.subspace.num_endpoints,
-            shared=self.config.subspace.shared_init,
+            self.subspace,
+            common_start=self.common_start,
         )
         return init_train_state(endpoints, self.optimizer)
 
     def train_step(self) -> TrainStep:
-        """The step for one device; compile it with ``devices``."""
-        settings = self.config
+        """The step for one device. `compiled_step` runs it on all of them."""
 
         def apply_fn(point: Params, images: jax.Array, key: jax.Array) -> jax.Array:
             outputs, _ = self.model.apply(
@@ -110,45 +139,22 @@ class Run:
             )
             return outputs.logits
 
+        loss_fn = classification_loss(apply_fn, self.label_smoothing)
         return make_train_step(
-            apply_fn,
-            self.pipeline.augment,
-            self.subspace,
-            self.optimizer,
-            beta=settings.penalty.beta,
-            layerwise=settings.subspace.layerwise,
-            num_samples=settings.subspace.num_samples,
-            all_pairs=settings.penalty.all_pairs,
-            mask=self.mask,
-            label_smoothing=settings.optimizer.label_smoothing,
-            axis_name=AXIS,
-            shares=self.shares,
+            loss_fn, self.pipeline.augment, self.subspace, self.optimizer, self.objective, self.shares
         )
 
     def compiled_step(self) -> TrainStep:
-        """The step on all devices: ``(state, batch, key) -> (state, info)``. The state's memory is used again."""
+        """The step on all devices: ``(state, batch, key) -> (state, info)``. The new state takes the old one's memory."""
         state = self.shardings or SAME
         return self.devices.compile(self.train_step(), (state, SPLIT, SAME), returns=(state, SAME), donate=(0,))
-
-    @property
-    def shares(self) -> Shares:
-        """How the step's devices hold the endpoints: each all of them, or with ``config.shard_endpoints`` its share."""
-        if not self.config.shard_endpoints:
-            return Shares(AXIS)
-        endpoints = jax.eval_shape(self.init_state).endpoints
-        return Shares(AXIS, axes_of(endpoints, len(self.devices.devices)), compute_dtype(self.config))
-
-    @property
-    def shardings(self) -> Any:
-        """Where the leaves of the train state lie; None if every device holds all of them."""
-        return self.devices.shardings_of(jax.eval_shape(self.init_state)) if self.config.shard_endpoints else None
 
 
 def build(config: ml_collections.ConfigDict) -> Run:
     """Makes everything for a config that `limits.validate` has passed.
 
     Raises:
-      UsageError: if the data is not prepared, or the devices do not divide the batches.
+      UsageError: if the data is not prepared, or the batches cannot be split over the devices.
     """
     devices = choose_devices(config)
     data = pipeline.make_pipeline(
@@ -160,7 +166,7 @@ def build(config: ml_collections.ConfigDict) -> Run:
         label_noise=config.data.label_noise,
         num_train=config.data.num_train,
         pooling=config.data.pooling,
-        num_workers=num_workers(config),
+        num_workers=parts.num_workers(config),
         num_samples=config.subspace.num_samples,
     )
     pipeline.check_corrupted(config.data.name, config.data.dir, config.evaluation.corruptions)
@@ -168,96 +174,66 @@ def build(config: ml_collections.ConfigDict) -> Run:
 
 
 def assemble(config: ml_collections.ConfigDict, data: pipeline.Pipeline, devices: DataParallel) -> Run:
-    """The run of a config on data and devices that are there already."""
-    schedule = make_schedule(config, data.steps_per_epoch)
-    model = make_model(config, data.data_set.num_classes)
-    subspace, evaluated = make_subspace(config), make_evaluated(config)
-    return Run(config, data, model, subspace, evaluated, schedule, make_optimizer(config, schedule), devices)
+    """The run of a config, with data and devices that exist already."""
+    key = jax.random.key(config.seed)
+    schedule, steps_per_epoch = parts.make_schedule(config, data.steps_per_epoch), data.steps_per_epoch
+    collected_steps = tuple(epoch * steps_per_epoch for epoch in parts.collection_epochs(config))
+    run = Run(
+        config=config,
+        seed=config.seed,
+        key=key,
+        evaluation_key=jax.random.fold_in(key, EVALUATION_KEY),
+        pipeline=data,
+        model=parts.make_model(config, data.data_set.num_classes),
+        subspace=parts.make_subspace(config),
+        evaluated=parts.make_evaluated(config),
+        objective=parts.make_objective(config),
+        label_smoothing=config.optimizer.label_smoothing,
+        common_start=config.subspace.shared_init,
+        schedule=schedule,
+        optimizer=parts.make_optimizer(config, schedule),
+        devices=devices,
+        shares=Shares(AXIS),
+        shardings=None,
+        batch_size=config.data.batch_size,
+        cadence=Cadence(
+            total_steps=config.optimizer.num_epochs * steps_per_epoch,
+            epoch_steps=steps_per_epoch,
+            log_steps=config.log_every_steps,
+            save_steps=config.checkpoint_every_epochs * steps_per_epoch,
+            test_steps=config.evaluation.every_epochs * steps_per_epoch,
+            kept_steps=tuple(sorted({*collected_steps, *(epoch * steps_per_epoch for epoch in config.keep_epochs)})),
+            keep_newest=config.keep_checkpoints,
+        ),
+        collected_steps=collected_steps,
+        evaluation=config.evaluation,
+        shifted_batches=lambda: _shifted_batches(config),
+    )
+    if not config.shard_endpoints:
+        return run
+    state = jax.eval_shape(run.init_state)
+    shares = Shares(AXIS, axes_of(state.endpoints, len(devices.devices)), parts.compute_dtype(config))
+    return dataclasses.replace(run, shares=shares, shardings=devices.shardings_of(state))
 
 
 def choose_devices(config: ml_collections.ConfigDict) -> DataParallel:
-    """Devices that divide the config's batches."""
+    """Devices over which the config's batches can be split evenly."""
     batch_sizes = {
-        "config.data.batch_size / config.subspace.num_samples": config.data.batch_size // config.subspace.num_samples,
-        "config.evaluation.batch_size": config.evaluation.batch_size,
+        "data.batch_size / subspace.num_samples": config.data.batch_size // config.subspace.num_samples,
+        "evaluation.batch_size": config.evaluation.batch_size,
     }
     return parallel.data_parallel(batch_sizes, config.num_devices)
 
 
-def make_subspace(config: ml_collections.ConfigDict) -> Subspace:
-    """The subspace that ``config.subspace`` names."""
-    m = config.subspace.num_endpoints
-    match config.subspace.name:
-        case "point":
-            return Point()
-        case "line":
-            return Line()
-        case "curve":
-            return Curve(num_bends=(m or 3) - 2)
-        case "chain":
-            return Chain(num_bends=(m or 3) - 2)
-        case "simplex":
-            return Simplex(m)
-    raise ValueError(config.subspace.name)
-
-
-def make_evaluated(config: ml_collections.ConfigDict) -> Subspace:
-    """What is evaluated: what is trained, or the simplex of the networks that are collected along the way."""
-    return Simplex(config.optimizer.num_collected) if config_lib.collects(config) else make_subspace(config)
-
-
-def make_model(config: ml_collections.ConfigDict, num_classes: int) -> Any:
-    """The network that ``config.model`` names."""
-    settings = config.model
-    dtype = compute_dtype(config)
-    if settings.name == "mlp":
-        widths = (settings.width,) * settings.depth
-        return MLP(num_classes, widths, dropout_rate=settings.dropout_rate, dtype=dtype)
-    shared = {
-        "num_classes": num_classes,
-        "depth": settings.depth,
-        "width": settings.width,
-        "dropout_rate": settings.dropout_rate,
-        "dtype": dtype,
-        "axis_name": AXIS if settings.sync_batch_norm else None,
-        "unbiased_batch_stats": settings.unbiased_batch_stats,
-    }
-    if settings.name == "resnet":
-        return ResNet(stem=settings.stem, inner_width=settings.inner_width, **shared)
-    return CResNet(**shared)
-
-
-def compute_dtype(config: ml_collections.ConfigDict) -> Any:
-    """What the network computes in; None for what its parameters are in."""
-    return jnp.bfloat16 if config.model.dtype == "bfloat16" else None
-
-
-def make_schedule(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optax.Schedule:
-    """step -> learning rate, changing every step or every epoch."""
-    settings = config.optimizer
-    if settings.num_epochs == 0:
-        return optax.constant_schedule(0.0)  # nothing is trained
-    schedule = schedules.make_schedule(
-        settings.schedule,
-        settings.learning_rate,
-        warmup_epochs=settings.warmup_epochs,
-        num_epochs=settings.num_epochs,
-        num_networks=settings.num_collected,
-        unit=1 if settings.per_epoch else steps_per_epoch,
-    )
-    return schedules.per_epoch(schedule, steps_per_epoch) if settings.per_epoch else schedule
-
-
-def make_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """SGD of the stacked endpoints, with what ``config.optimizer`` and ``config.subspace.fixed_ends`` put around it."""
-    optimizer = optim.sgd(schedule, config.optimizer.momentum, config.optimizer.weight_decay)
-    if config.optimizer.sam_rho:
-        optimizer = optim.sharpness_aware(optimizer, config.optimizer.sam_rho)
-    if config.subspace.fixed_ends:
-        optimizer = optim.fix_first(optimizer, 2)
-    return optimizer
-
-
-def num_workers(config: ml_collections.ConfigDict) -> int | None:
-    """Processes that decode ImageNet: ``config.data.num_workers``, with None for one a core."""
-    return None if config.data.num_workers < 0 else config.data.num_workers
+def _shifted_batches(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Iterable[Batch]]]:
+    for corruption, severity in corruptions.parse(config.evaluation.corruptions):
+        batches = pipeline.corrupted_batches(
+            config.data.name,
+            config.data.dir,
+            corruption,
+            severity,
+            config.evaluation.batch_size,
+            config.data.pooling,
+            parts.num_workers(config),
+        )
+        yield f"{corruption}_{severity}", batches

@@ -8,11 +8,12 @@ import numpy as np
 
 from jsubspace import penalties, tree
 from jsubspace.evaluation import curvature, estimates, planes, survey
+from jsubspace.evaluation.devices import SAME, SPLIT
 from jsubspace.evaluation.survey import Survey
 from jsubspace.evaluation.tasks import Classification
 from jsubspace.runs import adapters
 from jsubspace.runs.build import Run
-from jsubspace.training.parallel import AXIS, SAME, SPLIT
+from jsubspace.training.parallel import AXIS
 from jsubspace.training.train_step import cross_entropy
 from jsubspace.types import Endpoints, Params
 
@@ -71,9 +72,8 @@ def loss_plane(run: Run, endpoints: Endpoints) -> dict[str, Any]:
     g = run.evaluation.plane_points
     plane = planes.plane(np.asarray(distances), g)
     evaluator = adapters.evaluator(run, Classification(), survey.affine(plane.weights))
-    stats = evaluator.batch_stats(endpoints, adapters.train_batches(run))
-    test_batches = adapters.scored(run.pipeline.test_batches())
-    means = estimates.summarize(evaluator.outcomes(endpoints, stats, test_batches).points)
+    stats = adapters.batch_stats(run, evaluator, endpoints)
+    means = estimates.summarize(adapters.test_outcomes(run, evaluator, endpoints, stats).points)
     return {
         "corners": plane.corners.tolist(),
         "x": plane.x.tolist(),

@@ -42,8 +42,8 @@ def measure(run: Run, endpoints: Endpoints) -> dict[str, Any]:
     plan = _plan(run)
     evaluator = adapters.evaluator(run, task, plan)
     all_rows = evaluator.rows(endpoints, run.evaluated, run.evaluation_key)
-    stats = evaluator.batch_stats(all_rows, adapters.train_batches(run))
-    outcomes = evaluator.outcomes(all_rows, stats, adapters.scored(run.pipeline.test_batches()))
+    stats = adapters.batch_stats(run, evaluator, all_rows)
+    outcomes = adapters.test_outcomes(run, evaluator, all_rows, stats)
     report = measuring.report_of(endpoints, run.evaluated, plan, outcomes, task, settings.num_resamples)
     return report.to_json() | {
         "sharpness": landscape.sharpness(run, all_rows, plan, stats) if settings.sharpness_batches else None,
@@ -61,9 +61,9 @@ class Midpoint:
 
     def __call__(self, endpoints: Endpoints) -> dict[str, float]:
         """Scores of the midpoint, with BatchNorm statistics of its own."""
-        stats = self._evaluator.batch_stats(endpoints, adapters.train_batches(self._run))
-        test_batches = adapters.scored(self._run.pipeline.test_batches())
-        return self._task.scores(self._evaluator.outcomes(endpoints, stats, test_batches).points)[0]
+        stats = adapters.batch_stats(self._run, self._evaluator, endpoints)
+        outcomes = adapters.test_outcomes(self._run, self._evaluator, endpoints, stats)
+        return self._task.scores(outcomes.points)[0]
 
 
 def early_stopping(log: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -1,32 +1,32 @@
 """Checkpoints of a run: the only file that knows Orbax."""
 
 import contextlib
-import errno
 import logging
-import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from jsubspace.errors import UsageError
+from jsubspace.errors import UsageError, one_line
 from jsubspace.storage import checksums
-from jsubspace.training.train_state import TrainState
 
 log = logging.getLogger(__name__)
 
-_OF_FILE_SYSTEMS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ENOENT)
+State = TypeVar("State")
+
+FOLDER = "checkpoints"
+"""The name of the folder of checkpoints in a run's folder."""
 
 RANKED_BY = "accuracy"
 """The metric by which the best checkpoint is found; more is better."""
 
 
-class Checkpoints:
+class Checkpoints(Generic[State]):
     """The checkpoints in a folder: train states, each with notes of the loop (numbers and strings).
 
     Saving copies the arrays and returns; writing goes on in the background. A checkpoint appears under its name only
@@ -61,9 +61,7 @@ class Checkpoints:
         with self._told("open"):
             self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
 
-    def save(
-        self, state: TrainState, step: int, notes: dict[str, Any], metrics: dict[str, float] | None = None
-    ) -> None:
+    def save(self, state: State, step: int, notes: dict[str, Any], metrics: dict[str, float] | None = None) -> None:
         """Starts to save the state after ``step`` steps, and notes for JSON. The state may be donated at once.
 
         Args:
@@ -95,7 +93,7 @@ class Checkpoints:
         """Numbers of steps of all complete checkpoints, in order."""
         return sorted(self._manager.all_steps())
 
-    def restore(self, like: TrainState, sharding: Any, step: int | None = None) -> tuple[TrainState, dict[str, Any]]:
+    def restore(self, like: State, sharding: Any, step: int | None = None) -> tuple[State, dict[str, Any]]:
         """A checkpoint: the state, placed by ``sharding``, and the notes. By default the newest that is whole.
 
         Newer checkpoints whose files are not what was written are passed over; each is named in the log and, unless
@@ -126,8 +124,8 @@ class Checkpoints:
             restored = self._manager.restore(step, args=items)
         return restored["state"], restored["notes"]
 
-    def restore_endpoints(self, sharding: jax.sharding.Sharding, step: int | None = None) -> Any:
-        """The endpoints of a checkpoint, of whatever network: nested dictionaries with leaves ``[m, *s]``.
+    def restore_part(self, name: str, sharding: jax.sharding.Sharding, step: int | None = None) -> Any:
+        """One field of a checkpoint's state, of unknown structure: nested dictionaries of arrays.
 
         Raises:
           UsageError: if there is no such checkpoint, or it is damaged.
@@ -137,7 +135,7 @@ class Checkpoints:
         abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), saved)
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         with self._told("restore from"):
-            return self._manager.restore(step, args=items)["state"]["endpoints"]
+            return self._manager.restore(step, args=items)["state"][name]
 
     def reached_preemption(self, step: int) -> bool:
         """Whether a machine of those that train together is to be taken away; the same on all of them at a step."""
@@ -220,30 +218,9 @@ class Checkpoints:
             steps = [int(path.name) for path in self._folder.glob("*") if path.name.isdigit()]
             newest = f"the newest complete one is of step {max(steps)}" if steps else "there is none yet"
             raise UsageError(
-                f"cannot {what} the folder of checkpoints {self._folder}: {_brief(error)}\n{newest}. Make room or mend the "
+                f"cannot {what} the folder of checkpoints {self._folder}: {one_line(error)}\n{newest}. Make room or mend the "
                 "folder, and run the same command again."
             ) from error
-
-
-def save_tree(folder: pathlib.Path, tree: dict[str, Any]) -> None:
-    """Writes dictionaries of numpy arrays into a new folder, which any program can read with Orbax."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder.absolute(), tree)
-
-
-def load_tree(folder: pathlib.Path) -> dict[str, Any]:
-    """What `save_tree` wrote, as numpy arrays.
-
-    Raises:
-      UsageError: if it is damaged, or something else.
-    """
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            there = checkpointer.metadata(folder.absolute()).item_metadata.tree
-            like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), there)
-            return checkpointer.restore(folder.absolute(), like)
-    except Exception as error:  # of Orbax, JSON, TensorStore
-        raise UsageError(f"{folder} is damaged or not a network of Orbax: {_brief(error)}") from error
 
 
 def _rank(metrics: dict[str, float]) -> float:
@@ -252,10 +229,3 @@ def _rank(metrics: dict[str, float]) -> float:
 
 def _shapes(tree: Any) -> list[tuple[tuple[int, ...], str]]:
     return sorted((tuple(leaf.shape), str(leaf.dtype)) for leaf in jax.tree.leaves(tree))
-
-
-def _brief(error: Exception) -> str:
-    """What is the matter, without TensorStore's pages of settings: the file system's own words, if it was one."""
-    text = f"{type(error).__name__}: {error}"
-    said = [os.strerror(number) for number in _OF_FILE_SYSTEMS if os.strerror(number) in text]
-    return said[0] if said else text.splitlines()[0][:300]

@@ -1,4 +1,4 @@
-"""What training reports: numbers that are read without ever making a device wait for the host."""
+"""The numbers that training reports, read without ever making a device wait for the host."""
 
 import collections
 import math
@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import jax
 
 from jsubspace.errors import TrainingDiverged
-from jsubspace.training.parallel import RUN_AHEAD
-from jsubspace.training.train_step import StepInfo
+
+TRAIN = "train"
+"""The kind of the rows that are means over windows of steps."""
 
 
 class Row(NamedTuple):
-    """One event: what kind, after which step, and its numbers."""
+    """One event: its kind, the step after which it happened, and its numbers."""
 
     kind: str
     step: int
@@ -24,43 +25,44 @@ class Journal:
     """Collects the reports of steps and averages them over windows of equal length.
 
     Args:
-      window_steps: length of a window. Windows end at multiples of it, wherever a run was interrupted.
-      state: what `state` gave, to go on from a checkpoint as if nothing had happened.
+      window_steps: the length of a window. Windows end at multiples of it, wherever a run was interrupted.
+      under_way: how many reports may be under way. A report is read when so many later ones have been added.
+      state: the value that `state` returned before a checkpoint. The journal then continues the same window.
     """
 
-    def __init__(self, window_steps: int, state: dict[str, Any] | None = None) -> None:
-        self._window_steps = window_steps
+    def __init__(self, window_steps: int, under_way: int, state: dict[str, Any] | None = None) -> None:
+        self._window_steps, self._most = window_steps, under_way
         self._under_way: collections.deque[tuple[str, int, Mapping[str, jax.Array | float]]] = collections.deque()
         self._rows: list[Row] = []
-        self._sums: dict[str, float] = dict(state["sums"]) if state else dict.fromkeys(StepInfo._fields, 0.0)
+        self._sums: dict[str, float] = dict(state["sums"]) if state else {}
         self._count: int = state["count"] if state else 0
 
-    def add(self, step: int, info: StepInfo) -> None:
-        """Takes the report of a step (the first is 1) that has been started; reads that of `RUN_AHEAD` reports ago.
+    def add(self, step: int, report: Mapping[str, jax.Array | float]) -> None:
+        """Takes the report of a step that has been started. The first step is 1. All reports have the same names.
 
         Raises:
-          TrainingDiverged: if a number that has been read is not finite.
+          TrainingDiverged: if a number that is read is not finite.
         """
-        self.note("train", step, info._asdict())
+        self.note(TRAIN, step, report)
 
     def note(self, kind: str, step: int, values: Mapping[str, jax.Array | float]) -> None:
-        """Takes numbers that become a row of their own as soon as they are there. Raises as `add` does."""
+        """Takes numbers that become a row of their own as soon as they are computed. Raises as `add` does."""
         self._under_way.append((kind, step, values))
-        while len(self._under_way) > RUN_AHEAD:
+        while len(self._under_way) > self._most:
             self._read_one()
 
     def finish(self) -> None:
-        """Waits for everything under way and reads it. Raises as `add` does."""
+        """Waits for every report under way and reads it. Raises as `add` does."""
         while self._under_way:
             self._read_one()
 
     def take_rows(self) -> list[Row]:
-        """Rows that are complete and were not taken yet: notes, and the mean over each window at its last step."""
+        """The complete rows that were not taken before: notes, and the mean over each window at its last step."""
         rows, self._rows = self._rows, []
         return rows
 
     def state(self) -> dict[str, Any]:
-        """The window that is not complete yet, for a checkpoint after `finish`: numbers that JSON keeps exactly."""
+        """The incomplete window, for a checkpoint after `finish`. It holds numbers that JSON stores exactly."""
         return {"sums": dict(self._sums), "count": self._count}
 
     def _read_one(self) -> None:
@@ -70,13 +72,13 @@ class Journal:
             if not math.isfinite(value):
                 raise TrainingDiverged(
                     f"the {name} of step {step} is {value}. Nothing since the last checkpoint has been saved; lower "
-                    "config.optimizer.learning_rate, lengthen config.optimizer.warmup_epochs, or look at the data."
+                    "optimizer.learning_rate, lengthen optimizer.warmup_epochs, or look at the data."
                 )
-        if kind != "train":
+        if kind != TRAIN:
             self._rows.append(Row(kind, step, values))
             return
-        self._sums = {name: self._sums[name] + value for name, value in values.items()}
+        self._sums = {name: self._sums.get(name, 0.0) + value for name, value in values.items()}
         self._count += 1
         if step % self._window_steps == 0:
-            self._rows.append(Row("train", step, {name: total / self._count for name, total in self._sums.items()}))
-            self._sums, self._count = dict.fromkeys(self._sums, 0.0), 0
+            self._rows.append(Row(TRAIN, step, {name: total / self._count for name, total in self._sums.items()}))
+            self._sums, self._count = {}, 0

@@ -59,7 +59,7 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
 
 def _refuse_links(workdir: pathlib.Path) -> None:
     inside = workdir.resolve()
-    for path in (*workdir.glob("*"), *workdir.glob("figures/*"), *workdir.glob("checkpoints/*")):
+    for path in (*workdir.glob("*"), *workdir.glob("*/*")):
         if path.is_symlink() and not path.resolve().is_relative_to(inside):
             raise UsageError(
                 f"{path} is a link out of the run's folder, to {path.resolve()}; replace it by what it stands for. To have a "

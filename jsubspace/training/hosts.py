@@ -14,16 +14,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jsubspace.errors import UsageError
+from jsubspace.errors import USAGE, UsageError
 
 TIMEOUT_SECONDS = 300
 """How long a host waits for the others."""
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 """Where no TPU pod, SLURM or MPI says it: ``host:port`` of the first host, how many there are, and which one this is."""
-
-USAGE = 2
-"""Exit code when a host does not come: that of a mistake (`program.USAGE`)."""
 
 _MAY_DIFFER = ("data.dir", "data.num_workers")
 _LONGEST = 1 << 16

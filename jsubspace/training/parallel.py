@@ -8,39 +8,21 @@ their leading axis.
 import collections
 import contextlib
 import dataclasses
-import enum
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jsubspace.errors import UsageError
+from jsubspace.evaluation.devices import SAME, SPLIT, Place, drained, summed
 from jsubspace.shares import WHOLE, divided_axis
 
 AXIS = "batch"
 """The name of the device axis in `jax.lax.pmean` and the like."""
-
-
-class Place(enum.Enum):
-    """How an argument lies on the devices, for `DataParallel.compile`."""
-
-    SAME = "the same on every device"
-    SPLIT = "every device has its part of a batch"
-
-
-SAME, SPLIT = Place.SAME, Place.SPLIT
-
-RUN_AHEAD = 8
-"""Steps that may be under way at once.
-
-Waiting for what was started eight steps ago costs nothing: by then it is there. It bounds the memory of batches in
-flight, and jax before 0.12 deadlocks on several CPU devices when some twenty steps are under way.
-"""
 
 
 def use_cpu_cores() -> None:
@@ -65,6 +47,12 @@ class DataParallel:
     """
 
     devices: tuple[jax.Device, ...]
+    axis_name: ClassVar[str] = AXIS
+
+    @property
+    def count(self) -> int:
+        """The number of devices."""
+        return len(self.devices)
 
     @property
     def _mesh(self) -> Mesh:
@@ -117,23 +105,11 @@ class DataParallel:
 
         Each device has its part of a batch, or with ``whole`` the batch as it is.
         """
-        total = None
-        for i, batch in enumerate(map(self._put_whole, batches) if whole else self.put_batches(batches)):
-            addend = function(batch)
-            total = addend if total is None else _add(total, addend)
-            if i % RUN_AHEAD == 0:
-                jax.block_until_ready(total)
-        return total
+        return summed(map(function, self._put(batches, whole)))
 
     def map_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Iterator[Any]:
         """``function(batch)`` for host batches, on the host, `RUN_AHEAD` of them under way. ``whole`` as in `sum_over`."""
-        under_way: collections.deque[Any] = collections.deque()
-        for batch in map(self._put_whole, batches) if whole else self.put_batches(batches):
-            under_way.append(function(batch))
-            if len(under_way) > RUN_AHEAD:
-                yield jax.device_get(under_way.popleft())
-        while under_way:
-            yield jax.device_get(under_way.popleft())
+        return drained(map(function, self._put(batches, whole)))
 
     def run_once(self, function: Callable[..., Any], *args: Any, shardings: Any = None) -> Any:
         """``function(*args)``, compiled for a single call, with its arrays whole on every device (or by ``shardings``).
@@ -190,6 +166,9 @@ class DataParallel:
             if len(queue) > ahead:
                 yield queue.popleft()
         yield from queue
+
+    def _put(self, batches: Iterable[Any], whole: bool) -> Iterator[Any]:
+        return map(self._put_whole, batches) if whole else self.put_batches(batches)
 
     def _put_whole(self, batch: Any) -> Any:
         """A host batch on every device. Of several hosts, their parts joined; what each has whole comes once for each."""
@@ -248,8 +227,3 @@ def _specification(place: Any) -> Any:
 def _own(batch: Any) -> Any:
     """A device's part ``[1, n, ...] -> [n, ...]``."""
     return jax.tree.map(lambda leaf: leaf[0], batch)
-
-
-@jax.jit
-def _add(a: Any, b: Any) -> Any:
-    return jax.tree.map(jnp.add, a, b)

@@ -14,9 +14,9 @@ from PIL import Image
 import jsubspace
 from jsubspace.data import corruptions, memory, pipeline, sets
 from jsubspace.errors import UsageError
-from jsubspace.evaluation.evaluator import Evaluator
 from jsubspace.evaluation.survey import survey
-from jsubspace.runs import build, report, results
+from jsubspace.evaluation.tasks import Classification
+from jsubspace.runs import adapters, build, results
 
 ALL = list(itertools.product(corruptions.CORRUPTIONS, corruptions.SEVERITIES))
 
@@ -83,8 +83,8 @@ def test_evaluation_under_shift(cifar10, tiny_config):
     endpoints = run.devices.run_once(run.init_state).endpoints
     measured = results.measure(run, endpoints)
     assert list(measured["shifted"]) == ["glass_blur_2", "fog_1"]
-    evaluator = Evaluator(run, survey(run.subspace, 3))
-    stats = evaluator.batch_stats(endpoints)
+    evaluator = adapters.evaluator(run, Classification(), survey(run.subspace, 3))
+    stats = adapters.batch_stats(run, evaluator, endpoints)
     for name, (corruption, severity) in zip(measured["shifted"], [("glass_blur", 2), ("fog", 1)], strict=True):
         found = memory.load_corrupted(run.pipeline.data_set, corruption, severity, str(cifar10))
         variables = {
@@ -98,7 +98,7 @@ def test_evaluation_under_shift(cifar10, tiny_config):
         nll = -log_probs[np.arange(len(found)), found.labels].mean()
         assert shifted["points"][1]["nll"] == pytest.approx(nll, rel=1e-3)
         assert shifted["ensembles"][0]["name"] == "0.00 & 1.00"
-    assert "fog_1: midpoint" in report.table(measured | {"early_stopping": None})
+    assert "fog_1: midpoint" in results.table(measured | {"early_stopping": None})
     tiny_config.evaluation.corruptions = "snow_3"
     with pytest.raises(UsageError, match=r"cifar10_corrupted/snow_3 .*prepare"):
         build.build(tiny_config)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import jsubspace
-from jsubspace.evaluation.evaluator import Evaluator
 from jsubspace.evaluation.survey import survey
-from jsubspace.runs import build, report, results
+from jsubspace.evaluation.tasks import Classification
+from jsubspace.runs import adapters, build, results
+from jsubspace.runs import run as lifecycle
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_all_at_once_is_one_at_a_time(run):
 def test_statistics_from_fewer_batches(run, tiny_config):
     tiny_config.evaluation.num_stats_batches = 1
     plan, endpoints = survey(run.subspace, 3), run.devices.run_once(run.init_state).endpoints
-    stats = Evaluator(run, plan).batch_stats(endpoints)
+    stats = adapters.batch_stats(run, adapters.evaluator(run, Classification(), plan), endpoints)
     batch = next(run.pipeline.train_batches(run.total_steps))
     key, _ = jax.random.split(jax.random.fold_in(run.evaluation_key, 0))
     images = run.pipeline.augment(key, batch["image"], batch["index"])
@@ -118,9 +119,10 @@ def test_data_is_read_once_and_the_programs_are_traced_once(run, monkeypatch):
     )
     plan = survey(run.subspace, 5)
     endpoints = run.devices.run_once(run.init_state).endpoints
+    evaluator = adapters.evaluator(run, Classification(), plan)
     traces.clear()
-    evaluator = Evaluator(run, plan)
-    evaluator.outcomes(endpoints, evaluator.batch_stats(endpoints), run.pipeline.test_batches())
+    stats = adapters.batch_stats(run, evaluator, endpoints)
+    adapters.test_outcomes(run, evaluator, endpoints, stats)
     assert len(read) == 3  # 360 examples in batches of 128, for all five points
     # One training batch size and the smaller last one, and one test batch size; not one a point.
     assert 1 <= len(traces) <= 3
@@ -130,7 +132,7 @@ def test_the_table_shows_every_point_and_ensemble(tiny_mlp):
     tiny_mlp.evaluation.num_points = 5
     run = build.build(tiny_mlp)
     measured = results.measure(run, run.devices.run_once(run.init_state).endpoints)
-    table = report.table(measured | {"early_stopping": None})
+    table = results.table(measured | {"early_stopping": None})
     assert table.count("\n0.") == 4 + 2
     assert "0.50" in table.split("<- midpoint")[0].splitlines()[-1]
     for row in measured["points"]:
@@ -149,7 +151,7 @@ def test_every_subspace_is_evaluated(tiny_mlp, name, m, rows):
     assert len(measured["points"]) == rows
     assert all(0 <= row["accuracy"] <= 1 and row["nll"] > 0 for row in measured["points"])
     assert sum(measured["reliability"]["count"]) == 360
-    assert report.table(measured | {"early_stopping": None})
+    assert results.table(measured | {"early_stopping": None})
 
 
 def test_spread_by_points_or_by_data(run, tiny_config):
@@ -157,9 +159,9 @@ def test_spread_by_points_or_by_data(run, tiny_config):
     endpoints = run.devices.run_once(run.init_state).endpoints
     plan = survey(run.subspace, 5)
     (stats, outcomes), (stats_by_points, outcomes_by_points) = (
-        (found, evaluator.outcomes(endpoints, found, run.pipeline.test_batches()))
-        for evaluator in (Evaluator(run, plan, by_points=by_points) for by_points in (False, True))
-        for found in [evaluator.batch_stats(endpoints)]
+        (found, adapters.test_outcomes(run, evaluator, endpoints, found))
+        for evaluator in (adapters.evaluator(run, Classification(), plan, by_points) for by_points in (False, True))
+        for found in [adapters.batch_stats(run, evaluator, endpoints)]
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), stats_by_points, stats)
     np.testing.assert_allclose(outcomes_by_points.points.nll, outcomes.points.nll, rtol=1e-3, atol=1e-3)
@@ -167,3 +169,56 @@ def test_spread_by_points_or_by_data(run, tiny_config):
         outcomes_by_points.differences.tv_distance, outcomes.differences.tv_distance, rtol=1e-3, atol=1e-3
     )
     assert outcomes_by_points.points.nll.shape == (5, 360)
+
+
+def test_measure_agrees_with_the_results_of_a_run(tiny_config, tmp_path):
+    """The public function, given the run's network and batches, against results.json: all points and ensembles to 1e-6."""
+    tiny_config.optimizer.num_epochs, tiny_config.optimizer.warmup_epochs = 1, 0
+    written = lifecycle.train(tiny_config, tmp_path)
+    run = build.build(tiny_config)
+    endpoints = jax.device_get(lifecycle.trained_endpoints(run, tmp_path))
+    model = run.model.clone(axis_name=None)
+
+    def predict_fn(point, images, stats):
+        outputs = model.apply({"params": point, "batch_stats": stats}, images, train=False)
+        return outputs.logits, outputs.features
+
+    def train_batches():
+        for images, index, number in adapters.train_batches(run):
+            key, _ = jax.random.split(jax.random.fold_in(run.evaluation_key, number[0]))
+            yield (run.pipeline.augment(key, images, index),)
+
+    test = run.pipeline.test
+    images = np.asarray(run.pipeline.preprocess(jnp.asarray(test.images)))
+    report = jsubspace.measure(
+        predict_fn,
+        endpoints,
+        run.subspace,
+        [(images[i : i + 128], test.labels[i : i + 128]) for i in range(0, 360, 128)],
+        stats_fn=functools.partial(batch_stats_of, model),
+        train_batches=train_batches(),
+        num_points=tiny_config.evaluation.num_points,
+        num_resamples=tiny_config.evaluation.num_resamples,
+    )
+    found = report.to_json()
+    for rows in ("points", "ensembles", "predictors"):
+        for ours, theirs in zip(found[rows], written[rows], strict=True):
+            assert_close(ours, theirs)
+    assert_close(found["endpoints"], written["endpoints"])
+    assert_close(found["connector"], written["connector"])
+    assert_close(found["reliability"], written["reliability"])
+
+
+def assert_close(ours, theirs):
+    """Equal names, and numbers that agree to 1e-6, in nested dictionaries and lists."""
+    if isinstance(ours, dict):
+        assert set(ours) == set(theirs)
+        for name in ours:
+            assert_close(ours[name], theirs[name])
+    elif isinstance(ours, list | tuple):
+        for a, b in zip(ours, theirs, strict=True):
+            assert_close(a, b)
+    elif isinstance(ours, float | int) and not isinstance(ours, bool):
+        assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-6)
+    else:
+        assert ours == theirs

@@ -153,7 +153,7 @@ def test_a_plain_network_is_the_shared_start_of_a_subspace(tmp_path):
     model, images = MLP(3, (8,)), jnp.zeros((1, 4, 4, 1))
     network_files.save(tmp_path / "n.safetensors", dict(model.init(jax.random.key(1), images, train=True)))
     network, _ = network_files.load(tmp_path / "n.safetensors")
-    endpoints = jsubspace.init_endpoints(jax.random.key(0), lambda key: network["params"], 3, shared=True)
+    endpoints = jsubspace.init_endpoints(jax.random.key(0), lambda key: network["params"], 3, common_start=True)
     for i in range(3):
         same(jax.tree.map(lambda leaf: leaf[i], endpoints), network["params"])  # noqa: B023
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from places import CONFIGS
 
+from jsubspace import runs
 from jsubspace.data import imagenet, pipeline, sets
-from jsubspace.runs import build, config, limits, loop, recipes
+from jsubspace.runs import build, config, limits, parts, recipes
 from jsubspace.storage.writer import read_rows
 from jsubspace.training.parallel import DataParallel
 
@@ -56,9 +57,9 @@ def trained():
 @pytest.mark.parametrize("path", list(trained()))
 def test_every_config_trains_and_evaluates(path, fake_data, tmp_path):
     settings = smoke(load(path).get_config(), fake_data)
-    results = loop.train(settings, tmp_path / "run")
+    results = runs.train(settings, tmp_path / "run")
     assert [row["step"] for row in read_rows(tmp_path / "run", "train")] == [1, 2]
-    m = build.make_subspace(settings).num_endpoints
+    m = parts.make_subspace(settings).num_endpoints
     assert len(results["points"][0]["weights"]) == m
     assert len(results["points"]) == {"point": 1, "simplex": 1 + m + 2 * (1 + settings.subspace.layerwise)}.get(
         settings.subspace.name, 3

@@ -1,7 +1,6 @@
 """Whole runs: resumed to the same bits after a kill at any moment, for every subspace by the config alone."""
 
 import json
-import pathlib
 import re
 import shutil
 import signal
@@ -13,46 +12,24 @@ import jax
 import numpy as np
 import pytest
 from places import REPOSITORY
+from whole_runs import StopAt, final_state, without_speed
 
-from jsubspace import evaluate, program
+from jsubspace import errors, evaluate, runs
 from jsubspace.errors import Preempted, TrainingDiverged, UsageError
-from jsubspace.runs import build, folders, loop
+from jsubspace.runs import folders
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.writer import read_rows
-from jsubspace.training.preemption import Preemption
-
-
-def final_state(settings, workdir):
-    run = build.build(settings)
-    with Checkpoints(pathlib.Path(workdir) / "checkpoints", read_only=True) as checkpoints:
-        state, _ = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)
-    return jax.tree.map(np.asarray, state)
-
-
-def without_speed(rows):
-    return [{name: value for name, value in row.items() if name != "images_per_second"} for row in rows]
+from jsubspace.training import loop
 
 
 class Killed(Exception):
     """Instead of a signal, at a moment of the test's choosing."""
 
 
-class StopAt(Preemption):
-    """As if a signal came during the ``step``-th step of this process, the first being 1; 0: as if none came."""
-
-    def __init__(self, step):
-        super().__init__()
-        self.left = step
-
-    def received(self):
-        self.left -= 1
-        return None if self.left else "SIGTERM"
-
-
 @pytest.mark.parametrize(("name", "m"), [("point", 0), ("line", 0), ("curve", 0), ("simplex", 3)])
 def test_the_same_loop_trains_every_subspace_and_resumes_it_to_the_bit(tiny_mlp, tmp_path, monkeypatch, name, m):
     tiny_mlp.subspace.name, tiny_mlp.subspace.num_endpoints = name, m
-    results = loop.train(tiny_mlp, tmp_path / "whole")
+    results = runs.train(tiny_mlp, tmp_path / "whole")
     undisturbed = final_state(tiny_mlp, tmp_path / "whole")
     assert int(undisturbed.step) == 36
 
@@ -64,12 +41,12 @@ def test_the_same_loop_trains_every_subspace_and_resumes_it_to_the_bit(tiny_mlp,
             raise Killed
 
     with pytest.raises(Preempted, match="saved after step 7"):
-        loop.train(tiny_mlp, tmp_path / "killed", StopAt(7))
+        runs.train(tiny_mlp, tmp_path / "killed", StopAt(7))
     with monkeypatch.context() as patched:
         patched.setattr(Checkpoints, "save", save_and_die)
         with pytest.raises(Killed):
-            loop.train(tiny_mlp, tmp_path / "killed")
-    resumed = loop.train(tiny_mlp, tmp_path / "killed")
+            runs.train(tiny_mlp, tmp_path / "killed")
+    resumed = runs.train(tiny_mlp, tmp_path / "killed")
     jax.tree.map(np.testing.assert_array_equal, final_state(tiny_mlp, tmp_path / "killed"), undisturbed)
     assert without_speed(read_rows(tmp_path / "killed")) == without_speed(read_rows(tmp_path / "whole"))
     assert resumed["points"] == results["points"]
@@ -89,7 +66,7 @@ def test_kill_9_and_sigterm_and_again(data_dir, tmp_path):
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=REPOSITORY, stdout=pipe, stderr=pipe, text=True)
 
-    for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, program.PREEMPTED)):
+    for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, errors.PREEMPTED)):
         process = start(tmp_path / "killed")
         rows, deadline = len(read_rows(tmp_path / "killed")), time.monotonic() + 120
         while len(read_rows(tmp_path / "killed")) < rows + 3 and time.monotonic() < deadline:
@@ -106,7 +83,7 @@ def test_kill_9_and_sigterm_and_again(data_dir, tmp_path):
     assert "going on from step" in stderr
     assert again.returncode == 0
     run_config = folders.load(tmp_path / "killed")
-    loop.train(run_config, tmp_path / "whole")
+    runs.train(run_config, tmp_path / "whole")
     jax.tree.map(
         np.testing.assert_array_equal,
         final_state(run_config, tmp_path / "killed"),
@@ -117,9 +94,9 @@ def test_kill_9_and_sigterm_and_again(data_dir, tmp_path):
 
 
 def test_a_finished_run_is_left_alone_and_can_be_evaluated_again(tiny_mlp, tmp_path):
-    results = loop.train(tiny_mlp, tmp_path / "run")
+    results = runs.train(tiny_mlp, tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    assert loop.train(tiny_mlp, tmp_path / "run") == results
+    assert runs.train(tiny_mlp, tmp_path / "run") == results
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
     (tmp_path / "run" / "results.json").unlink()
     assert evaluate.evaluate(tmp_path / "run")["points"] == results["points"]
@@ -132,13 +109,13 @@ def test_it_resumes_on_another_number_of_devices_equal_to_rounding(tiny_mlp, tmp
     for devices in (1, 2):
         tiny_mlp.num_devices = devices
         with pytest.raises(Preempted):
-            loop.train(tiny_mlp, tmp_path / f"from_{devices}", StopAt(17))
+            runs.train(tiny_mlp, tmp_path / f"from_{devices}", StopAt(17))
     for before, after in ((1, 1), (1, 4), (2, 1)):
         workdir = tmp_path / f"from_{before}_to_{after}"
         shutil.copytree(tmp_path / f"from_{before}", workdir)
         tiny_mlp.num_devices = after
         with pytest.raises(Preempted, match="saved after step 31"):
-            loop.train(tiny_mlp, workdir, StopAt(14))
+            runs.train(tiny_mlp, workdir, StopAt(14))
         states.append(final_state(tiny_mlp, workdir))
         assert [row["step"] for row in read_rows(workdir, "train")] == [5, 10, 15, 20, 25, 30]
     for other in states[1:]:
@@ -149,12 +126,12 @@ def test_it_resumes_on_another_number_of_devices_equal_to_rounding(tiny_mlp, tmp
 def test_a_run_that_was_evaluated_on_its_way_goes_on(tiny_mlp, tmp_path):
     tiny_mlp.subspace.name = "point"
     with pytest.raises(Preempted):
-        loop.train(tiny_mlp, tmp_path, StopAt(7))
+        runs.train(tiny_mlp, tmp_path, StopAt(7))
     assert not evaluate.evaluate(tmp_path)["finished"]
-    assert loop.train(tiny_mlp, tmp_path)["finished"]
+    assert runs.train(tiny_mlp, tmp_path)["finished"]
     (tmp_path / "results.json").write_text('{"poi')
     with pytest.raises(UsageError, match=r"results.json is damaged .*delete it"):
-        loop.train(tiny_mlp, tmp_path)
+        runs.train(tiny_mlp, tmp_path)
 
 
 def test_other_config_in_the_same_folder_is_refused(tiny_config, tmp_path):
@@ -162,21 +139,21 @@ def test_other_config_in_the_same_folder_is_refused(tiny_config, tmp_path):
     tiny_config.penalty.beta = 2.0
     tiny_config.num_devices = 4  # where it runs does not matter
     with pytest.raises(UsageError, match=r"holds another run:\n  config.penalty.beta: 1.0 there, 2.0 here\n"):
-        loop.train(tiny_config, tmp_path / "run")
+        runs.train(tiny_config, tmp_path / "run")
     assert folders.load(tmp_path / "run").penalty.beta == 1.0
 
 
 def test_a_folder_of_something_else_is_refused(tiny_config, tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(UsageError, match="is not empty and holds no run"):
-        loop.train(tiny_config, tmp_path)
+        runs.train(tiny_config, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_divergence_stops_before_it_is_saved(tiny_mlp, tmp_path):
     tiny_mlp.optimizer.learning_rate = 1e30
     with pytest.raises(TrainingDiverged, match=r"of step [1-9]"):
-        loop.train(tiny_mlp, tmp_path / "run")
+        runs.train(tiny_mlp, tmp_path / "run")
     with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.latest_step() is None
 
@@ -201,7 +178,7 @@ def test_per_device_batch_norm_several_samples_and_the_other_switches(tiny_confi
     tiny_config.optimizer.label_smoothing = 0.1
     tiny_config.optimizer.num_epochs = 2
     tiny_config.data.label_noise = 0.2
-    results = loop.train(tiny_config, tmp_path / "run")
+    results = runs.train(tiny_config, tmp_path / "run")
     rows = read_rows(tmp_path / "run", "train")
     assert rows[-1]["step"] == 20
     assert [row["learning_rate"] for row in rows] == pytest.approx([0.1, 0.1, 0.1, 0.1])

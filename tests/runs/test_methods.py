@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import jsubspace
-from jsubspace import compare, evaluate
+from jsubspace import compare, evaluate, runs
 from jsubspace.errors import UsageError
-from jsubspace.runs import build, config, loop, report, results, stacks
+from jsubspace.runs import build, config, methods, results, stacks
+from jsubspace.runs.run import train_endpoints
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.writer import read_rows
 from jsubspace.training.preemption import Preemption
@@ -62,7 +63,7 @@ def test_collected_networks_are_evaluated_as_a_simplex(mlp, tmp_path, schedule, 
         kinds = ["random", "layerwise", "weightwise", "gaussian"]
         mlp.evaluation.random_points = ",".join(kinds)
     mlp.keep_checkpoints = 1
-    measured = loop.train(mlp, tmp_path / "run")
+    measured = runs.train(mlp, tmp_path / "run")
     with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.steps() == [12 * epoch for epoch in epochs]
     assert measured["subspace"] == "Simplex(num_endpoints=3)"
@@ -92,7 +93,7 @@ def test_collected_networks_are_evaluated_as_a_simplex(mlp, tmp_path, schedule, 
 
 def test_early_stopping_is_the_best_test_during_training(mlp, tmp_path):
     mlp.subspace.name, mlp.evaluation.every_epochs = "point", 3
-    measured = loop.train(mlp, tmp_path / "run")
+    measured = runs.train(mlp, tmp_path / "run")
     tests = read_rows(tmp_path / "run", "test")
     assert [row["epoch"] for row in tests] == [3, 6, 8]
     assert measured["early_stopping"]["accuracy"] == max(row["accuracy"] for row in tests)
@@ -111,7 +112,7 @@ def test_label_smoothing_dropout_and_sharpness_aware_minimisation_change_the_tra
         settings = mlp.copy_and_resolve_references()
         config.change(settings, field, str(given))
         (tmp_path / field).mkdir()
-        loop.train_endpoints(build.build(settings), tmp_path / field, Preemption())
+        train_endpoints(build.build(settings), tmp_path / field, Preemption())
         ends.append(jax.tree.leaves(saved(settings, tmp_path / field))[0].tobytes())
     assert len(set(ends)) == 4
 
@@ -154,7 +155,7 @@ def two_runs(mlp, tmp_path):
     for seed in (0, 1):
         settings = mlp.copy_and_resolve_references()
         settings.seed, folder = seed, tmp_path / f"seed{seed}"
-        loop.train(settings, folder)
+        runs.train(settings, folder)
         folders.append(folder)
     return folders
 
@@ -164,7 +165,7 @@ def test_independent_networks_are_ensembled_and_connected(mlp, two_runs, tmp_pat
     together.start.runs = ",".join(map(str, two_runs))
     together.subspace.name, together.subspace.num_endpoints = "simplex", 2
     together.optimizer.num_epochs = 0
-    stacked = loop.train(together, tmp_path / "ensemble")
+    stacked = runs.train(together, tmp_path / "ensemble")
     singles = [json.loads((folder / "results.json").read_text())["points"][0] for folder in two_runs]
     for i, single in enumerate(singles, 1):
         assert point(stacked, f"corner {i}")["nll"] == pytest.approx(single["nll"], rel=1e-5)
@@ -177,7 +178,7 @@ def test_independent_networks_are_ensembled_and_connected(mlp, two_runs, tmp_pat
         connector = mlp.copy_and_resolve_references()
         connector.start.runs, connector.subspace.name, connector.subspace.fixed_ends = together.start.runs, name, True
         connector.penalty.beta = 0.0
-        found = loop.train(connector, tmp_path / name)
+        found = runs.train(connector, tmp_path / name)
         endpoints = saved(connector, tmp_path / name)
         for i, folder in enumerate(two_runs):
             theirs = saved(mlp, folder)  # the ends have not moved by a bit
@@ -193,19 +194,19 @@ def test_independent_networks_are_ensembled_and_connected(mlp, two_runs, tmp_pat
 def test_runs_that_share_their_first_epochs(mlp, tmp_path):
     """Observation 4: branches of a run are linearly connected, here for three of them."""
     mlp.subspace.name, mlp.keep_epochs, mlp.checkpoint_every_epochs = "point", (6,), 8
-    loop.train(mlp, tmp_path / "trunk")
+    runs.train(mlp, tmp_path / "trunk")
     branches = []
     for seed in (1, 2, 3):
         branch = mlp.copy_and_resolve_references()
         branch.seed, branch.keep_epochs = seed, ()
         branch.start.runs, branch.start.epoch = str(tmp_path / "trunk"), 6
         folder = tmp_path / f"branch{seed}"
-        loop.train(branch, folder)
+        runs.train(branch, folder)
         assert [row["step"] for row in read_rows(folder, "train")] == [96]  # its first 72 steps are the trunk's
         branches.append(folder)
     with_its_own_seed = mlp.copy_and_resolve_references()
     with_its_own_seed.start.runs, with_its_own_seed.start.epoch = str(tmp_path / "trunk"), 6
-    loop.train(with_its_own_seed, tmp_path / "same")
+    runs.train(with_its_own_seed, tmp_path / "same")
     jax.tree.map(
         np.testing.assert_array_equal, saved(mlp, tmp_path / "same"), saved(mlp, tmp_path / "trunk")
     )  # momentum, rate and data go on where they were
@@ -215,7 +216,7 @@ def test_runs_that_share_their_first_epochs(mlp, tmp_path):
     together.start.runs = ",".join(map(str, branches))
     together.subspace.name, together.subspace.num_endpoints, together.optimizer.num_epochs = "simplex", 3, 0
     together.evaluation.random_points = "random,layerwise"
-    found = loop.train(together, tmp_path / "stacked")
+    found = runs.train(together, tmp_path / "stacked")
     assert found["connector"]["barrier"] < 0.03
     corners = [point(found, f"corner {i}")["accuracy"] for i in (1, 2, 3)]
     assert point(found, "layerwise 1")["accuracy"] > np.mean(corners) - 0.03
@@ -243,7 +244,7 @@ def test_starts_that_cannot_be(mlp, two_runs, tmp_path):
             name = field.replace("__", ".")
             config.change(settings, name, given)
         with pytest.raises(UsageError, match=message):
-            loop.train(settings, tmp_path / "refused")
+            runs.train(settings, tmp_path / "refused")
         assert not (tmp_path / "refused").exists()
 
     refused(r"is float32\[32, 10\] in .* makes it float32\[16, 10\]; stack runs", model__width="16")
@@ -262,7 +263,7 @@ def test_everything_else_that_is_measured(mlp, tmp_path):
     mlp.optimizer.num_epochs = 2
     mlp.evaluation.sharpness_batches, mlp.evaluation.plane_points = 1, 3
     mlp.evaluation.ensemble = ((1.05, -0.05, 0.0), (0.0, 0.5, 0.5))
-    measured = loop.train(mlp, tmp_path / "run")
+    measured = runs.train(mlp, tmp_path / "run")
     assert measured["schema"] == 2
     json.dumps(measured, allow_nan=False)
     assert set(measured["sharpness"]) == {"center", "corner 1", "corner 2", "corner 3"}
@@ -290,7 +291,7 @@ def test_sharpness_is_the_hessians(mlp, tmp_path):
     """Against numpy's eigenvalues of the Hessian of the same loss."""
     mlp.subspace.name, mlp.optimizer.num_epochs, mlp.model.width, mlp.num_devices = "point", 2, 2, 2
     mlp.evaluation.sharpness_batches = 2
-    found = loop.train(mlp, tmp_path / "run")["sharpness"]["network"]
+    found = runs.train(mlp, tmp_path / "run")["sharpness"]["network"]
     run, network = build.build(mlp), jsubspace.unstack(saved(mlp, tmp_path / "run"))[0]
     flat, unravel = jax.flatten_util.ravel_pytree(network)
 
@@ -307,7 +308,7 @@ def test_sharpness_is_the_hessians(mlp, tmp_path):
 def test_compare(mlp, two_runs, tmp_path, capsys):
     line = mlp.copy_and_resolve_references()
     line.subspace.name, line.optimizer.num_epochs = "line", 2
-    loop.train(line, tmp_path / "line")
+    runs.train(line, tmp_path / "line")
     compare.main([*map(str, two_runs), str(tmp_path / "line"), f"--out={tmp_path / 'out'}"])
     lines = capsys.readouterr().out.splitlines()
     assert [row.split(" | ")[:4] for row in lines[2:]] == [
@@ -339,7 +340,7 @@ def test_methods_are_called_by_their_names():
         settings = config.default()
         for field, given in fields.items():
             config.change(settings, field.replace("__", "."), given)
-        return report.method(settings.to_dict())
+        return methods.name_of(settings.to_dict())
 
     assert method(subspace__name="point") == "standard"
     assert method(subspace__layerwise="True") == "line, layerwise"

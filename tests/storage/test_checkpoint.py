@@ -1,24 +1,13 @@
 """Checkpoints: what is saved comes back to the bit, on any devices."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from whole_runs import make_state, same
 
 from jsubspace.errors import UsageError
 from jsubspace.storage.checkpoint import Checkpoints
-from jsubspace.training import optim, schedules
 from jsubspace.training.parallel import DataParallel
-from jsubspace.training.train_state import init_train_state
-
-
-def make_state(seed=0, m=2):
-    endpoints = {"w": jax.random.normal(jax.random.key(seed), (m, 5, 3)), "b": jnp.full((m, 3), 1 / 3)}
-    return init_train_state(endpoints, optim.sgd(schedules.warmup_cosine(0.1, 1, 9), 0.9, 1e-4))
-
-
-def same(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 @pytest.mark.parametrize("count", [1, 8])

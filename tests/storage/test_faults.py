@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_checkpoint import make_state, same
-from test_loop import final_state
+from whole_runs import final_state, make_state, same
 
+from jsubspace import runs
 from jsubspace.errors import TrainingDiverged, UsageError
-from jsubspace.runs import build, folders, loop
+from jsubspace.runs import build, folders
+from jsubspace.runs.run import train_endpoints
 from jsubspace.storage import checksums, lock
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.journal import Journal
@@ -168,7 +169,7 @@ def test_a_folder_that_vanishes_is_a_clear_error_and_stays_away(tmp_path):
 @pytest.mark.parametrize("workdir", ["/proc/run", "/dev/null/run"])
 def test_a_folder_that_cannot_be_written_is_a_clear_error(tiny_config, workdir):
     with pytest.raises(UsageError, match=r"cannot write the run's folder .*choose another --workdir"):
-        loop.train(tiny_config, workdir)
+        runs.train(tiny_config, workdir)
 
 
 def test_a_second_run_in_a_folder_refuses_and_touches_nothing(tiny_config, tmp_path):
@@ -176,7 +177,7 @@ def test_a_second_run_in_a_folder_refuses_and_touches_nothing(tiny_config, tmp_p
     with lock.alone(tmp_path):
         before = {path: path.read_bytes() for path in tmp_path.iterdir()}
         with pytest.raises(UsageError, match=rf"is in use by process {os.getpid()} on .*choose another --workdir"):
-            loop.train(tiny_config, tmp_path)
+            runs.train(tiny_config, tmp_path)
         assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     with lock.alone(tmp_path):
         pass
@@ -212,7 +213,7 @@ def test_a_step_that_spoils_the_endpoints_is_not_saved(tiny_mlp, tmp_path):
     tiny_mlp.optimizer.warmup_epochs = 0
     tiny_mlp.optimizer.learning_rate, tiny_mlp.optimizer.weight_decay = 3e38, 1e4
     with pytest.raises(TrainingDiverged, match="the endpoints after step 1 are not finite"):
-        loop.train(tiny_mlp, tmp_path / "run")
+        runs.train(tiny_mlp, tmp_path / "run")
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
@@ -228,13 +229,13 @@ def test_a_loss_that_is_no_number_and_a_damaged_checkpoint_change_nothing(tiny_m
     with monkeypatch.context() as patched:
         patched.setattr(Journal, "add", add_nan)
         with pytest.raises(TrainingDiverged, match=r"the loss of step 20 is nan\. Nothing since the last checkpoint"):
-            loop.train_endpoints(run, tmp_path, Preemption())
+            train_endpoints(run, tmp_path, Preemption())
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["12"]
-    loop.train_endpoints(run, tmp_path, Preemption())
+    train_endpoints(run, tmp_path, Preemption())
     expected = final_state(tiny_mlp, tmp_path)
     rows = read_rows(tmp_path)
     DAMAGES["flip"](files_of(tmp_path / "checkpoints" / "36")[-1])
-    loop.train_endpoints(run, tmp_path, Preemption())
+    train_endpoints(run, tmp_path, Preemption())
     jax.tree.map(np.testing.assert_array_equal, final_state(tiny_mlp, tmp_path), expected)
     strip = lambda rows: [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]  # noqa: E731
     assert strip(read_rows(tmp_path)) == strip(rows)

@@ -7,12 +7,12 @@ import pytest
 
 from jsubspace.errors import TrainingDiverged
 from jsubspace.storage.journal import Journal, Row
-from jsubspace.training.parallel import RUN_AHEAD
-from jsubspace.training.train_step import StepInfo
+
+AHEAD = 3
 
 
 def info(loss):
-    return StepInfo(jnp.float32(loss), jnp.float32(0), jnp.float32(1))
+    return {"loss": jnp.float32(loss), "penalty": jnp.float32(0), "accuracy": jnp.float32(1)}
 
 
 def feed(journal, steps):
@@ -23,30 +23,30 @@ def feed(journal, steps):
 
 
 def test_windows_are_means_and_end_at_multiples():
-    rows = feed(Journal(window_steps=4), range(1, 11))
+    rows = feed(Journal(4, AHEAD), range(1, 11))
     assert [(row.step, row.values["loss"]) for row in rows] == [(4, 2.5), (8, 6.5)]
     assert rows[0].values == {"loss": 2.5, "penalty": 0.0, "accuracy": 1.0}
 
 
 @pytest.mark.parametrize("stop", [1, 4, 6, 9])
 def test_interrupted_anywhere_the_windows_are_the_same(stop):
-    first = Journal(window_steps=4)
+    first = Journal(4, AHEAD)
     rows = feed(first, range(1, stop + 1))
     state = json.loads(json.dumps(first.state()))
-    assert rows + feed(Journal(4, state), range(stop + 1, 11)) == feed(Journal(4), range(1, 11))
+    assert rows + feed(Journal(4, AHEAD, state), range(stop + 1, 11)) == feed(Journal(4, AHEAD), range(1, 11))
 
 
 def test_reports_are_read_only_when_enough_others_have_started():
-    journal = Journal(window_steps=1)
-    for step in range(1, RUN_AHEAD + 1):
+    journal = Journal(1, AHEAD)
+    for step in range(1, AHEAD + 1):
         journal.add(step, info(step))
     assert journal.take_rows() == []
-    journal.add(RUN_AHEAD + 1, info(0))
+    journal.add(AHEAD + 1, info(0))
     assert [row.step for row in journal.take_rows()] == [1]
 
 
 def test_notes_are_rows_of_their_own_in_order():
-    journal = Journal(window_steps=2)
+    journal = Journal(2, AHEAD)
     journal.add(1, info(1))
     journal.add(2, info(3))
     journal.note("endpoints", 2, {"l2": jnp.float32(5)})
@@ -56,7 +56,7 @@ def test_notes_are_rows_of_their_own_in_order():
 
 @pytest.mark.parametrize("loss", [jnp.nan, jnp.inf, -jnp.inf])
 def test_a_loss_that_is_not_finite_names_its_step(loss):
-    journal = Journal(window_steps=100)
+    journal = Journal(100, AHEAD)
     journal.add(41, info(1))
     journal.add(42, info(loss))
     with pytest.raises(TrainingDiverged, match=r"the loss of step 42 is (nan|inf|-inf).*learning_rate"):

@@ -17,7 +17,9 @@ from jsubspace.storage.writer import read_rows
 PROGRAM = """
 import json, os, pathlib, sys
 import jax
-from jsubspace import config, hosts, loop, program
+from jsubspace import program, runs
+from jsubspace.runs import config
+from jsubspace.training import hosts
 
 def main():
     arguments = json.loads(sys.argv[1])
@@ -26,7 +28,7 @@ def main():
     settings = config.default()
     for field, value in arguments["fields"].items():
         config.change(settings, field, value)
-    loop.train(settings, arguments["workdir"])
+    runs.train(settings, arguments["workdir"])
 
 program.call(main)
 """

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jsubspace.errors import UsageError
+from jsubspace.evaluation.devices import SAME, SPLIT
 from jsubspace.training import parallel
-from jsubspace.training.parallel import AXIS, SAME, SPLIT, DataParallel
+from jsubspace.training.parallel import AXIS, DataParallel
 
 
 def on(count):

@@ -9,11 +9,12 @@ import threading
 import jax
 import numpy as np
 import pytest
-from test_loop import final_state
+from whole_runs import final_state
 
-from jsubspace import program
+from jsubspace import errors, program, runs
 from jsubspace.errors import Preempted
-from jsubspace.runs import build, loop
+from jsubspace.runs import build
+from jsubspace.runs.run import train_endpoints
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.journal import Journal
 from jsubspace.storage.writer import read_rows
@@ -75,7 +76,7 @@ def test_a_run_goes_on_from_the_very_step(tiny_mlp, tmp_path, monkeypatch):
     run = build.build(tiny_mlp)
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
-    loop.train_endpoints(run, tmp_path / "whole", Preemption())
+    train_endpoints(run, tmp_path / "whole", Preemption())
     add = Journal.add
 
     def interrupt_at(step_of_interruption, interruption):
@@ -88,12 +89,12 @@ def test_a_run_goes_on_from_the_very_step(tiny_mlp, tmp_path, monkeypatch):
 
     def stopped():
         with Preemption() as preemption:
-            return loop.train_endpoints(run, tmp_path / "stopped", preemption)
+            return train_endpoints(run, tmp_path / "stopped", preemption)
 
     interrupt_at(17, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit) as exit_info:
         program.call(stopped)
-    assert exit_info.value.code == program.PREEMPTED == 75
+    assert exit_info.value.code == errors.PREEMPTED == 75
     assert steps_in(tmp_path / "stopped") == [12, 17]
 
     def ctrl_c():
@@ -101,7 +102,7 @@ def test_a_run_goes_on_from_the_very_step(tiny_mlp, tmp_path, monkeypatch):
 
     interrupt_at(29, ctrl_c)
     with pytest.raises(KeyboardInterrupt):
-        loop.train_endpoints(run, tmp_path / "stopped", Preemption())
+        train_endpoints(run, tmp_path / "stopped", Preemption())
     assert steps_in(tmp_path / "stopped") == [17, 24]
 
     monkeypatch.setattr(Journal, "add", add)
@@ -119,5 +120,5 @@ def test_a_run_goes_on_from_the_very_step(tiny_mlp, tmp_path, monkeypatch):
 def test_machines_that_train_together_ask_orbax(tiny_mlp, tmp_path, monkeypatch):
     monkeypatch.setattr(Checkpoints, "reached_preemption", lambda self, step: step == 3)
     with pytest.raises(Preempted, match="stopped by preemption and saved after step 3"):
-        loop.train(tiny_mlp, tmp_path / "run")
+        runs.train(tiny_mlp, tmp_path / "run")
     assert steps_in(tmp_path / "run") == [3]

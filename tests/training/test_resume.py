@@ -7,11 +7,12 @@ that end neither an epoch nor a window of the log.
 import jax
 import numpy as np
 import pytest
-from test_loop import StopAt, final_state, without_speed
+from whole_runs import StopAt, final_state, without_speed
 
 from jsubspace.data import stand_in
 from jsubspace.errors import Preempted
-from jsubspace.runs import build, config, loop
+from jsubspace.runs import build, config
+from jsubspace.runs.run import train_endpoints
 from jsubspace.storage.writer import read_rows
 
 METHODS = {
@@ -55,13 +56,13 @@ def interrupted_is_whole(settings, folder, interruptions):
     run = build.build(settings)
     for name in ("whole", "interrupted"):
         (folder / name).mkdir()
-    loop.train_endpoints(run, folder / "whole", StopAt(0))
+    train_endpoints(run, folder / "whole", StopAt(0))
     before = 0
     for step in interruptions:
         with pytest.raises(Preempted, match=f"saved after step {step};"):
-            loop.train_endpoints(run, folder / "interrupted", StopAt(step - before))
+            train_endpoints(run, folder / "interrupted", StopAt(step - before))
         before = step
-    loop.train_endpoints(run, folder / "interrupted", StopAt(0))
+    train_endpoints(run, folder / "interrupted", StopAt(0))
     states = [final_state(settings, folder / name) for name in ("whole", "interrupted")]
     assert int(states[0].step) == run.total_steps
     jax.tree.map(np.testing.assert_array_equal, *states)

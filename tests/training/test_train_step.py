@@ -10,11 +10,14 @@ import pytest
 
 import jsubspace
 from jsubspace.data import augment
+from jsubspace.evaluation.devices import SAME, SPLIT
+from jsubspace.gradients import Objective
 from jsubspace.models.cresnet import CResNet
+from jsubspace.shares import Shares
 from jsubspace.training import optim, schedules
-from jsubspace.training.parallel import AXIS, SAME, SPLIT, DataParallel
+from jsubspace.training.parallel import AXIS, DataParallel
 from jsubspace.training.train_state import init_train_state
-from jsubspace.training.train_step import cross_entropy, make_train_step
+from jsubspace.training.train_step import classification_loss, cross_entropy, make_train_step
 
 SUBSPACES = [jsubspace.Point(), jsubspace.Line(), jsubspace.Curve(), jsubspace.Simplex(4)]
 
@@ -29,6 +32,12 @@ def dense_init(key):
 
 def as_they_are(key, images, index):
     return images
+
+
+def make_step(apply_fn, subspace, optimizer, objective=None, axis_name=AXIS, augment_fn=as_they_are):
+    """The step of a classifier."""
+    loss_fn = classification_loss(apply_fn)
+    return make_train_step(loss_fn, augment_fn, subspace, optimizer, objective or Objective(), Shares(axis_name))
 
 
 def batches(count, size, shape=(4, 4, 1), classes=3):
@@ -61,7 +70,7 @@ def close(a, b, **tolerance):
 def test_a_step_is_the_public_gradient_and_optax(subspace, layerwise):
     optimizer = optim.sgd(0.1, 0.9, 1e-4)
     endpoints = jsubspace.init_endpoints(jax.random.key(0), dense_init, subspace.num_endpoints)
-    step = make_train_step(dense_apply, as_they_are, subspace, optimizer, beta=0.5, layerwise=layerwise)
+    step = make_step(dense_apply, subspace, optimizer, Objective(beta=0.5, layerwise=layerwise), None)
     grad_fn = jsubspace.value_and_grad(
         lambda point, batch: cross_entropy(dense_apply(point, batch["image"], None), batch["label"]),
         subspace,
@@ -90,14 +99,8 @@ def test_the_number_of_devices_does_not_matter(size):
     def apply_fn(point, images, key):
         return model.apply({"params": point}, images, train=True, mutable=["batch_stats"])[0].logits
 
-    step = make_train_step(
-        apply_fn,
-        functools.partial(augment.random_crop_and_flip, padding=1, flip=True),
-        subspace,
-        optimizer,
-        layerwise=True,
-        axis_name=AXIS,
-    )
+    crop_and_flip = functools.partial(augment.random_crop_and_flip, padding=1, flip=True)
+    step = make_step(apply_fn, subspace, optimizer, Objective(layerwise=True), augment_fn=crop_and_flip)
     init = jax.jit(lambda key: model.init(key, jnp.zeros((1, 8, 8, 1)), train=True)["params"])
     endpoints = jsubspace.init_endpoints(jax.random.key(0), init, 2)
     one, info_of_one = run(step, endpoints, optimizer, 1, size, steps=2, shape=(8, 8, 1))
@@ -110,11 +113,9 @@ def test_the_number_of_devices_does_not_matter(size):
 def test_the_number_of_devices_does_not_matter_for_several_samples(num_samples):
     optimizer = optim.sgd(0.1, 0.9, 0.0)
     endpoints = jsubspace.init_endpoints(jax.random.key(0), dense_init, 3)
-    step = functools.partial(
-        make_train_step, dense_apply, as_they_are, jsubspace.Simplex(3), optimizer, num_samples=num_samples
-    )
-    one, _ = run(step(axis_name=AXIS), endpoints, optimizer, 1, 16, parts=num_samples)
-    many, _ = run(step(axis_name=AXIS), endpoints, optimizer, 4, 16, parts=num_samples)
+    step = make_step(dense_apply, jsubspace.Simplex(3), optimizer, Objective(num_samples=num_samples))
+    one, _ = run(step, endpoints, optimizer, 1, 16, parts=num_samples)
+    many, _ = run(step, endpoints, optimizer, 4, 16, parts=num_samples)
     close(many.endpoints, one.endpoints, rtol=1e-4, atol=1e-6)
 
 
@@ -126,7 +127,7 @@ def test_a_second_step_is_not_traced_again():
         return dense_apply(point, images, key)
 
     optimizer = optim.sgd(schedules.warmup_cosine(0.1, 2, 10), 0.9, 1e-4)
-    step = make_train_step(apply_fn, as_they_are, jsubspace.Curve(), optimizer, axis_name=AXIS)
+    step = make_step(apply_fn, jsubspace.Curve(), optimizer)
     endpoints = jsubspace.init_endpoints(jax.random.key(0), dense_init, 3)
     run(step, endpoints, optimizer, 2, 16, steps=10)
     assert traces == [(8, 4, 4, 1)]
@@ -134,7 +135,7 @@ def test_a_second_step_is_not_traced_again():
 
 def test_steps_differ_and_the_same_step_is_the_same():
     optimizer = optim.sgd(0.0, 0.9, 0.0)
-    step = make_train_step(dense_apply, as_they_are, jsubspace.Line(), optimizer)
+    step = make_step(dense_apply, jsubspace.Line(), optimizer, axis_name=None)
     state = init_train_state(jsubspace.init_endpoints(jax.random.key(0), dense_init, 2), optimizer)
     (batch,) = batches(1, 8)
     after, first = step(state, batch, jax.random.key(7))
@@ -155,7 +156,7 @@ def test_dropout_differs_between_devices_alphas_do_not():
         return dense_apply(point, images, key) + 0 * noise
 
     def probe(state, batch, key):
-        step = make_train_step(apply_fn, as_they_are, jsubspace.Line(), optimizer, axis_name=AXIS)
+        step = make_step(apply_fn, jsubspace.Line(), optimizer)
         after, _ = step(state, batch, key)
         spread = jnp.stack(
             [jnp.max(jnp.abs(leaf - jax.lax.pmean(leaf, AXIS))) for leaf in jax.tree.leaves(after.endpoints)]

@@ -1,0 +1,158 @@
+"""A run from its config to its results: training, evaluation, and the files in its folder."""
+
+import contextlib
+import logging
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+
+from jsubspace import penalties, shares
+from jsubspace.runs import build, figures, folders, limits, results, stacks
+from jsubspace.runs import config as config_lib
+from jsubspace.runs.build import Run
+from jsubspace.storage import checkpoint, lock
+from jsubspace.storage.checkpoint import Checkpoints
+from jsubspace.storage.journal import Row
+from jsubspace.storage.writer import read_rows
+from jsubspace.training import hosts, loop
+from jsubspace.training.loop import Training
+from jsubspace.training.preemption import Preemption
+from jsubspace.training.progress import Clock
+from jsubspace.training.train_state import TrainState
+from jsubspace.types import Endpoints
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, preemption: Preemption | None = None
+) -> dict[str, Any]:
+    """Trains and evaluates a run in ``workdir`` and returns its results.
+
+    Called again with the same config and folder after any interruption, it resumes from the newest checkpoint and ends
+    with the same bits as a run that never stopped. Called after the end, it returns the results and does nothing.
+
+    If it is interrupted in a notebook, it raises KeyboardInterrupt. Its last checkpoint is saved, and the steps after
+    that checkpoint are done again by the next call.
+
+    Args:
+      config: a config of this library, for example from ``configs/digits_cresnet8_line.py``.
+      workdir: the run's folder. It will hold config.json, metrics.jsonl, TensorBoard events, checkpoints/, results.json
+        and figures/.
+      preemption: a program's listener for signals. A signal then ends training after a step, whose state is saved.
+
+    Returns:
+      The content of results.json: see `results.describe` and `results.measure`.
+
+    Raises:
+      UsageError: for a setting out of range, data that is not prepared, a folder that holds another run or in which a
+        run is under way, or a full disk.
+      TrainingDiverged: if a loss is not finite.
+      Preempted: if a signal ended training.
+    """
+    workdir = pathlib.Path(workdir)
+    limits.validate(config)
+    hosts.check_same(config_lib.fields(config))
+    folders.check_same_run(workdir, config)
+    written = results.read(workdir)
+    if written is not None and results.is_finished(written):
+        log.info("%s holds the finished run; nothing to do.", workdir)
+        return written
+    folders.check_folder(workdir)
+    starts = not (workdir / checkpoint.FOLDER).exists()
+    if starts:
+        stacks.start_runs(config)  # Checked before any data is read.
+    run = build.build(config)
+    if starts:
+        stacks.check_start(run)
+    folders.make_folder(workdir)
+    hosts.wait_for_all("folder")  # All hosts have looked at the same folder before the first one writes into it.
+    with lock.alone(workdir) if hosts.is_first() else contextlib.nullcontext():
+        if hosts.is_first():
+            folders.check_same_run(workdir, config)  # Another process may have started a run here in the meantime.
+            folders.save(workdir, config)
+        seconds = train_endpoints(run, workdir, preemption or Preemption())
+        return evaluate(run, workdir, seconds)
+
+
+def train_endpoints(run: Run, workdir: pathlib.Path, preemption: Preemption) -> float:
+    """Trains the endpoints of a run, and returns the seconds that it took. See `loop.train_endpoints`."""
+    _report_shares(run)
+    return loop.train_endpoints(training(run), workdir, preemption)
+
+
+def training(run: Run) -> Training:
+    """What the loop needs to train the run."""
+    midpoint = results.Midpoint(run)
+
+    def describe(row: Row, steps_per_second: float | None) -> dict[str, float]:
+        values = {"epoch": row.step / run.cadence.epoch_steps, **row.values}
+        if steps_per_second is not None:
+            values["learning_rate"] = float(run.schedule(row.step - 1))
+            values["images_per_second"] = steps_per_second * run.batch_size
+        return values
+
+    geometry = jax.jit(lambda endpoints: penalties.geometry(endpoints, run.mask))
+    return Training(
+        cadence=run.cadence,
+        init=lambda: run.devices.put(stacks.init_state(run), run.shardings),
+        like=jax.eval_shape(run.init_state),
+        places=run.shardings or run.devices.replicated,
+        step=run.compiled_step(),
+        key=run.devices.put(run.key),
+        batches=lambda start: run.devices.put_batches(
+            run.pipeline.train_batches(start), parts=run.objective.num_samples
+        ),
+        geometry=geometry if run.subspace.num_endpoints > 1 else None,
+        test=lambda endpoints: midpoint(run.devices.put(endpoints)),
+        describe=describe,
+        shown=("loss", "accuracy"),
+        speed="images_per_second",
+    )
+
+
+def evaluate(run: Run, workdir: pathlib.Path, training_seconds: float, finished: bool = True) -> dict[str, Any]:
+    """Evaluates the newest checkpoint, writes results.json and figures/, and returns the results.
+
+    The results of a run that is not ``finished`` say so. `train` then still resumes the run.
+    """
+    clock = Clock()
+    metrics = read_rows(workdir)
+    measured = results.measure(run, trained_endpoints(run, workdir)) | {
+        "early_stopping": results.early_stopping(metrics)
+    }
+    seconds = {"training": round(training_seconds, 1), "evaluation": round(clock.seconds(), 1)}
+    described = results.describe(run.config, measured, seconds) | {"finished": finished}
+    if not hosts.is_first():
+        return described
+    figures.draw(described, metrics, workdir / "figures")
+    return results.write(workdir, described)
+
+
+def trained_endpoints(run: Run, workdir: pathlib.Path) -> Endpoints:
+    """The endpoints of ``run.evaluated``: those of the newest checkpoint, or the networks collected during training.
+
+    Raises:
+      UsageError: if there is no such checkpoint, or it is damaged.
+    """
+    checkpoints: Checkpoints[TrainState]
+    with Checkpoints(workdir / checkpoint.FOLDER, read_only=True) as checkpoints:
+        if run.collects:
+            return stacks.collected(run, checkpoints)
+        return checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)[0].endpoints
+
+
+def _report_shares(run: Run) -> None:
+    """Logs which leaves the devices cannot divide, if the endpoints are to be divided."""
+    if run.shardings is None:
+        return
+    endpoints, count = jax.eval_shape(run.init_state).endpoints, len(run.devices.devices)
+    whole, leaves = shares.kept_whole(endpoints, count), jax.tree.leaves(endpoints)
+    fraction = sum(whole.values()) / sum(leaf.size for leaf in leaves)
+    names = f": {', '.join(list(whole)[:3])}{', ...' if len(whole) > 3 else ''}" if whole else ""
+    log.info(
+        "each of %d devices keeps its share of the endpoints; %d of %d leaves, %.2g %% of the numbers, have no axis that "
+        "%d divides and are kept whole%s", count, len(whole), len(leaves), 100 * fraction, count, names
+    )  # fmt: skip

@@ -1,0 +1,180 @@
+"""The training loop: from the first step, or from the newest checkpoint, to the last step.
+
+The loop knows neither the network nor the data. It is given a `Training`: the state to start from, a compiled step, the
+batches from any step on, when to log, test and save, and how to describe a row of numbers.
+"""
+
+import dataclasses
+import logging
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+from jsubspace.errors import Preempted, TrainingDiverged
+from jsubspace.evaluation.devices import RUN_AHEAD
+from jsubspace.storage.checkpoint import FOLDER, RANKED_BY, Checkpoints
+from jsubspace.storage.journal import TRAIN, Journal, Row
+from jsubspace.storage.writer import Silent, Writer
+from jsubspace.training import hosts
+from jsubspace.training.preemption import Preemption
+from jsubspace.training.progress import Clock, Progress
+from jsubspace.training.train_state import TrainState, all_finite
+from jsubspace.training.train_step import TrainStep
+from jsubspace.types import Endpoints
+
+log = logging.getLogger(__name__)
+
+Numbers = Mapping[str, jax.Array | float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cadence:
+    """When the loop does something, in steps.
+
+    Attributes:
+      total_steps: the number of steps of the run. With 0, the first state is saved and nothing is trained.
+      epoch_steps: the number of steps of an epoch. The geometry of the endpoints is noted after every epoch.
+      log_steps: training is reported as means over windows of so many steps.
+      save_steps: a checkpoint is saved every so many steps.
+      test_steps: a test is made every so many steps, or never for 0.
+      kept_steps: the steps whose checkpoints are saved and never deleted.
+      keep_newest: how many of the newest checkpoints are kept.
+    """
+
+    total_steps: int
+    epoch_steps: int
+    log_steps: int
+    save_steps: int
+    test_steps: int = 0
+    kept_steps: tuple[int, ...] = ()
+    keep_newest: int = 2
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether an epoch, or training, ends with this step."""
+        return is_due(step, self.epoch_steps, self.total_steps)
+
+    def tests(self, step: int) -> bool:
+        """Whether a test is made after this step."""
+        return self.test_steps > 0 and is_due(step, self.test_steps, self.total_steps)
+
+    def saves(self, step: int) -> bool:
+        """Whether a checkpoint is saved after this step. The state of every test is saved: it may be the best one."""
+        return is_due(step, self.save_steps, self.total_steps) or step in self.kept_steps or self.tests(step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """Everything that the loop is given.
+
+    Attributes:
+      cadence: the number of steps, and when to log, test, save and keep.
+      init: returns the state before the first step, on its devices.
+      like: a state of the same shapes and dtypes, as `jax.eval_shape` returns it.
+      places: the sharding of every leaf of a restored state, or one sharding for all leaves.
+      step: ``(state, batch, key) -> (state, info)``, compiled. It may take the state's memory.
+      key: the key of all steps, on the devices.
+      batches: ``start -> batches``: the batches on the devices, from the one after ``start`` steps on.
+      geometry: returns the numbers of the endpoints that are noted after every epoch, or None.
+      test: returns the scores that are noted after a test, with `RANKED_BY` among them.
+      describe: ``(row, steps_per_second) -> values``: the row's numbers with what the host knows about its step.
+        The rate is None for a row that is not of training.
+      shown: the numbers of a row of training that a person sees.
+      speed: the number of such a row that is the speed, like ``images_per_second``.
+    """
+
+    cadence: Cadence
+    init: Callable[[], TrainState]
+    like: TrainState
+    places: Any
+    step: TrainStep
+    key: jax.Array
+    batches: Callable[[int], Iterator[Any]]
+    geometry: Callable[[Endpoints], Numbers] | None
+    test: Callable[[Endpoints], Numbers]
+    describe: Callable[[Row, float | None], dict[str, float]]
+    shown: tuple[str, ...]
+    speed: str
+
+
+def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preemption) -> float:
+    """Trains to the last step and saves its state as a checkpoint.
+
+    Returns:
+      The seconds that training took, summed over interruptions.
+
+    Raises:
+      TrainingDiverged: if a loss or an endpoint is not finite.
+      Preempted: if a signal ended training. The state is saved.
+    """
+    cadence = training.cadence
+    with Checkpoints(workdir / FOLDER, cadence.keep_newest, cadence.kept_steps) as checkpoints:
+        state, notes = restore_or_init(training, checkpoints)
+        start = int(state.step)
+        journal = Journal(cadence.log_steps, RUN_AHEAD, notes.get("journal"))
+        clock = Clock(notes.get("seconds", 0.0))
+        batches = training.batches(start)
+        with (
+            Writer(workdir, start) if hosts.is_first() else Silent() as writer,
+            Progress(start, cadence.total_steps, training.shown, training.speed) as progress,
+            preemption.held(),
+        ):
+            for step in range(start + 1, cadence.total_steps + 1):
+                state, info = training.step(state, next(batches), training.key)
+                journal.add(step, info._asdict())
+                if training.geometry is not None and cadence.ends_epoch(step):
+                    journal.note("endpoints", step, training.geometry(state.endpoints))
+                if cadence.tests(step):
+                    journal.note("test", step, training.test(state.endpoints))
+                ends = preemption.received() or (checkpoints.reached_preemption(step) and "preemption")
+                save = cadence.saves(step) or bool(ends)
+                if save:
+                    journal.finish()  # A loss that is not finite ends the run here, before the state is saved.
+                    check_finite(state, step)
+                tested = None
+                for row in journal.take_rows():
+                    values = training.describe(row, clock.rate(row.step) if row.kind == TRAIN else None)
+                    writer.write(row.kind, row.step, values)
+                    progress.show(row._replace(values=values))
+                    if (row.kind, row.step) == ("test", step):
+                        tested = {RANKED_BY: values[RANKED_BY]}
+                if save:  # The rows come first: rows up to a checkpoint are never written again.
+                    writer.sync()
+                    checkpoints.save(state, step, {"journal": journal.state(), "seconds": clock.seconds()}, tested)
+                progress.step()
+                if ends:
+                    checkpoints.wait()
+                    raise Preempted(
+                        f"stopped by {ends} and saved after step {step}; the same command resumes from there."
+                    )
+            if cadence.total_steps == 0:  # Networks of other runs are only stacked.
+                checkpoints.save(state, 0, {"journal": journal.state(), "seconds": 0.0})
+    return clock.seconds()
+
+
+def restore_or_init(training: Training, checkpoints: Checkpoints[TrainState]) -> tuple[TrainState, dict[str, Any]]:
+    """The newest checkpoint and its notes. If there is no checkpoint: the state to start from, and no notes."""
+    if checkpoints.latest_step() is None:
+        return training.init(), {}
+    state, notes = checkpoints.restore(training.like, training.places)
+    log.info("resuming from step %d", state.step)
+    return state, notes
+
+
+def check_finite(state: TrainState, step: int) -> None:
+    """Checks the update of the last step. The loss of a step is computed before its update and does not show it.
+
+    Raises:
+      TrainingDiverged: if an endpoint is not finite.
+    """
+    if not all_finite(state.endpoints):
+        raise TrainingDiverged(
+            f"the endpoints after step {step} are not finite. Nothing since the last checkpoint has been saved; lower "
+            "optimizer.learning_rate, lengthen optimizer.warmup_epochs, or look at the data."
+        )
+
+
+def is_due(step: int, every: int, last: int) -> bool:
+    """Whether something that happens every so many steps, and after the last step, happens after this step."""
+    return step % every == 0 or step == last
