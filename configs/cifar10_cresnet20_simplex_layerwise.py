@@ -3,8 +3,9 @@
     python -m jsubspace.main --config=configs/cifar10_cresnet20_simplex_layerwise.py
 
 Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 7, 8 and 11.
-Three corners; others by ``--config.subspace.num_endpoints=m``, in the paper 2 to 6.
-The paper plots accuracies between 0.913 and 0.935 along its subspaces; its numbers are in no table.
+The simplex has three corners. ``--config.subspace.num_endpoints=m`` chooses another number, and the paper has 2 to 6.
+The paper plots accuracies between 0.913 and 0.935 along its subspaces.
+No table of the paper lists these numbers.
 """
 
 import ml_collections
