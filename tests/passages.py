@@ -131,7 +131,7 @@ def _clean(words: str) -> str:
     """The text without the inside of code, addresses and emphasis."""
     words = re.sub(r"``.+?``|`[^`]+`", "CODE", words)
     words = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", words)
-    words = re.sub(r"https?://\S+|&\w+;", "URL", words)
+    words = re.sub(r"https?://\S+|&\w+;", "URL", words).replace("<br>", " ")
     return re.sub(r"\*\*|(?<!\w)\*|\*(?!\w)", "", words)
 
 
