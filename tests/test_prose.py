@@ -9,11 +9,11 @@ import pytest
 GOALS = {
     "docstrings and comments of jsubspace": (14.4, 8.5, 19, 8),
     "messages of jsubspace": (47, 6.6, 0, 0),
-    "docstrings of configs": (18.3, 0, 0, 4),
+    "docstrings of configs": (4, 1, 0, 0),
     "docstrings of experiments": (13.3, 8.6, 12, 0),
     "docs": (4, 1, 0, 0),
-    "ARCHITECTURE.md": (13.1, 9, 1, 3),
-    "experiments/README.md": (20.7, 4.2, 0, 15),
+    "ARCHITECTURE.md": (4, 1, 0, 0),
+    "experiments/README.md": (4, 1, 0, 0),
 }
 """Semicolons and riddles per 1,000 words, passages with a sentence that starts with "Of", and with two semicolons."""
 
