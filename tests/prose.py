@@ -2,9 +2,12 @@
 
     python tests/prose.py [FILE ...]
 
-The program prints a table with one line per file, and then the sentences that need work, with their places. A Python
-file is read for its docstrings, comments and messages, a Markdown file for its text. Code is not prose: fenced and
-indented blocks, inline code, doctests, URLs and the lines of a table are left out. The cells of a table are read.
+The program prints a table with one line per file, and then the sentences that need work, with their places. The rules:
+
+- Every sentence has a subject and a verb, and states one fact. No sentence starts with "Of".
+- The noun is repeated. Words that stand for it are riddles (`RIDDLES`), for example "that of" and "of which".
+- A paragraph has at most one semicolon, and 1,000 words have at most four.
+- "Per" is written out: one line per row, not "a line a row".
 """
 
 import argparse
@@ -30,7 +33,7 @@ RIDDLES = {
     "of which": r"\bof which\b",
     "whose": r"\bwhose\b",
     "what it is": r"\bwhat (?:it is|they are)\b",
-    "none": r"(?<![\"'(])\bnone\b(?![\"')])",
+    "none": r"(?<![\"'(])(?-i:\bnone\b)(?![\"')])|\bnone of\b",
     "anew": r"\banew\b",
     "those of": r"\bthose of\b",
     "that of": r"\bthat of\b",
@@ -44,7 +47,7 @@ RIDDLES = {
     "tells": r"\btells\b",
     "a X a Y": rf"\b(?:{_AMOUNT} (?:\w+ )?{_THING}|(?!CODE){_THING}) an? {_UNIT}\b(?! of\b)",
 }
-"""Words and phrases that make a reader go back, as regular expressions (see CONTRIBUTING.md)."""
+"""Words and phrases that make a reader go back, as regular expressions."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Counts:
 
 def riddles(words: str) -> list[str]:
     """The names of the riddle words in a text, each as often as it occurs."""
-    return [name for name, pattern in RIDDLES.items() for _ in re.findall(pattern, words)]
+    return [name for name, pattern in RIDDLES.items() for _ in re.findall(pattern, words, re.IGNORECASE)]
 
 
 def starts_with_of(passage: Passage) -> bool:
