@@ -3,7 +3,8 @@
     python -m jsubspace.main --config=configs/digits_cresnet8_line.py
 
 After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 3 to 6.
-Expected: midpoint accuracy above 0.97, squared cosine of the endpoints below 0.01. The demo of this repository.
+Expected: midpoint accuracy above 0.97, squared cosine of the endpoints below 0.01.
+This config is the demo of this repository.
 """
 
 import ml_collections

@@ -3,8 +3,9 @@
     python -m jsubspace.main --config=configs/imagenet_resnet50_line.py
 
 Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 9, 10 and 12.
-The paper reports an L2 distance of about 127 between the endpoints at the end, 40 with ``--config.penalty.beta=0``.
-Faster on TPU and recent GPUs: ``--config.model.dtype=bfloat16``.
+The paper reports an L2 distance of about 127 between the endpoints at the end of training.
+With ``--config.penalty.beta=0`` the distance is about 40.
+``--config.model.dtype=bfloat16`` is faster on TPUs and recent GPUs.
 """
 
 import ml_collections

@@ -3,7 +3,7 @@
     python -m jsubspace.main --config=configs/imagenet_resnet50_line_layerwise.py
 
 Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 9 and 10.
-Faster on TPU and recent GPUs: ``--config.model.dtype=bfloat16``.
+``--config.model.dtype=bfloat16`` is faster on TPUs and recent GPUs.
 """
 
 import ml_collections

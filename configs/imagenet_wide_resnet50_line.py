@@ -3,8 +3,8 @@
     python -m jsubspace.main --config=configs/imagenet_wide_resnet50_line.py
 
 Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 9, 10 and 12.
-Figure 12 (right) trains for 300 epochs: ``--config.optimizer.num_epochs=300``.
-Faster on TPU and recent GPUs: ``--config.model.dtype=bfloat16``.
+For figure 12 (right), train for 300 epochs with ``--config.optimizer.num_epochs=300``.
+``--config.model.dtype=bfloat16`` is faster on TPUs and recent GPUs.
 """
 
 import ml_collections

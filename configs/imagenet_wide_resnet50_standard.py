@@ -3,7 +3,7 @@
     python -m jsubspace.main --config=configs/imagenet_wide_resnet50_standard.py
 
 Wortsman et al., Learning Neural Network Subspaces, ICML 2021: the baseline of figures 9, 10 and 12.
-Faster on TPU and recent GPUs: ``--config.model.dtype=bfloat16``.
+``--config.model.dtype=bfloat16`` is faster on TPUs and recent GPUs.
 """
 
 import ml_collections

@@ -147,7 +147,7 @@ CLAIMS = (
         ],
     ),
     Claim(
-        "With β = 0 they come closer to each other, but remain a distance apart; independent networks are farther apart",
+        "With β = 0 they come closer to each other but remain a distance apart, and independent networks are farther apart",
         "4.1, figure 3",
         "figure3",
         lambda r: [
@@ -163,7 +163,7 @@ CLAIMS = (
         lambda r: [_over(r, 0, kind, "standard") for kind in ("line", "layerwise line", "curve")],
     ),
     Claim(
-        "The midpoint of a layerwise line is more accurate than that of a line",
+        "The midpoint of a layerwise line is more accurate than the midpoint of a line",
         "4.2, figure 4",
         "figure4",
         lambda r: [_over(r, 0, "layerwise line", "line")],
@@ -175,7 +175,7 @@ CLAIMS = (
         lambda r: [_over(r, 0, "line", "layerwise line", 0.0)],
     ),
     Claim(
-        "The ensemble of the ends approaches (within 0.5 %), matches or exceeds that of two independent networks",
+        "The ensemble of the ends approaches (within 0.5 %), matches or exceeds the ensemble of two independent networks",
         "4.2, figure 5",
         "figure5",
         lambda r: [
@@ -265,8 +265,8 @@ CLAIMS = (
         lambda r: [m for other in ("standard", "early stopping") for m in _noise(r, "line", other)],
     ),
     Claim(
-        "Linearly connected models can be no better than standard training each, and their ensemble better than that of two "
-        "independent networks",
+        "Linearly connected models can be no better than standard training each, and their ensemble better than an "
+        "ensemble of two independent networks",
         "4.6, figure 12 right",
         "figure12",
         lambda r: [
@@ -290,7 +290,7 @@ CLAIMS = (
         ],
     ),
     Claim(
-        "Between independent networks the line crosses a barrier; runs that share some first epochs are linearly connected",
+        "Between independent networks the line crosses a barrier, while runs that share some first epochs are linearly connected",
         "2 and appendix H",
         "appendix_connectors",
         lambda r: [
@@ -321,7 +321,7 @@ def table(folder: pathlib.Path) -> str:
         verdicts = {one.verdict for one in measured}
         mixed = "partly" if "holds" in verdicts else "open, or does not hold"
         together = verdicts.pop() if len(verdicts) == 1 else mixed
-        lines.append(f"| {claim.text} | {claim.where} | {'; '.join(map(str, measured))} | {together} |")
+        lines.append(f"| {claim.text} | {claim.where} | {'<br>'.join(map(str, measured))} | {together} |")
     return "\n".join(lines) + "\n"
 
 

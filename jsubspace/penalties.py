@@ -1,18 +1,18 @@
-"""The penalty that keeps endpoints apart, and how far apart they are.
+"""The penalty that keeps endpoints apart, and measures of how far apart they are.
 
-Equation 5 of the paper: beta times the mean over pairs j != k of
+By equation 5 of the paper, the penalty is beta times the mean over pairs j != k of
 
     cos^2(omega_j, omega_k) = <omega_j, omega_k>^2 / (|omega_j|^2 |omega_k|^2),
 
-inner products and norms taken over all counting leaves as one vector, not leaf by leaf. Algorithm 1
-estimates the mean by one random pair a step.
+where inner products and norms are taken over all leaves that count, as one vector and not leaf by leaf.
+Algorithm 1 estimates the mean by one random pair per step.
 
-The penalty depends on the endpoints through their inner products alone, the Gram matrix G. Its gradient is
-therefore linear in the endpoints, with weights that are a derivative of a function of p x p numbers:
+The penalty depends on the endpoints only through their inner products, the Gram matrix G. The penalty's gradient
+is therefore linear in the endpoints, and its weights are the derivative of a function of p x p numbers:
 
     d penalty / d omega_i = sum_l (D + D^T)_il omega_l,    D = d penalty / d G.
 
-So the gradient costs one pass over the endpoints, and stores one row at most: the sum of a sampled pair.
+The gradient therefore costs one pass over the endpoints. It stores at most one row, the sum of a sampled pair.
 """
 
 import itertools
@@ -29,13 +29,16 @@ Mask = LeafMask | Callable[[Endpoints], LeafMask] | None
 
 
 def sample_pair(key: jax.Array, num_endpoints: int) -> tuple[Any, Any]:
-    """Two different endpoints (j, k), each unordered pair equally likely: line 5 of Algorithm 1.
+    """Two different endpoints (j, k), with equal probability for each unordered pair (line 5 of Algorithm 1).
 
-    With two endpoints there is one pair, and it is returned as plain integers: nothing is drawn on device.
+    With two endpoints there is only one pair. It is returned as plain integers, and nothing is drawn on the device.
+
+    Raises:
+      ValueError: if there are fewer than two endpoints.
     """
     pairs = list(itertools.combinations(range(num_endpoints), 2))
     if not pairs:
-        raise ValueError(f"sample_pair: {num_endpoints} endpoint has no pair; the penalty needs two.")
+        raise ValueError(f"sample_pair: {num_endpoints} endpoint has no pair, and the penalty needs two endpoints.")
     if len(pairs) == 1:
         return pairs[0]
     j, k = jnp.array(pairs)[jax.random.randint(key, (), 0, len(pairs))]
@@ -43,18 +46,18 @@ def sample_pair(key: jax.Array, num_endpoints: int) -> tuple[Any, Any]:
 
 
 def cosine_squared(endpoints: Endpoints, j: Any, k: Any, mask: Mask = None) -> jax.Array:
-    """cos^2 of endpoints j and k: a scalar in [0, 1], 0 where one of them is the zero vector.
+    """cos^2 of endpoints j and k: a scalar in [0, 1]. It is 0 if one of the two endpoints is the zero vector.
 
     Args:
       endpoints: leaves ``[m, *s]``.
       j, k: the endpoints' rows, integers or traced.
       mask: the leaves that count: a tree of bools, a function ``endpoints -> tree``, or None for the
-        kernels (`jsubspace.kernels`), as in the authors' program; `jsubspace.all_leaves` takes the formula
+        kernels (`jsubspace.kernels`), as in the authors' program. `jsubspace.all_leaves` takes the formula
         literally. BatchNorm scales start at one in every endpoint, so with all leaves cos^2 starts near
         0.1 instead of 1e-6.
 
     Raises:
-      ValueError: if there is no such row, which jax would take for the last.
+      ValueError: if an endpoint j or k does not exist. (Without the check, jax would silently use the last one.)
 
     Example:
       >>> round(float(cosine_squared({"kernel": jnp.array([[[1.0, 0.0]], [[1.0, 1.0]]])}, 0, 1)), 6)
@@ -63,7 +66,7 @@ def cosine_squared(endpoints: Endpoints, j: Any, k: Any, mask: Mask = None) -> j
     m = tree.num_endpoints(endpoints)
     for row in (j, k):
         if isinstance(row, int) and not 0 <= row < m:
-            raise ValueError(f"there is no endpoint {row}; the {m} endpoints are 0 to {m - 1}.")
+            raise ValueError(f"there is no endpoint {row}. The {m} endpoints are 0 to {m - 1}.")
     return mean_cosine_squared(_rows(endpoints, (j, k)), mask)
 
 
@@ -82,7 +85,7 @@ def cosines_squared(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
 def distances(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
     """L2 distance |omega_j - omega_k| of every pair over the counting leaves: ``[m, m]``, zeros on the diagonal.
 
-    Taken from the differences, not from inner products, which would cancel for endpoints close together.
+    The distances are computed from the differences. Inner products would cancel for endpoints that are close together.
     """
     m = tree.num_endpoints(endpoints)
     counts = tree.resolve_mask(mask, endpoints)
@@ -107,14 +110,14 @@ def geometry(endpoints: Endpoints, mask: Mask = None) -> dict[str, jax.Array]:
 
 
 class Penalty(NamedTuple):
-    """A penalty's value and its gradient, written as weights of some of the endpoints.
+    """A penalty's value and its gradient. The gradient is written as weights of some of the endpoints.
 
     Attributes:
       value: the mean of cos^2 over the chosen pairs, a scalar.
-      weights: ``[m, p]``; d value / d omega_i = sum_l weights[i, l] omega_{chosen[l]}.
-      chosen: the p endpoints that take part: their rows, integers or traced.
+      weights: ``[m, p]``, with d value / d omega_i = sum_l weights[i, l] omega_{chosen[l]}.
+      chosen: the rows of the p endpoints that take part, integers or traced.
       mask: the leaves that take part, a tree of bools.
-      pair_sum: omega_j + omega_k of a pair among three or more endpoints, else None.
+      pair_sum: omega_j + omega_k if a pair was chosen among three or more endpoints, else None.
     """
 
     value: jax.Array
@@ -137,8 +140,8 @@ class Penalty(NamedTuple):
                 nonlocal total
                 total += (beta * weights).reshape(column).astype(wide) * rows.astype(wide)
 
-            # XLA writes a copy of every row that it slices out before it adds it to all rows, and reads it again.
-            # Rows exchanged are no slices, and of a pair among many the sum is one row instead of two.
+            # XLA copies every row that is sliced out, and reads the copy again when it adds the row to all rows.
+            # Two exchanged rows are not slices. For a pair among many endpoints, the sum is one row instead of two.
             if leaf.shape[0] == 2:
                 own, other = self._own_and_other()
                 add(own, leaf)
@@ -156,7 +159,10 @@ class Penalty(NamedTuple):
         return jax.tree.map(add_leaf, grads, endpoints, self.mask, *sums)
 
     def _own_and_other(self) -> tuple[jax.Array, jax.Array]:
-        """Of a pair: the weights of each endpoint in its own gradient, and of its partner there, ``[m]`` and ``[m]``."""
+        """For a pair, two vectors ``[m]``.
+
+        ``own[i]`` is the factor of omega_i in its own gradient, and ``other[i]`` is the factor of its partner.
+        """
         rows, zeros = jnp.array(self.chosen), jnp.zeros_like(self.weights[:, 0])
         places = jnp.arange(2)
         return zeros.at[rows].set(self.weights[rows, places]), zeros.at[rows].set(self.weights[rows, places[::-1]])
@@ -168,9 +174,10 @@ def penalty(
     mask: LeafMask,
     gram_fn: Callable[[Sequence[Params], LeafMask], jax.Array] = tree.gram,
 ) -> Penalty:
-    """The mean of cos^2 over the pairs among ``chosen``, with its gradient. All m for the exact mean, a pair to sample.
+    """The mean of cos^2 over the pairs among ``chosen``, with its gradient.
 
-    ``gram_fn`` takes the inner products; of endpoints divided among devices it is `shares.Shares.gram`.
+    Choose all m endpoints for the exact mean, or a sampled pair for an estimate. ``gram_fn`` takes the inner products.
+    If the endpoints are divided among devices, ``gram_fn`` is `shares.Shares.gram`.
     """
     rows, m = [_row(endpoints, i) for i in chosen], tree.num_endpoints(endpoints)
     gram, pair_sum = gram_fn(rows, mask), None
@@ -178,7 +185,7 @@ def penalty(
         pair_sum = jax.tree.map(
             lambda *leaves: sum(leaf.astype(tree.accumulator(leaf.dtype)) for leaf in leaves), *rows
         )
-        # Together, while the rows are read; left alone, XLA would read them again for the sum when it needs it.
+        # Both are computed while the rows are read. Without the barrier, XLA would read the rows again later for the sum.
         gram, pair_sum = jax.lax.optimization_barrier((gram, pair_sum))
     value, d_gram = jax.value_and_grad(_mean_over_pairs)(gram)
     weights = jnp.zeros((m, len(chosen)), gram.dtype).at[jnp.array(chosen)].set(d_gram + d_gram.T)
@@ -186,17 +193,17 @@ def penalty(
 
 
 def _cosines_squared(gram: jax.Array) -> jax.Array:
-    """``[p, p]`` inner products -> ``[p, p]`` cos^2; a zero vector is orthogonal to everything, itself included."""
+    """``[p, p]`` inner products -> ``[p, p]`` cos^2. A zero vector counts as orthogonal to everything, itself included."""
     norms = jnp.diagonal(gram)
     products = norms[:, None] * norms[None, :]
-    # Twice a where: the gradient of the branch not taken must not be 0 / 0.
+    # The where stands twice, because the gradient of the branch that is not taken must not be 0 / 0.
     return jnp.where(products > 0, gram**2 / jnp.where(products > 0, products, 1), 0)
 
 
 def _mean_over_pairs(gram: jax.Array) -> jax.Array:
     p = gram.shape[0]
     if p < 2:
-        raise ValueError("one endpoint has no pair; the penalty needs two.")
+        raise ValueError("one endpoint has no pair, and the penalty needs two endpoints.")
     above = jnp.triu_indices(p, k=1)
     return jnp.mean(_cosines_squared(gram)[above])
 

@@ -1,9 +1,9 @@
 """Arithmetic on the stacked axis: m networks as one pytree with leaves ``[m, *s]``.
 
-Sums over endpoints are written as elementwise products that are then added, never as matrix products: a
-matrix unit may round its float32 inputs (to bfloat16 on TPU, TF32 on GPU), and P(corner) would no longer
-be the endpoint. The elementwise form is exact there on every backend, and XLA fuses it into one pass.
-Everything is computed in float32 at least, and returned in the dtype of the leaf.
+A sum over endpoints is written as elementwise products that are then added, and never as a matrix product.
+A matrix unit may round its float32 inputs (to bfloat16 on TPU, to TF32 on GPU), and P(corner) would no longer
+be the endpoint. The elementwise form is exact at the corners on every backend, and XLA fuses it into one pass.
+Everything is computed in float32 or wider, and is returned in the dtype of the leaf.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,9 @@ from jsubspace.types import Endpoints, LayerNames, LeafMask, Params
 
 
 def stack(networks: Sequence[Params]) -> Endpoints:
-    """Endpoints ``[m, *s]`` from m networks with leaves ``[*s]``; checkpoints of a run, stacked, are a simplex.
+    """Endpoints ``[m, *s]`` from m networks with leaves ``[*s]``.
+
+    Any networks of one architecture can be stacked. The stacked checkpoints of a run, for example, form a simplex.
 
     Raises:
       ValueError: if the networks differ in structure, or in the shape or dtype of a leaf.
@@ -27,57 +29,57 @@ def stack(networks: Sequence[Params]) -> Endpoints:
       (2, 3)
     """
     if not networks:
-        raise ValueError("stack: no networks were given; at least one is needed.")
+        raise ValueError("stack: no networks were given, but at least one is needed.")
     first = jax.tree_util.tree_leaves_with_path(networks[0])
     for i, network in enumerate(networks):
         if not same_structure(network, networks[0]):
             raise ValueError(
                 f"stack: network {i} has the structure {jax.tree.structure(network)} but network 0 has "
-                f"{jax.tree.structure(networks[0])}; stack networks of one architecture."
+                f"{jax.tree.structure(networks[0])}. Stack networks of one architecture."
             )
         for (path, a), b in zip(first, jax.tree.leaves(network), strict=True):
             if jnp.shape(a) != jnp.shape(b) or jnp.result_type(a) != jnp.result_type(b):
                 raise ValueError(
                     f"stack: leaf {_name(path)} is {jnp.result_type(a)}{list(jnp.shape(a))} in network 0 but "
-                    f"{jnp.result_type(b)}{list(jnp.shape(b))} in network {i}; stack networks of one architecture and width."
+                    f"{jnp.result_type(b)}{list(jnp.shape(b))} in network {i}. Stack networks of one architecture and width."
                 )
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *networks)
 
 
 def unstack(endpoints: Endpoints) -> list[Params]:
-    """The m networks of ``endpoints``, leaves ``[*s]``; the inverse of `stack`."""
+    """The m networks of ``endpoints``, with leaves ``[*s]``. It is the inverse of `stack`."""
     leaves, structure = jax.tree.flatten(endpoints)
     return [jax.tree.unflatten(structure, [leaf[i] for leaf in leaves]) for i in range(num_endpoints(endpoints))]
 
 
 def num_endpoints(endpoints: Endpoints) -> int:
-    """m, the length that all leaves' leading axes share.
+    """m, the length of the leading axis, which all leaves share.
 
     Raises:
-      ValueError: if there are no leaves, a leaf has no leading axis, is not of a floating-point dtype, or
+      ValueError: if the tree has no leaves, if a leaf has no leading axis or no floating-point dtype, or if
         two leaves disagree on m. The message names the leaves.
     """
     leaves = jax.tree_util.tree_leaves_with_path(endpoints)
     if not leaves:
-        raise ValueError("the endpoints have no leaves; stack networks with parameters (see jsubspace.init_endpoints).")
+        raise ValueError("the endpoints have no leaves. Stack networks with parameters (see jsubspace.init_endpoints).")
     for path, leaf in leaves:
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise ValueError(
-                f"leaf {_name(path)} has dtype {jnp.result_type(leaf)}, and only floating-point leaves have points between them; "
-                "keep counters, keys and other state apart from the parameters."
+                f"leaf {_name(path)} has dtype {jnp.result_type(leaf)}, and only floating-point leaves have points between them. "
+                "Keep counters, keys and other state apart from the parameters."
             )
         if jnp.ndim(leaf) == 0:
             raise ValueError(
-                f"leaf {_name(path)} is a scalar without an endpoint axis; stack networks with jsubspace.init_endpoints."
+                f"leaf {_name(path)} is a scalar without an endpoint axis. Stack networks with jsubspace.init_endpoints."
             )
         if jnp.shape(leaf)[0] != jnp.shape(leaves[0][1])[0]:
             raise ValueError(
-                f"leaf {_name(leaves[0][0])} has {jnp.shape(leaves[0][1])[0]} endpoints but {_name(path)} has {jnp.shape(leaf)[0]}; "
-                "stack the same number of networks in every leaf (see jsubspace.init_endpoints)."
+                f"leaf {_name(leaves[0][0])} has {jnp.shape(leaves[0][1])[0]} endpoints but {_name(path)} has {jnp.shape(leaf)[0]}. "
+                "Stack the same number of networks in every leaf (see jsubspace.init_endpoints)."
             )
     m = jnp.shape(leaves[0][1])[0]
     if m < 1:
-        raise ValueError("the endpoint axis has length 0; a subspace has at least one endpoint.")
+        raise ValueError("the endpoint axis has length 0, but a subspace has at least one endpoint.")
     return m
 
 
@@ -86,18 +88,18 @@ def contract(endpoints: Endpoints, weights: Any) -> Params:
 
     Args:
       endpoints: leaves ``[m, *s]``.
-      weights: c, ``[m]``, or (layerwise) a tree like ``endpoints`` with one ``[m]`` a leaf.
+      weights: c, ``[m]``, or (layerwise) a tree like ``endpoints`` with one ``[m]`` per leaf.
 
     Returns:
-      A network with leaves ``[*s]``, each in its leaf's dtype. A weight vector e_i gives omega_i, bit for bit.
+      A network with leaves ``[*s]``, each in the dtype of its leaf. The weight vector e_i gives omega_i, bit for bit.
     """
 
     def contract_leaf(leaf: jax.Array, c: jax.Array) -> jax.Array:
         wide = leaf.astype(accumulator(leaf.dtype))
         c = c.astype(wide.dtype)
-        # XLA reads the two rows of a pair in one pass with the penalty's inner products if they are slices. Slices of more
-        # rows it copies on a TPU. On the CPU it puts a sum over rows into the matrix product that takes the kernel,
-        # and does it anew for every example: a step of a multilayer perceptron took seven times as long.
+        # If the two rows of a pair are slices, XLA reads them in the same pass as the penalty's inner products. On a TPU,
+        # XLA copies slices if there are more than two rows. On the CPU, XLA moves a sum over rows into the matrix product
+        # that uses the kernel and repeats it for every example: a step of a multilayer perceptron took seven times as long.
         if leaf.shape[0] == 2:
             return _sum_of_slices(wide, c).astype(leaf.dtype)
         return jax.lax.platform_dependent(wide, c, cpu=_sum_of_slices, default=_sum_over_rows).astype(leaf.dtype)
@@ -106,7 +108,7 @@ def contract(endpoints: Endpoints, weights: Any) -> Params:
 
 
 def pull_back(point: Params, weights: Any) -> Endpoints:
-    """The transpose of `contract`: row i of the result is c_i times the network, leaves ``[m, *s]``.
+    """The transpose of `contract`, with leaves ``[m, *s]``: row i of the result is c_i times the network.
 
     It turns the gradient at a point into the gradient of the endpoints (equations 3 and 4 of the paper).
     """
@@ -119,7 +121,7 @@ def pull_back(point: Params, weights: Any) -> Endpoints:
 
 
 def gram(networks: Sequence[Params], mask: LeafMask) -> jax.Array:
-    """Inner products <omega_i, omega_j> over the masked leaves taken as one vector: ``[p, p]`` for p networks."""
+    """Inner products <omega_i, omega_j> over the masked leaves, taken as one vector: ``[p, p]`` for p networks."""
     p = len(networks)
     product = [[jnp.zeros(())] * p for _ in range(p)]
     for i in range(p):
@@ -129,7 +131,7 @@ def gram(networks: Sequence[Params], mask: LeafMask) -> jax.Array:
 
 
 def inner(a: Params, b: Params, mask: LeafMask) -> jax.Array:
-    """<a, b> over the masked leaves taken as one vector: a scalar, float32 or wider."""
+    """<a, b> over the masked leaves, taken as one vector: a scalar, float32 or wider."""
 
     def inner_leaf(x: jax.Array, y: jax.Array, counts: bool) -> jax.Array | None:
         return jnp.sum(x.astype(accumulator(x.dtype)) * y.astype(accumulator(y.dtype))) if counts else None
@@ -138,21 +140,21 @@ def inner(a: Params, b: Params, mask: LeafMask) -> jax.Array:
 
 
 def same_structure(a: Any, b: Any) -> bool:
-    """Whether two trees differ in their leaves at most."""
+    """Whether two trees have the same structure. Their leaves may differ."""
     structure: Any = jax.tree.structure(a)
     return structure == jax.tree.structure(b)
 
 
 def accumulator(dtype: Any) -> Any:
-    """The dtype to compute in for leaves of ``dtype``: itself, and float32 at least."""
-    return np.promote_types(dtype, np.float32)  # jnp's own refuses to answer under strict promotion.
+    """The dtype in which leaves of ``dtype`` are computed: float32, or ``dtype`` itself if it is wider."""
+    return np.promote_types(dtype, np.float32)  # jnp.promote_types refuses to answer under strict promotion.
 
 
 def layers(tree: Params) -> LayerNames:
-    """Names the layer of every leaf: the path of the module that holds it, without the leaf's own name.
+    """The name of every leaf's layer: the path of the module that holds the leaf, without the leaf's own name.
 
-    So a kernel and its bias are one layer, scale and bias of a BatchNorm are one, and a convolution and the
-    BatchNorm behind it are two, as in the paper's layerwise training.
+    A kernel and its bias are therefore one layer, and so are scale and bias of a BatchNorm. A convolution and the
+    BatchNorm behind it are two layers, as in the paper's layerwise training.
 
     Example:
       >>> layers({"conv": {"kernel": 0.0}, "norm": {"scale": 0.0, "bias": 0.0}})
@@ -164,8 +166,8 @@ def layers(tree: Params) -> LayerNames:
 def kernels(endpoints: Endpoints) -> LeafMask:
     """True for the weights that multiply inputs: leaves of two or more axes that are not called scale or bias.
 
-    The default mask of the penalty: convolutions, dense layers and embeddings count, biases and the
-    parameters of normalisation layers do not, as in the authors' program.
+    This is the default mask of the penalty. Convolutions, dense layers and embeddings count. Biases and the
+    parameters of normalisation layers do not count, as in the authors' program.
 
     Example:
       >>> kernels({"conv": {"kernel": jnp.zeros([2, 3, 3, 1, 8]), "bias": jnp.zeros([2, 8])}})
@@ -186,26 +188,28 @@ def all_leaves(endpoints: Endpoints) -> LeafMask:
 
 
 def resolve_mask(mask: LeafMask | Callable[[Endpoints], LeafMask] | None, endpoints: Endpoints) -> LeafMask:
-    """The tree of bools that ``mask`` stands for: itself, what it returns, or `kernels` for None.
+    """The tree of bools that ``mask`` stands for.
+
+    A tree stands for itself, a function for the tree that it returns, and None for `kernels`.
 
     Raises:
-      ValueError: if its structure is not that of the endpoints, or no leaf counts.
+      ValueError: if the structures of the mask and of the endpoints differ, or if no leaf counts.
     """
     tree = kernels(endpoints) if mask is None else mask(endpoints) if callable(mask) else mask
     if not same_structure(tree, endpoints):
         raise ValueError(
-            f"the mask has the structure {jax.tree.structure(tree)} but the endpoints have {jax.tree.structure(endpoints)}; "
-            "give one bool a leaf."
+            f"the mask has the structure {jax.tree.structure(tree)} but the endpoints have {jax.tree.structure(endpoints)}. "
+            "Give one bool per leaf."
         )
     if not any(jax.tree.leaves(tree)):
         raise ValueError(
-            "the mask leaves out every leaf, so there is nothing to compare; pass mask=jsubspace.all_leaves."
+            "the mask leaves out every leaf, so there is nothing to compare. Pass mask=jsubspace.all_leaves."
         )
     return tree
 
 
 def _per_leaf(tree: Params, weights: Any) -> Any:
-    """``weights`` as a tree like ``tree``: itself if it is one, the one vector for every leaf otherwise."""
+    """``weights`` as a tree like ``tree``: a single vector is repeated for every leaf."""
     return weights if same_structure(weights, tree) else jax.tree.map(lambda _: weights, tree)
 
 

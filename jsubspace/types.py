@@ -1,7 +1,7 @@
 """Names for the trees that the library passes around.
 
-They are aliases, for the reader: any pytree of floating-point arrays will do, from Flax linen or nnx,
-Equinox or a plain dictionary.
+The names are aliases and help the reader. Any pytree of floating-point arrays will do: from Flax linen or nnx,
+from Equinox, or a plain dictionary.
 """
 
 from typing import Any, TypeAlias
@@ -13,10 +13,10 @@ Endpoints: TypeAlias = Any
 """The parameters of a subspace: the same pytree with leaves ``[m, *s]``, ``omega_i`` in row i."""
 
 Alpha: TypeAlias = Any
-"""A position in a subspace: one array, or (layerwise) a tree like the network with one array a leaf."""
+"""A position in a subspace: one array, or (layerwise) a tree like the network with one array per leaf."""
 
 LeafMask: TypeAlias = Any
-"""A tree like the network with a Python bool a leaf: which leaves count."""
+"""A tree like the network with one Python bool per leaf, which says whether the leaf counts."""
 
 LayerNames: TypeAlias = Any
-"""A tree like the network with a name a leaf: leaves of one name form a layer and share their alpha."""
+"""A tree like the network with one name per leaf. Leaves with the same name form a layer and share their alpha."""

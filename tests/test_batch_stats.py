@@ -91,5 +91,7 @@ def test_synchronised_statistics_are_those_of_the_whole_batch(unbiased):
 def test_unbiased_variance_of_one_value():
     norm = BatchNorm(use_running_average=False, unbiased=True)
     variables = norm.init(jax.random.key(0), jnp.ones((2, 3)))
-    with pytest.raises(ValueError, match="unbiased variance of 1 value a channel does not exist; use a larger batch"):
+    with pytest.raises(
+        ValueError, match=r"unbiased variance of 1 value per channel does not exist\. Use a larger batch"
+    ):
         norm.apply(variables, jnp.ones((1, 3)), mutable=["batch_stats"])

@@ -185,7 +185,7 @@ def test_two_endpoints_have_one_pair_and_draw_nothing():
 def test_penalties_that_do_not_exist():
     with pytest.raises(ValueError, match="sample_pair: 1 endpoint has no pair"):
         penalties.sample_pair(jax.random.key(0), 1)
-    with pytest.raises(ValueError, match="one endpoint has no pair; the penalty needs two"):
+    with pytest.raises(ValueError, match="one endpoint has no pair, and the penalty needs two endpoints"):
         jsubspace.mean_cosine_squared({"kernel": jnp.ones((1, 2, 2))})
     with pytest.raises(ValueError, match="the mask has the structure"):
         jsubspace.cosine_squared(random_endpoints(2, jnp.float32), 0, 1, {"a": True})

@@ -229,7 +229,7 @@ CALLS = {
     "gradients of another m": (lambda: grads(jsubspace.Curve()), "has 3 endpoints but the parameters have 2"),
     "mask of another": (lambda: jsubspace.cosine_squared(ENDPOINTS, 0, 1, {"v": True}), "the mask has the structure"),
     "mask of nothing": (lambda: jsubspace.cosine_squared(ENDPOINTS, 0, 1, {"w": False}), "leaves out every leaf"),
-    "no such row": (lambda: jsubspace.cosine_squared(ENDPOINTS, 0, 2), "there is no endpoint 2; .* 0 to 1"),
+    "no such row": (lambda: jsubspace.cosine_squared(ENDPOINTS, 0, 2), r"there is no endpoint 2\. .* 0 to 1"),
     "no such row from behind": (lambda: jsubspace.cosine_squared(ENDPOINTS, -1, 0), "there is no endpoint -1"),
     "no pair": (lambda: jsubspace.sample_pair(KEY, 1), "no pair"),
     "no batch": (lambda: jsubspace.reestimate_batch_stats(loss_fn, PARAMS, []), "no batch was given"),

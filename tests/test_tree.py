@@ -151,7 +151,7 @@ def test_networks_that_do_not_stack(networks, message):
         ({"a": jnp.ones(2), "n": jnp.arange(2)}, r"leaf \['n'\] has dtype int32, and only floating-point leaves"),
         (
             {"conv1": {"kernel": jnp.ones((3, 4))}, "head": {"bias": jnp.ones(2)}},
-            r"leaf \['conv1'\]\['kernel'\] has 3 endpoints but \['head'\]\['bias'\] has 2; stack the same number",
+            r"leaf \['conv1'\]\['kernel'\] has 3 endpoints but \['head'\]\['bias'\] has 2. Stack the same number",
         ),
     ],
 )
@@ -230,7 +230,7 @@ def test_resolve_mask():
     assert tree.resolve_mask(tree.all_leaves, endpoints) == {"kernel": True, "bias": True}
     only_bias = {"kernel": False, "bias": True}
     assert tree.resolve_mask(only_bias, endpoints) == only_bias
-    with pytest.raises(ValueError, match=r"the mask has the structure .* but the endpoints have .* one bool a leaf"):
+    with pytest.raises(ValueError, match=r"the mask has the structure .* but the endpoints have .* one bool per leaf"):
         tree.resolve_mask({"kernel": True}, endpoints)
     with pytest.raises(ValueError, match=r"the mask leaves out every leaf.*mask=jsubspace.all_leaves"):
         tree.resolve_mask(None, {"bias": jnp.ones((2, 3))})

@@ -11,12 +11,13 @@ from jsubspace.types import Params
 
 
 class Eigenvalue(NamedTuple):
-    """What `largest_eigenvalue` found.
+    """The result of `largest_eigenvalue`.
 
     Attributes:
       value: the eigenvalue.
-      residual: |H v - value v| for the unit vector v it was found with: some eigenvalue is no farther away than this.
-      iterations: products with H that it took.
+      residual: |H v - value v| for the unit vector v of the last iteration. Some eigenvalue of H is at most this far
+        away from ``value``.
+      iterations: the number of products with H.
     """
 
     value: float
@@ -42,19 +43,22 @@ def largest_eigenvalue(
 ) -> Eigenvalue:
     """The largest eigenvalue of a symmetric operator on networks, by power iteration.
 
-    Power iteration finds the eigenvalue of largest magnitude. If that is negative, -L, the iteration is repeated with
-    H + L, whose eigenvalue of largest magnitude belongs to the largest one of H.
+    Power iteration finds the eigenvalue of largest magnitude. If this eigenvalue is negative, -L, the iteration is
+    repeated with H + L. The eigenvalue of largest magnitude of H + L is the largest eigenvalue of H, plus L.
 
     Args:
-      product: ``v -> H v``, for example `hessian_vector_product` averaged over batches. Called from the host, so that it
-        may go through a data set; compile what is inside it.
-      like: a network of the vectors' shapes and dtypes.
-      key: of the random start.
-      num_iterations: at most, in each of the two searches.
-      tolerance: stop when the residual is at most this fraction of the eigenvalue's magnitude.
+      product: ``v -> H v``, for example `hessian_vector_product` averaged over batches. It is called
+        from the host, so that it may read a data set. Compile the work inside it.
+      like: a network with the shapes and dtypes of the vectors.
+      key: the key of the random start.
+      num_iterations: the maximum number of iterations in each of the two searches.
+      tolerance: the search stops when the residual is at most this fraction of the eigenvalue's magnitude.
 
     Returns:
-      The eigenvalue, and how well it has been found.
+      The eigenvalue, its residual and the number of iterations.
+
+    Raises:
+      ValueError: if ``num_iterations`` is less than one.
 
     Example:
       >>> stretch = lambda v: jax.tree.map(lambda x: x * jnp.array([3.0, -1.0]), v)
@@ -62,7 +66,7 @@ def largest_eigenvalue(
       3.0
     """
     if num_iterations < 1:
-        raise ValueError(f"num_iterations is {num_iterations}; power iteration takes at least one.")
+        raise ValueError(f"num_iterations is {num_iterations}, but power iteration needs at least one.")
     found = _power_iteration(product, like, key, num_iterations, tolerance)
     if found.value >= 0:
         return found
@@ -92,11 +96,11 @@ def _power_iteration(
 
 @jax.jit
 def _normalized(vector: Params, image: Params) -> tuple[Params, jax.Array, jax.Array]:
-    """The next unit vector, the Rayleigh quotient <v, H v> of this one, and its residual."""
+    """The next unit vector, the Rayleigh quotient <v, H v> of this vector v, and its residual."""
     every = tree.all_leaves(image)
     value, norm = tree.inner(vector, image, every), jnp.sqrt(tree.inner(image, image, every))
     rest = jax.tree.map(lambda h, x: h - (value * x).astype(h.dtype), image, vector)
-    # An operator that is zero here has the eigenvalue 0; its vector must not become 0 / 0.
+    # An operator that is zero here has the eigenvalue 0, and the next vector must not become 0 / 0.
     scale = jnp.where(norm > 0, 1 / jnp.where(norm > 0, norm, 1), 0)
     following = jax.tree.map(lambda h: (h * scale).astype(h.dtype), image)
     return following, value, jnp.sqrt(tree.inner(rest, rest, every))

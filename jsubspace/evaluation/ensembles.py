@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def mean_probability(logits: jax.Array, axis: int = 0) -> jax.Array:
-    """Log of the members' mean probability: the usual ensemble. ``[e, ..., k] -> [..., k]``.
+    """Log of the members' mean probability, which is the usual ensemble: ``[e, ..., k] -> [..., k]``.
 
     Example:
       >>> logits = jnp.log(jnp.array([[0.2, 0.8], [0.6, 0.4]]))
@@ -17,5 +17,5 @@ def mean_probability(logits: jax.Array, axis: int = 0) -> jax.Array:
 
 
 def mean_logit(logits: jax.Array, axis: int = 0) -> jax.Array:
-    """Log-probabilities of the members' mean logit: the ensemble of the authors' program. ``[e, ..., k] -> [..., k]``."""
+    """Log-probabilities of the members' mean logit, as in the authors' program: ``[e, ..., k] -> [..., k]``."""
     return jax.nn.log_softmax(jnp.mean(logits, axis=axis), axis=-1)

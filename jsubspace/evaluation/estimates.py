@@ -1,15 +1,18 @@
-"""From what examples say (`metrics`) to numbers for a table: means, calibration errors, intervals. On the host, float64.
+"""From scores per example (`metrics`) to numbers for a table: means, calibration errors and intervals.
 
-The expected calibration error (Guo et al., 2017) sorts examples into bins by confidence and adds up the gaps,
+Everything here runs on the host in float64.
 
-    ECE = sum_b (n_b / n) |mean confidence in b - accuracy in b|,
+The expected calibration error (Guo et al., 2017) sorts examples into bins by confidence and adds up the gaps:
 
-with bins of equal width (the paper's, 20 of them) or of equal numbers of examples (adaptive; Nguyen and O'Connor, 2015).
+    ECE = sum_b (n_b / n) |mean confidence in b - accuracy in b|.
 
-Intervals are the 2.5 and 97.5 percentiles over bootstrap resamples of the test examples. They say how much another test
-set of this size would change the number, not how much another seed of training would. Every row of a call, and every
-call with as many examples, sees the same resamples. A resample's ECE is larger than the sample's on average, so the
-interval of a small ECE may lie above it.
+The bins have equal widths (20 bins, as in the paper) or equal numbers of examples (the adaptive error by Nguyen and
+O'Connor, 2015).
+
+Intervals are the 2.5 and 97.5 percentiles over bootstrap resamples of the test examples. They show how much the number
+would change with another test set of this size. They do not show how much it would change with another training seed.
+All rows of a call use the same resamples, and so do all calls with the same number of examples. The ECE of a resample
+is larger on average than the ECE of the sample, so the interval of a small ECE may lie above the ECE.
 """
 
 from typing import Any
@@ -44,7 +47,7 @@ def intervals(
 ) -> dict[str, np.ndarray]:
     """Bootstrap intervals of what `summarize` returns: ``[..., n] -> [..., 2]`` each.
 
-    The bins of the adaptive ECE are those of the sample.
+    The adaptive ECE uses the bins of the sample in every resample.
     """
     host = _on_host(scores)
     leading, n = host.correct.shape[:-1], host.correct.shape[-1]
@@ -57,7 +60,7 @@ def intervals(
 
 
 def resamples(num_examples: int, num_resamples: int) -> np.ndarray:
-    """How often each of n examples is drawn in each of r resamples: ``[r, n]`` uint8, always the same ones."""
+    """How often each of n examples is drawn in each of r resamples: ``[r, n]`` uint8, the same numbers in every call."""
     rng = np.random.default_rng(0)
     counts = np.empty((num_resamples, num_examples), np.uint8)
     for row in counts:
@@ -78,7 +81,7 @@ def percentiles(resampled: np.ndarray, level: float = 0.95) -> np.ndarray:
 
 
 def reliability(scores: Scores, num_bins: int = 20) -> dict[str, Any]:
-    """Of one network, scores ``[n]``: count, mean confidence and accuracy of every bin; None where a bin is empty."""
+    """Count, mean confidence and accuracy of every bin for the scores ``[n]`` of one network, None for an empty bin."""
     host = _on_host(scores)
     bins = equal_width(host.confidence, num_bins)
     count = np.bincount(bins, minlength=num_bins)
@@ -93,8 +96,9 @@ def reliability(scores: Scores, num_bins: int = 20) -> dict[str, Any]:
 def summarize_difference(differences: Difference) -> dict[str, Any]:
     """Means over examples, ``[..., n] -> [...]`` each.
 
-    disagreement, disagreement_where_one_is_right (among examples that at least one of the two gets right; 0 if there is
-    none), tv_distance and feature_cosine_squared, which is None if no features are known.
+    The means are disagreement, disagreement_where_one_is_right, tv_distance and feature_cosine_squared. The second mean
+    is taken over the examples that at least one of the two networks gets right, and is 0 without such examples.
+    feature_cosine_squared is None if no features are known.
     """
     host = Difference(*(None if leaf is None else np.asarray(leaf, np.float64) for leaf in differences))
     cosine = host.feature_cosine_squared
@@ -109,14 +113,14 @@ def summarize_difference(differences: Difference) -> dict[str, Any]:
 
 
 def equal_width(confidence: np.ndarray, num_bins: int) -> np.ndarray:
-    """The bin of each confidence, of bins ``(i / b, (i + 1) / b]``: ``[..., n]`` integers."""
+    """The bin of each confidence, ``[..., n]`` integers. Bin i of b is ``(i / b, (i + 1) / b]``."""
     return np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
 
 
 def equal_mass(confidence: np.ndarray, num_bins: int) -> np.ndarray:
-    """The bin of each confidence, of bins that hold as nearly as possible the same number of examples: ``[..., n]``.
+    """The bin of each confidence, ``[..., n]`` integers, with nearly the same number of examples in every bin.
 
-    By rank; examples of equal confidence stay in their order.
+    Bins are chosen by rank. Examples of equal confidence keep their order.
     """
     n = confidence.shape[-1]
     rank = np.argsort(np.argsort(confidence, axis=-1, kind="stable"), axis=-1, kind="stable")
@@ -124,7 +128,7 @@ def equal_mass(confidence: np.ndarray, num_bins: int) -> np.ndarray:
 
 
 def _resampled(host: Scores, counts: np.ndarray, num_bins: int) -> dict[str, np.ndarray]:
-    """What `summarize` says of one network in each resample: scores ``[n]`` and counts ``[r, n]`` to ``[r]`` each."""
+    """The numbers of `summarize` for one network in each resample: scores ``[n]``, counts ``[r, n]`` to ``[r]`` each."""
     gap, n = host.confidence - host.correct, counts.shape[1]
 
     def calibration_error(bins: np.ndarray) -> np.ndarray:

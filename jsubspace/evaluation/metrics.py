@@ -1,8 +1,8 @@
-"""What one example says about a network, an ensemble, or two networks.
+"""Scores of a single example for a network, for an ensemble, or for two networks.
 
-Everything here is per example and runs on the devices; `estimates` turns it into means, calibration errors and intervals
-on the host. Predictions are log-probabilities ``[..., n, k]``: any leading axes (points of a subspace, ensembles), then
-examples, then classes.
+Everything here is per example and runs on the devices. On the host, `estimates` turns the scores into means, calibration
+errors and intervals. Predictions are log-probabilities ``[..., n, k]``: any leading axes (points of a subspace,
+ensembles), then examples, then classes.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -15,7 +15,7 @@ PerExample: TypeAlias = Any
 
 
 class Scores(NamedTuple):
-    """Of each example, leaves ``[..., n]``, float32 or wider.
+    """The scores of each example, with leaves ``[..., n]`` in float32 or wider.
 
     Attributes:
       correct: 1 if the most probable class is the label, else 0.
@@ -42,22 +42,23 @@ def score(log_probs: jax.Array, labels: jax.Array) -> Scores:
     return Scores(
         correct=(jnp.argmax(log_probs, axis=-1) == labels).astype(log_probs.dtype),
         confidence=jnp.max(probs, axis=-1),
-        # The label's own term alone: an impossible class has log-probability -inf, and 0 * inf is not 0.
+        # Only the label's term is summed: an impossible class has log-probability -inf, and 0 * inf is not 0.
         nll=-jnp.sum(jnp.where(one_hot > 0, log_probs, 0), axis=-1),
         brier=jnp.sum((probs - one_hot) ** 2, axis=-1),
     )
 
 
 class Difference(NamedTuple):
-    """How differently two networks see each example, leaves ``[..., n]``.
+    """How differently two networks see each example, with leaves ``[..., n]``.
 
     Attributes:
       disagreement: 1 if their most probable classes differ, else 0.
       one_is_right: 1 if at least one of them is right, else 0.
-      disagreement_and_one_is_right: 1 if they differ and one of them is right. Divided by ``one_is_right`` (sums over
-        examples), it is the disagreement among examples of which one is right: that which an ensemble can use.
+      disagreement_and_one_is_right: 1 if they differ and one of them is right. Its sum over examples, divided by the
+        sum of ``one_is_right``, is the disagreement among the examples that at least one network gets right. An
+        ensemble can use only this disagreement.
       tv_distance: total variation distance of the probabilities, sum_k |p_k - q_k| / 2.
-      feature_cosine_squared: squared cosine of the two feature vectors; None if no features are known.
+      feature_cosine_squared: squared cosine of the two feature vectors, or None if no features are known.
     """
 
     disagreement: PerExample
@@ -84,7 +85,7 @@ def difference(
 
 
 def _cosine_squared(f: jax.Array, g: jax.Array) -> jax.Array:
-    """``[..., n, f] -> [..., n]``; a feature vector of zeros (all units dead) has no direction and counts as orthogonal."""
+    """``[..., n, f] -> [..., n]``. A feature vector of zeros (all units dead) has no direction, so it counts as orthogonal."""
     f, g = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (f, g))
     norms = jnp.sum(f * f, axis=-1) * jnp.sum(g * g, axis=-1)
     return jnp.where(norms > 0, jnp.sum(f * g, axis=-1) ** 2 / jnp.where(norms > 0, norms, 1), 0)

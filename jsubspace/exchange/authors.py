@@ -1,16 +1,16 @@
-"""Weights in the layout of the paper authors' PyTorch program, to endpoints and back.
+"""Converts weights from the layout of the authors' PyTorch program to endpoints, and back.
 
-Their layers hold every endpoint under a name of its own, ``weight``, ``weight1``, ``weight2``, ... and likewise
-``bias``; convolutions are OIHW, and the classifier is a 1 x 1 convolution. Names of layers are those of their
-``CIFARResNet``, ``TinyImageNetResNet`` and ``ResNet``, for `models.cresnet` and `models.resnet`.
+The authors' layers hold every endpoint under its own name: ``weight``, ``weight1``, ``weight2``, ... and likewise
+``bias``. Convolutions are OIHW, and the classifier is a 1 x 1 convolution. The names of layers are taken from the
+authors' classes: ``CIFARResNet`` for `models.cresnet`, and ``TinyImageNetResNet`` or ``ResNet`` for `models.resnet`.
 
-A checkpoint of theirs is a pickle, which can execute anything and is not read here. PyTorch turns it into data:
+The authors' checkpoints are pickles. A pickle can execute anything, so it is not read here. PyTorch turns it into data:
 
     state = torch.load("model.pt", weights_only=True)["state_dict"]
     safetensors.torch.save_file({name: value.contiguous() for name, value in state.items()}, "model.safetensors")
 
-Then ``from_authors(safetensors.numpy.load_file("model.safetensors"))``. What `to_authors` returns is loaded by
-``model.load_state_dict``.
+Then call ``from_authors(safetensors.numpy.load_file("model.safetensors"))``. In the other direction,
+``model.load_state_dict`` loads the result of `to_authors`.
 """
 
 import re
@@ -24,7 +24,7 @@ from jsubspace.errors import UsageError
 from jsubspace.types import Endpoints
 
 _LEAVES = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
-"""Of a BatchNorm: theirs -> ours."""
+"""The leaves of a BatchNorm: the authors' name -> our name."""
 
 _STATISTICS = ("mean", "var")
 
@@ -45,21 +45,22 @@ _PARTS = {
     "shortcut.0": "shortcut_conv", "shortcut.1": "shortcut_norm",
     "downsample.0": "shortcut_conv", "downsample.1": "shortcut_norm",
 }  # fmt: skip
-"""Of a block: theirs -> ours."""
+"""The layers of a block: the authors' name -> our name."""
 
 
 def from_authors(weights: Mapping[str, np.ndarray]) -> tuple[Endpoints, dict[str, Any]]:
     """Endpoints from the authors' names, and the BatchNorm statistics that were stored with them.
 
     Args:
-      weights: arrays by name, as numpy; ``module.`` in front of names is of PyTorch's DataParallel and left away.
+      weights: numpy arrays by name. The prefix ``module.``, which PyTorch's DataParallel adds, is removed.
 
     Returns:
-      Endpoints, leaves ``[m, *s]``: m is 1 for a network of standard training. And running statistics, which belong
-      to whichever point was seen last, not to an endpoint: `{}` if there are none. Kernels are HWIO.
+      First the endpoints with leaves ``[m, *s]``, where m is 1 for a network of standard training. Kernels are HWIO.
+      Second the running statistics, or `{}` without any. They belong to the point that was evaluated last and not to
+      an endpoint.
 
     Raises:
-      UsageError: for a name that is not of their networks, or a layer that lacks an endpoint.
+      UsageError: for a name that the authors' networks do not have, or a layer that lacks an endpoint.
     """
     rows: dict[tuple[str, ...], dict[int, np.ndarray]] = {}
     statistics: dict[str, Any] = {}
@@ -71,7 +72,7 @@ def from_authors(weights: Mapping[str, np.ndarray]) -> tuple[Endpoints, dict[str
         place = _our_layer(layer)
         if match is None or place is None:
             raise UsageError(
-                f"{name} is not a name of the authors' networks; they are like blocks.0.conv1.weight1, "
+                f"{name} is not a name of the authors' networks. Their names are like blocks.0.conv1.weight1, "
                 "layer1.0.bn1.bias, conv2_x.0.shortcut.0.weight or fc.weight."
             )
         is_norm = place[-1].startswith("norm") or place[-1].endswith("_norm")
@@ -82,12 +83,12 @@ def from_authors(weights: Mapping[str, np.ndarray]) -> tuple[Endpoints, dict[str
         rows.setdefault((*place, ours), {})[int(match[2] or 0)] = array if is_norm else _kernel(place, name, array)
     m = max((len(row) for row in rows.values()), default=0)
     if not m:
-        raise UsageError("there is no weight among the names; pass the state_dict, name by name, as numpy arrays.")
+        raise UsageError("there is no weight among the names. Pass the state_dict, name by name, as numpy arrays.")
     endpoints: dict[str, Any] = {}
     for path, row in rows.items():
         if sorted(row) != list(range(m)):
             raise UsageError(
-                f"{'/'.join(path)} has the endpoints {sorted(row)} but others have {m}; each needs 0 to {m - 1}."
+                f"{'/'.join(path)} has the endpoints {sorted(row)} but others have {m}. Each needs 0 to {m - 1}."
             )
         _put(endpoints, path, np.stack([row[i] for i in range(m)]))
     return endpoints, statistics
@@ -96,15 +97,17 @@ def from_authors(weights: Mapping[str, np.ndarray]) -> tuple[Endpoints, dict[str
 def to_authors(
     endpoints: Endpoints, batch_stats: Mapping[str, Any] | None = None, tiny_imagenet: bool = False
 ) -> dict[str, np.ndarray]:
-    """The authors' names for endpoints, leaves ``[m, *s]``; the inverse of `from_authors`, to the bit.
+    """Arrays under the authors' names, from endpoints with leaves ``[m, *s]``.
+
+    This is the inverse of `from_authors`, to the bit.
 
     Args:
-      endpoints: of a `models.cresnet.CResNet` or a `models.resnet.ResNet`.
-      batch_stats: running statistics to store with them; without, ``load_state_dict`` needs ``strict=False``.
-      tiny_imagenet: whether a ResNet's names are those of ``TinyImageNetResNet``, not of ``ResNet``.
+      endpoints: the endpoints of a `models.cresnet.CResNet` or a `models.resnet.ResNet`.
+      batch_stats: running statistics to store too. Without them, ``load_state_dict`` needs ``strict=False``.
+      tiny_imagenet: whether a ResNet gets the names of ``TinyImageNetResNet`` instead of ``ResNet``.
 
     Raises:
-      UsageError: for a layer that their networks have not.
+      UsageError: for a layer that the authors' networks do not have.
     """
     weights: dict[str, np.ndarray] = {}
     for path, leaf in _leaves(endpoints):
@@ -121,7 +124,7 @@ def to_authors(
 
 
 def _our_layer(theirs: str) -> tuple[str, ...] | None:
-    """``blocks.3.bn1`` -> ``("block3", "norm1")``; None for what is not theirs."""
+    """``blocks.3.bn1`` -> ``("block3", "norm1")``, or None if the authors' networks have no such layer."""
     if theirs in _STEMS:
         return (_STEMS[theirs],)
     match = re.fullmatch(r"blocks\.(\d+)\.(.+)", theirs)
@@ -145,7 +148,7 @@ def _their_layer(ours: tuple[str, ...], endpoints: Endpoints, tiny_imagenet: boo
     resnet = re.fullmatch(r"stage(\d)_block(\d+)", ours[0])
     part = re.fullmatch(r"(conv|norm)([123])|shortcut_(conv|norm)", ours[-1])
     if len(ours) != 2 or part is None or not (cresnet or resnet):
-        raise UsageError(f"the authors' networks have no layer {'/'.join(ours)}; they are cresnets and resnets.")
+        raise UsageError(f"the authors' networks have no layer {'/'.join(ours)}. They are cresnets and resnets.")
     if part[3]:
         inner = f"{'shortcut' if cresnet or tiny_imagenet else 'downsample'}.{('conv', 'norm').index(part[3])}"
     elif tiny_imagenet:
@@ -160,11 +163,11 @@ def _their_layer(ours: tuple[str, ...], endpoints: Endpoints, tiny_imagenet: boo
 
 
 def _kernel(place: tuple[str, ...], name: str, array: np.ndarray) -> np.ndarray:
-    """HWIO from OIHW; for the classifier, ``[f, k]`` from ``[k, f, 1, 1]`` or ``[k, f]``."""
+    """The kernel in our layout: HWIO from OIHW, or for the classifier ``[f, k]`` from ``[k, f, 1, 1]`` or ``[k, f]``."""
     if place == ("classifier",) and array.ndim in (2, 4):
         return array.reshape(array.shape[:2]).T
     if array.ndim != 4:
-        raise UsageError(f"{name} has the shape {list(array.shape)}; a convolution's weight has four axes, OIHW.")
+        raise UsageError(f"{name} has the shape {list(array.shape)}, but a convolution's weight has four axes, OIHW.")
     return array.transpose(2, 3, 1, 0)
 
 

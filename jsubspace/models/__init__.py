@@ -1,1 +1,1 @@
-"""Networks of the paper, in Flax linen, with the reference's initialisation, padding and numerics."""
+"""Networks of the paper, in Flax linen, with the initialisation, padding and numerics of the authors' program."""

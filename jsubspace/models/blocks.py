@@ -1,4 +1,7 @@
-"""Residual blocks. The ReLU after the addition is the caller's, who may want what is before it."""
+"""Residual blocks.
+
+The caller applies the ReLU after the addition, because the caller may also need the values before the ReLU.
+"""
 
 from typing import Any
 
@@ -7,12 +10,14 @@ import jax
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut, 1 x 1 where the shape changes: ``[n, h, w, c] -> [n, h', w', features]``.
+    """Two 3 x 3 convolutions and a shortcut: ``[n, h, w, c] -> [n, h', w', features]``.
+
+    The shortcut is a 1 x 1 convolution if the shape changes.
 
     Attributes:
       features: channels of the result.
-      stride: of the first convolution and the shortcut.
-      conv, norm, dropout: makers of layers; dropout acts after the last norm, before the addition.
+      stride: the stride of the first convolution and of the shortcut.
+      conv, norm, dropout: makers of layers. Dropout acts after the last norm and before the addition.
     """
 
     features: int
@@ -36,9 +41,9 @@ class BottleneckBlock(nn.Module):
 
     Attributes:
       features: a quarter of the result's channels.
-      stride: of the 3 x 3 convolution and the shortcut.
-      conv, norm, dropout: makers of layers; dropout acts after the last norm, before the addition.
-      inner_width: channels of the 3 x 3 convolution as a multiple of ``features``; 2 in WideResNet50-2.
+      stride: the stride of the 3 x 3 convolution and of the shortcut.
+      conv, norm, dropout: makers of layers. Dropout acts after the last norm and before the addition.
+      inner_width: channels of the 3 x 3 convolution as a multiple of ``features``. It is 2 in WideResNet50-2.
     """
 
     features: int
@@ -61,7 +66,7 @@ class BottleneckBlock(nn.Module):
 
 
 def _shortcut(block: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-    """x in the shape of y: itself, or through a strided 1 x 1 convolution and a norm of ``block``'s."""
+    """x in the shape of y. If the shapes differ, x passes through a strided 1 x 1 convolution and a norm of ``block``."""
     if x.shape == y.shape:
         return x
     x = block.conv(y.shape[-1], (1, 1), (block.stride, block.stride), name="shortcut_conv")(x)

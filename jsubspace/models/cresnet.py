@@ -12,16 +12,16 @@ from jsubspace.models.layers import BatchNorm, Classifier, Conv, Outputs
 
 
 class CResNet(nn.Module):
-    """Three stages of n basic blocks with widths w, 2w and 4w, the last two starting at stride 2.
+    """Three stages of n basic blocks with widths w, 2w and 4w. The last two stages start with stride 2.
 
     Attributes:
       num_classes: k.
       depth: 6n + 2: 8, 14, 20, 32, ... cResNet20 is the paper's network for CIFAR-10.
-      width: channels of the first stage; 16 gives cResNet20 its 272,464 parameters.
-      dropout_rate: dropped after the second BatchNorm of each block, before the addition; needs a
-        ``dropout`` key in training.
-      dtype: of the computation; parameters stay as they are. None follows parameters and images.
-      axis_name: the device axis to take BatchNorm's batch over; None for each device's own share.
+      width: channels of the first stage. 16 gives cResNet20 its 272,464 parameters.
+      dropout_rate: the dropout rate after the second BatchNorm of each block, before the addition. Dropout
+        needs a ``dropout`` key in training.
+      dtype: the dtype of the computation. Parameters keep their dtype. None follows parameters and images.
+      axis_name: the device axis over which BatchNorm takes its batch. With None, each device uses its own share.
       unbiased_batch_stats: see `BatchNorm.unbiased`.
 
     Example:
@@ -44,7 +44,7 @@ class CResNet(nn.Module):
     def __post_init__(self) -> None:
         if isinstance(self.depth, int) and (self.depth < 8 or self.depth % 6 != 2):
             raise ValueError(
-                f"CResNet(depth={self.depth}): the depth is 6n + 2 for n basic blocks a stage: 8, 14, 20, 26, 32, ..."
+                f"CResNet(depth={self.depth}): the depth is 6n + 2 for n basic blocks per stage: 8, 14, 20, 26, 32, ..."
             )
         if isinstance(self.width, int) and self.width < 1:
             raise ValueError(f"CResNet(width={self.width}): a layer has at least one channel.")
@@ -52,7 +52,7 @@ class CResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
-        """Logits and features of normalised images ``[n, h, w, c]``; the features are flattened, before the last ReLU."""
+        """Logits and features of normalised images ``[n, h, w, c]``. The features are flattened and precede the last ReLU."""
         conv = functools.partial(Conv, dtype=self.dtype)
         norm = functools.partial(
             BatchNorm,

@@ -1,7 +1,7 @@
-"""What the residual networks of the paper are made of.
+"""The layers of the residual networks in the paper.
 
 Convolutions have no bias, explicit padding (``SAME`` pads differently at stride 2) and Kaiming-normal
-kernels; BatchNorm has epsilon 1e-5, scale 1 and bias 0.
+kernels. BatchNorm starts with scale 1 and bias 0, and its epsilon is 1e-5.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
 KAIMING_NORMAL = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-"""N(0, 2 / fan_in), not truncated (``he_normal`` is)."""
+"""N(0, 2 / fan_in). The distribution is not truncated, unlike ``he_normal``."""
 
 
 class Outputs(NamedTuple):
@@ -21,7 +21,7 @@ class Outputs(NamedTuple):
 
     Attributes:
       logits: ``[n, k]``, float32 or wider.
-      features: ``[n, f]``: what the feature cosine of two networks compares. Costs nothing if unused.
+      features: ``[n, f]``, which the feature cosine of two networks compares. Unused features cost nothing.
     """
 
     logits: jax.Array
@@ -31,7 +31,7 @@ class Outputs(NamedTuple):
 class Conv(nn.Conv):
     """A convolution ``[n, h, w, c] -> [n, h', w', features]`` as the paper's networks use it.
 
-    ``padding`` is a number of pixels on each side; without it, half the kernel size, which keeps h and w at
+    ``padding`` is a number of pixels on each side. The default is half the kernel size, which keeps h and w at
     stride 1.
     """
 
@@ -47,14 +47,14 @@ class Conv(nn.Conv):
 
 
 class BatchNorm(nn.BatchNorm):
-    """BatchNorm whose ``batch_stats`` after a pass in train mode are the statistics of that very batch.
+    """BatchNorm that stores the statistics of the last batch in ``batch_stats`` after a pass in train mode.
 
-    Momentum is 0: training never reads running statistics, which belong to a point rather than to an
-    endpoint, and `jsubspace.reestimate_batch_stats` averages the batches' own.
+    Momentum is 0, because training never reads running statistics. They belong to a point and not to an
+    endpoint, and `jsubspace.reestimate_batch_stats` averages the statistics of single batches.
 
     Attributes:
-      unbiased: store the variance with the n / (n - 1) correction, as PyTorch's running variance has it.
-        Flax's own is the biased one. What train mode normalises with is the biased variance in both.
+      unbiased: whether the stored variance has the n / (n - 1) correction, like PyTorch's running variance.
+        Flax stores the biased variance. In train mode both normalise with the biased variance.
     """
 
     momentum: float = 0.0
@@ -68,16 +68,16 @@ class BatchNorm(nn.BatchNorm):
         if self.unbiased and not evaluates and not self.is_initializing():
             n = x.size // x.shape[-1] * (jax.lax.axis_size(self.axis_name) if self.axis_name else 1)
             if n < 2:
-                raise ValueError(f"unbiased variance of {n} value a channel does not exist; use a larger batch.")
+                raise ValueError(f"unbiased variance of {n} value per channel does not exist. Use a larger batch.")
             self.put_variable("batch_stats", "var", self.get_variable("batch_stats", "var") * (n / (n - 1)))
         return y
 
 
 class Classifier(nn.Module):
-    """``[n, f] -> [n, features]`` logits, no bias.
+    """``[n, f] -> [n, features]`` logits, without a bias.
 
-    Multiplied in ``dtype`` but added up, and returned, in float32 or wider: logits rounded to bfloat16 would
-    have three digits, too few for a calibration.
+    Products are taken in ``dtype``. Sums and the result are in float32 or wider, because logits rounded to bfloat16
+    would have three digits, which are too few to measure calibration.
     """
 
     features: int

@@ -10,13 +10,15 @@ from jsubspace.models.layers import KAIMING_NORMAL, Classifier, Outputs
 
 
 class MLP(nn.Module):
-    """Dense layers with biases and ReLUs on flattened images, and a classifier; called like the paper's networks.
+    """Dense layers with biases and ReLUs on flattened images, and a classifier.
+
+    It is called like the paper's networks.
 
     Attributes:
       num_classes: k.
-      widths: units of each hidden layer.
-      dropout_rate: dropped after each ReLU; needs a ``dropout`` key in training.
-      dtype: of the computation; None follows parameters and images.
+      widths: the number of units of each hidden layer.
+      dropout_rate: the dropout rate after each ReLU. Dropout needs a ``dropout`` key in training.
+      dtype: the dtype of the computation. None follows parameters and images.
 
     Example:
       >>> model = MLP(num_classes=3, widths=(8,))
@@ -33,7 +35,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
-        """Logits and features of images ``[n, ...]``; the features are the last hidden layer before its ReLU."""
+        """Logits and features of images ``[n, ...]``. The features are the last hidden layer before its ReLU."""
         x = features = jnp.reshape(images, (images.shape[0], -1))
         for i, width in enumerate(self.widths):
             features = nn.Dense(width, dtype=self.dtype, kernel_init=KAIMING_NORMAL, name=f"hidden{i}")(x)

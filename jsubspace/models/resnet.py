@@ -1,4 +1,4 @@
-"""ResNets for Tiny-ImageNet and ImageNet (He et al., 2016; Zagoruyko and Komodakis, 2016)."""
+"""ResNets for Tiny-ImageNet and ImageNet (He et al., 2016, and Zagoruyko and Komodakis, 2016)."""
 
 import functools
 from typing import Any
@@ -11,27 +11,27 @@ from jsubspace.models.blocks import BasicBlock, BottleneckBlock
 from jsubspace.models.layers import BatchNorm, Classifier, Conv, Outputs
 
 BLOCKS_PER_STAGE = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-"""For each depth."""
+"""The number of blocks in each stage, by depth."""
 
 BOTTLENECKS_FROM = 50
-"""The depth from which blocks are bottlenecks."""
+"""The smallest depth with bottleneck blocks."""
 
 
 class ResNet(nn.Module):
-    """Four stages of residual blocks with widths w, 2w, 4w and 8w, the last three starting at stride 2.
+    """Four stages of residual blocks with widths w, 2w, 4w and 8w. The last three stages start with stride 2.
 
     Attributes:
       num_classes: k.
       depth: 10, 18, 34, 50 or 101.
-      stem: "imagenet" for a 7 x 7 convolution of stride 2 and a 3 x 3 max-pool of stride 2, "tiny" for a 3 x 3
-        convolution of stride 1 and no pool, as for the 64 x 64 images of Tiny-ImageNet.
+      stem: "imagenet" is a 7 x 7 convolution of stride 2 and a 3 x 3 max-pool of stride 2. "tiny" is a 3 x 3
+        convolution of stride 1 without a pool, made for the 64 x 64 images of Tiny-ImageNet.
       width: channels of the first stage.
-      inner_width: widens the 3 x 3 convolutions of bottlenecks; 2 and depth 50 are WideResNet50-2.
-      dropout_rate: dropped after the last BatchNorm of each block, before the addition; needs a ``dropout``
-        key in training.
-      dtype: of the computation; parameters stay as they are and logits are float32 or wider. None follows
-        parameters and images; jnp.bfloat16 is what a TPU is fast at.
-      axis_name: the device axis to take BatchNorm's batch over; None for each device's own share.
+      inner_width: widens the 3 x 3 convolutions of bottlenecks. WideResNet50-2 has inner width 2 and depth 50.
+      dropout_rate: the dropout rate after the last BatchNorm of each block, before the addition. Dropout needs a
+        ``dropout`` key in training.
+      dtype: the dtype of the computation. Parameters keep their dtype, and logits are float32 or wider. None
+        follows parameters and images. A TPU is fast with jnp.bfloat16.
+      axis_name: the device axis over which BatchNorm takes its batch. With None, each device uses its own share.
       unbiased_batch_stats: see `BatchNorm.unbiased`.
 
     Example:
@@ -64,7 +64,7 @@ class ResNet(nn.Module):
         if self.inner_width != 1 and self.depth < BOTTLENECKS_FROM:
             raise ValueError(
                 f"ResNet(depth={self.depth}, inner_width={self.inner_width}): only the bottlenecks of depth 50 and more have an "
-                "inner width; widen shallow networks by width."
+                "inner width. Widen shallow networks by width."
             )
         super().__post_init__()
 
@@ -72,8 +72,8 @@ class ResNet(nn.Module):
     def __call__(self, images: jax.Array, train: bool) -> Outputs:
         """Logits and features of normalised images ``[n, h, w, c]``.
 
-        The features are the last block's output before its ReLU, flattened; with the ImageNet stem, the
-        pooled vector behind it.
+        The features are the flattened output of the last block before its ReLU. With the ImageNet stem, they are the
+        pooled vector instead.
         """
         conv = functools.partial(Conv, dtype=self.dtype)
         norm = functools.partial(
@@ -90,7 +90,7 @@ class ResNet(nn.Module):
         )
         if self.stem == "imagenet":
             x = norm(name="stem_norm")(conv(self.width, (7, 7), (2, 2), name="stem_conv")(images))
-            # The ReLU that follows does not mind being exchanged with the maximum.
+            # The ReLU follows in the first block. ReLU and maximum can be exchanged without changing the result.
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         else:
             x = norm(name="stem_norm")(conv(self.width, (3, 3), name="stem_conv")(images))

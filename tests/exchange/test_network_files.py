@@ -228,7 +228,7 @@ BAD_WEIGHTS = [
         {"fc.weight": ONES, "bn.weight": ONES[0], "bn.weight1": ONES[0]},
         r"classifier/kernel has the endpoints \[0\] but",
     ),
-    ({"conv.weight": ONES}, r"conv.weight has the shape \[2, 2\]; a convolution's weight has four axes"),
+    ({"conv.weight": ONES}, r"conv.weight has the shape \[2, 2\], but a convolution's weight has four axes"),
 ]
 
 
