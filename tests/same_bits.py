@@ -129,7 +129,7 @@ METHODS: dict[str, Method] = {
         SIMPLEX | {"num_devices": 2, "shard_endpoints": True, "penalty.all_pairs": True}, "1,0,0"
     ),
     "corruption": Method(
-        {"data.name": "cifar10", "data.num_train": 256, "data.pooling": 2, "evaluation.corruptions": "fog_1"}
+        {"data.name": "cifar10", "data.num_train": 0, "data.batch_size": 32, "evaluation.corruptions": "fog_1"}
     ),
     "cresnet line": Method(CRESNET),
     "cresnet, BatchNorm of each device": Method(CRESNET | {"num_devices": 2, "model.sync_batch_norm": False}),

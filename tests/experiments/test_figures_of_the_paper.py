@@ -177,7 +177,8 @@ def test_a_folder_with_a_run_of_other_settings_is_refused(tmp_path):
     settings["penalty"]["beta"] = 1.0
     folder = tmp_path / job.name
     folder.mkdir(parents=True)
-    results = {"schema": 3, "config": settings, "finished": True, "points": [], "ensembles": [], "shifted": {}}
+    results = {"schema": 3, "config": settings, "finished": True, "points": [], "ensembles": []}
+    results |= {"predictors": [], "midpoint": "0.50"}
     (folder / "results.json").write_text(json.dumps(results))
     assert jobs.results(job, tmp_path)["finished"]
     (other,) = jobs.declare(scenarios.FASHION, "line", [0], penalty__beta=2.0)
