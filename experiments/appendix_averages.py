@@ -1,4 +1,4 @@
-"""Random averages of SWA's checkpoints, and of a simplex's endpoints: one weight for all, one a layer, one a parameter."""
+"""Random averages of SWA's checkpoints and of a simplex's endpoints, with one weight in all, one per layer, or one per parameter."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,36 +6,35 @@ from typing import Any
 import numpy as np
 
 from experiments import figure4, figure7
-from experiments.lib import figure, runs
+from experiments.lib import figure, jobs
 from experiments.lib.figure import Panel, Series
-from experiments.lib.problems import Problem
+from experiments.lib.scenarios import Scenario
 
 KINDS = {"random": "one weight for all", "layerwise": "a weight a layer", "weightwise": "a weight a parameter"}
 
 
-def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]:
+def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
     """Methods with the largest m."""
-    m = max(problem.simplexes)
-    declared = {"standard": runs.declare(problem, "standard", seeds)}
-    return declared | {method: figure7.center(problem, method, seeds, m) for method in figure7.METHODS}
+    m = max(scenario.simplexes)
+    declared = {"standard": jobs.declare(scenario, "standard", seeds)}
+    return declared | {method: figure7.center(scenario, method, seeds, m) for method in figure7.METHODS}
 
 
-def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
-    """Accuracy of single random averages, mean over the draws of a run, beside the center and the endpoints."""
+def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
+    """Accuracy of single random averages (the mean over the draws of a run), beside the center and the endpoints."""
     made = []
     for method in figure7.METHODS:
         found = results[method]
         series = [figure.level("center", found)]
         series += [_mean_of(label, found, kind) for kind, label in KINDS.items()]
         series += [_mean_of("endpoints", found, "corner"), figure.level("standard", results["standard"])]
-        made.append(Panel(f"{problem.title}: {method}", "", "test accuracy (%)", series, percent=True))
+        made.append(Panel(f"{scenario.title}: {method}", "", "test accuracy (%)", series, percent=True))
     return made
 
 
 def _mean_of(label: str, results: Sequence[dict[str, Any]], kind: str) -> Series:
     values = [
-        [float(np.mean([row["accuracy"] for row in result["points"] if row["name"].split()[0] == kind]))]
-        for result in results
+        [float(np.mean([row["accuracy"] for row in result["points"] if row["kind"] == kind]))] for result in results
     ]
     return Series(label, values)
 
@@ -43,8 +42,8 @@ def _mean_of(label: str, results: Sequence[dict[str, Any]], kind: str) -> Series
 FIGURE = figure.Figure(
     name="appendix_averages",
     title="Random averages of checkpoints and endpoints",
-    problems=figure4.FIGURE.problems,
-    runs=declare,
+    scenarios=figure4.FIGURE.scenarios,
+    jobs=declare,
     panels=panels,
     columns=3,
 )

@@ -3,32 +3,32 @@
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.lib import figure, problems, runs
+from experiments.lib import figure, jobs, scenarios
 from experiments.lib.figure import Panel
-from experiments.lib.problems import Problem
+from experiments.lib.scenarios import Scenario
 
 
-def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]:
+def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
     """Pairs that part after so many epochs; with none, independent ones."""
     declared = {
-        "standard": runs.declare(problem, "standard", seeds),
-        "0 epochs shared": runs.independent_pairs(problem, seeds),
+        "standard": jobs.declare(scenario, "standard", seeds),
+        "0 epochs shared": jobs.independent_pairs(scenario, seeds),
     }
-    for epoch in problem.shared_epochs:
-        declared[f"{epoch} epochs shared"] = runs.branches(problem, seeds, epoch)
+    for epoch in scenario.shared_epochs:
+        declared[f"{epoch} epochs shared"] = jobs.branches(scenario, seeds, epoch)
     return declared
 
 
-def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
+def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
     """Accuracy of points and of ensembles along the line between the two networks, on which nothing was trained."""
-    return figure.along_and_ensembles(problem, results)
+    return figure.along_and_ensembles(scenario, results)
 
 
 FIGURE = figure.Figure(
     name="appendix_connectors",
     title="Appendix H: the line between two runs that share their first epochs",
-    problems={"paper": (problems.CIFAR10,), "small": (problems.FASHION,)},
-    runs=declare,
+    scenarios={"paper": (scenarios.CIFAR10,), "small": (scenarios.FASHION,)},
+    jobs=declare,
     panels=panels,
 )
 

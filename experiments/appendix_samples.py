@@ -4,30 +4,30 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments import figure4
-from experiments.lib import figure, runs
+from experiments.lib import figure, jobs
 from experiments.lib.figure import Panel
-from experiments.lib.problems import Problem
+from experiments.lib.scenarios import Scenario
 
 
-def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]:
+def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
     """A line for every number of samples."""
-    declared = {"standard": runs.declare(problem, "standard", seeds)}
-    for count in problem.samples:
+    declared = {"standard": jobs.declare(scenario, "standard", seeds)}
+    for count in scenario.samples:
         details = {} if count == 1 else {"subspace__num_samples": count}
-        declared[f"{count} a step"] = runs.declare(problem, "line", seeds, **details)
+        declared[f"{count} a step"] = jobs.declare(scenario, "line", seeds, **details)
     return declared
 
 
-def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
+def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
     """Accuracy of points and of ensembles over alpha."""
-    return figure.along_and_ensembles(problem, results)
+    return figure.along_and_ensembles(scenario, results)
 
 
 FIGURE = figure.Figure(
     name="appendix_samples",
     title="Appendix B: several samples a step",
-    problems=figure4.FIGURE.problems,
-    runs=declare,
+    scenarios=figure4.FIGURE.scenarios,
+    jobs=declare,
     panels=panels,
 )
 

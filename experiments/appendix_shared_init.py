@@ -4,40 +4,40 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments import figure3, figure4
-from experiments.lib import figure, runs
+from experiments.lib import figure, jobs
 from experiments.lib.figure import Panel
-from experiments.lib.problems import Problem
+from experiments.lib.scenarios import Scenario
 
 
-def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]:
+def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
     """A line of either kind."""
     return {
-        "standard": runs.declare(problem, "standard", seeds),
-        "two initialisations": runs.declare(problem, "line", seeds),
-        "shared initialisation": runs.declare(problem, "line", seeds, subspace__shared_init=True),
+        "standard": jobs.declare(scenario, "standard", seeds),
+        "two initialisations": jobs.declare(scenario, "line", seeds),
+        "shared initialisation": jobs.declare(scenario, "line", seeds, subspace__shared_init=True),
     }
 
 
-def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
+def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
     """Accuracy over alpha, and the shape of the line over training."""
     lines = {label: found for label, found in results.items() if label != "standard"}
     shape = [
         Panel(
-            problem.title,
+            scenario.title,
             "epoch",
             label,
             [figure3.over_training(name, found, measure) for name, found in lines.items()],
         )
         for measure, label in figure3.MEASURES.items()
     ]
-    return figure.along_and_ensembles(problem, results) + shape
+    return figure.along_and_ensembles(scenario, results) + shape
 
 
 FIGURE = figure.Figure(
     name="appendix_shared_init",
     title="Appendix E: a shared initialisation",
-    problems=figure4.FIGURE.problems,
-    runs=declare,
+    scenarios=figure4.FIGURE.scenarios,
+    jobs=declare,
     panels=panels,
 )
 

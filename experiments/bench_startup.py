@@ -26,7 +26,9 @@ def lap(name):
 
 import runpy
 import jax
-from jsubspace import main, build, config, parallel, program, stacks
+from jsubspace import main, program
+from jsubspace.runs import build, stacks
+from jsubspace.training import parallel
 settings = runpy.run_path(sys.argv[2])["get_config"]()
 settings.data.dir = sys.argv[3]
 program.use_compilation_cache()

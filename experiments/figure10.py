@@ -3,33 +3,33 @@
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.lib import figure, problems, runs
+from experiments.lib import figure, jobs, scenarios
 from experiments.lib.figure import Panel
-from experiments.lib.problems import Problem
+from experiments.lib.scenarios import Scenario
 
 METHODS = ("standard", "line")
 
 
-def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]:
+def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
     """Both methods with every budget; a longer budget is a run of its own, with its own schedule."""
     return {
-        f"{method} {factor}": runs.declare(problem.longer(factor), method, seeds)
-        for factor in problem.budgets
+        f"{method} {factor}": jobs.declare(scenario.longer(factor), method, seeds)
+        for factor in scenario.budgets
         for method in METHODS
     }
 
 
-def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
+def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
     """Both metrics of the midpoint over epochs."""
-    epochs = [problem.longer(factor).num_epochs for factor in problem.budgets]
+    epochs = [scenario.longer(factor).num_epochs for factor in scenario.budgets]
     metrics = {"accuracy": "test accuracy (%)", "ece": "expected calibration error", "nll": "NLL (nats)"}
     return [
         Panel(
-            problem.title,
+            scenario.title,
             "epochs",
             label,
             [
-                figure.over(method, epochs, [results[f"{method} {factor}"] for factor in problem.budgets], metric)
+                figure.over(method, epochs, [results[f"{method} {factor}"] for factor in scenario.budgets], metric)
                 for method in METHODS
             ],
             percent=metric == "accuracy",
@@ -41,8 +41,8 @@ def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[P
 FIGURE = figure.Figure(
     name="figure10",
     title="Figure 10: accuracy and calibration over the budget",
-    problems={"paper": (problems.RESNET50,), "small": (problems.FASHION,)},
-    runs=declare,
+    scenarios={"paper": (scenarios.RESNET50,), "small": (scenarios.FASHION,)},
+    jobs=declare,
     panels=panels,
     columns=3,
 )

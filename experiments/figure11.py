@@ -3,53 +3,53 @@
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import figure4, figure5, figure7
-from experiments.lib import figure, runs
+from experiments import figure4, figure7
+from experiments.lib import figure, jobs
 from experiments.lib.figure import Panel, Series
-from experiments.lib.problems import Problem
+from experiments.lib.scenarios import Scenario
 
 SHOWN = {
-    # label: whose runs, and which of their ensembles
-    "simplex, random": ("simplex", "6 random"),
-    "layerwise simplex, random": ("layerwise simplex", "6 layerwise"),
-    "snapshots": ("snapshots", "all corners"),
-    "SWA checkpoints": ("SWA", "all corners"),
-    "SWA-Gaussian": ("SWA", "6 gaussian"),
-    "line, two ends": ("line", figure5.ENDS),
-    "two independent": ("two independent", figure5.ENDS),
+    # label: the jobs' label, and the kind of their ensemble
+    "simplex, random": ("simplex", "random"),
+    "layerwise simplex, random": ("layerwise simplex", "layerwise"),
+    "snapshots": ("snapshots", "ends"),
+    "SWA checkpoints": ("SWA", "ends"),
+    "SWA-Gaussian": ("SWA", "gaussian"),
+    "line, two ends": ("line", "ends"),
+    "two independent": ("two independent", "ends"),
 }
 
 
-def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]:
+def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
     """Methods with the largest m, 6; and ensembles of two for comparison."""
-    m = max(problem.simplexes)
-    six = {method: figure7.center(problem, method, seeds, m) for method in figure7.METHODS}
+    m = max(scenario.simplexes)
+    six = {method: figure7.center(scenario, method, seeds, m) for method in figure7.METHODS}
     return six | {
-        "snapshots": runs.declare(problem, "snapshots", seeds, optimizer__num_collected=m),
-        "standard": runs.declare(problem, "standard", seeds),
-        "line": runs.declare(problem, "line", seeds),
-        "two independent": runs.independent_pairs(problem, seeds),
+        "snapshots": jobs.declare(scenario, "snapshots", seeds, optimizer__num_collected=m),
+        "standard": jobs.declare(scenario, "standard", seeds),
+        "line": jobs.declare(scenario, "line", seeds),
+        "two independent": jobs.independent_pairs(scenario, seeds),
     }
 
 
-def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
+def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
     """Accuracy and calibration of the ensembles, by mean probability."""
     made = []
-    for metric, label in {"accuracy": "ensemble test accuracy (%)", "nll": "NLL (nats)"}.items():
+    for metric, y_label in {"accuracy": "ensemble test accuracy (%)", "nll": "NLL (nats)"}.items():
         series = [
-            Series(shown, [[figure.ensemble(result, name)[metric]] for result in results[whose]])
-            for shown, (whose, name) in SHOWN.items()
+            Series(shown, [[figure.ensemble(result, kind)[metric]] for result in results[label]])
+            for shown, (label, kind) in SHOWN.items()
         ]
         series.append(figure.level("standard", results["standard"], metric))
-        made.append(Panel(problem.title, "", label, series, percent=metric == "accuracy"))
+        made.append(Panel(scenario.title, "", y_label, series, percent=metric == "accuracy"))
     return made
 
 
 FIGURE = figure.Figure(
     name="figure11",
     title="Figure 11: ensembles of six models",
-    problems=figure4.FIGURE.problems,
-    runs=declare,
+    scenarios=figure4.FIGURE.scenarios,
+    jobs=declare,
     panels=panels,
 )
 

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.lib import figure, plots, problems, runs
-from experiments.lib.problems import Problem
+from experiments.lib import figure, jobs, plots, scenarios
+from experiments.lib.scenarios import Scenario
 from jsubspace.runs import build, folders, landscape, trained_endpoints
 from jsubspace.storage.writer import write_json
 from jsubspace.types import Endpoints
@@ -48,24 +48,24 @@ class Plane:
     error: list[list[float]]
 
 
-def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]:
+def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
     """One run of each, of the first seed."""
     details: dict[str, dict[str, Any]] = {"simplex": {"subspace__num_endpoints": 3}}
     return {
-        kind: runs.declare(problem, kind, seeds[:1], **details.get(kind, {}))
+        kind: jobs.declare(scenario, kind, seeds[:1], **details.get(kind, {}))
         for kind in ("curve", "simplex", "line", "standard")
     }
 
 
-def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Plane]:
+def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list[Plane]:
     """A plane for each subspace."""
     made = []
     for kind, names in CORNERS.items():
         folder = results[kind][0]["folder"]
         third = results["standard"][0]["folder"] if kind == "line" else None
-        found = _plane(folder, third, problem.plane_points)
+        found = _plane(folder, third, scenario.plane_points)
         error = (1 - np.array(found["accuracy"])).tolist()
-        made.append(Plane(f"{problem.title}: {kind}", kind, names, found["corners"], found["x"], found["y"], error))
+        made.append(Plane(f"{scenario.title}: {kind}", kind, names, found["corners"], found["x"], found["y"], error))
     return made
 
 
@@ -110,8 +110,8 @@ def table(plane: Plane) -> str:
 FIGURE = figure.Figure(
     name="figure2",
     title="Figure 2: test error on the plane through three endpoints",
-    problems={"paper": (problems.CIFAR10,), "small": (problems.FASHION,)},
-    runs=declare,
+    scenarios={"paper": (scenarios.CIFAR10,), "small": (scenarios.FASHION,)},
+    jobs=declare,
     panels=panels,
     draw=draw,
     table=table,

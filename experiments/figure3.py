@@ -5,25 +5,25 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments import figure6
-from experiments.lib import figure, problems, runs
+from experiments.lib import figure, jobs, scenarios
 from experiments.lib.figure import Panel, Series
-from experiments.lib.problems import Problem
+from experiments.lib.scenarios import Scenario
 
 MEASURES = {"l2": "L2 distance of the endpoints", "cosine_squared": "squared cosine"}
 
 
-def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]:
+def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
     """Lines, and independent networks in pairs for their distance at the end."""
-    return figure6.lines(problem, seeds) | {"two independent": runs.independent_pairs(problem, seeds)}
+    return figure6.lines(scenario, seeds) | {"two independent": jobs.independent_pairs(scenario, seeds)}
 
 
-def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
+def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
     """Over epochs; two independent networks are a level, their value at the end."""
     made = []
     for measure, label in MEASURES.items():
         series = [over_training(name, found, measure) for name, found in results.items() if name.startswith("β")]
         at_the_end = [[found["endpoints"]["kernels"][measure][0][1]] for found in results["two independent"]]
-        made.append(Panel(problem.title, "epoch", label, [Series("two independent", at_the_end), *series]))
+        made.append(Panel(scenario.title, "epoch", label, [Series("two independent", at_the_end), *series]))
     return made
 
 
@@ -40,8 +40,8 @@ def over_training(label: str, results: Sequence[dict[str, Any]], measure: str) -
 FIGURE = figure.Figure(
     name="figure3",
     title="Figure 3: L2 distance and squared cosine of the endpoints over training",
-    problems={"paper": (problems.CIFAR10, problems.RESNET50), "small": (problems.FASHION,)},
-    runs=declare,
+    scenarios={"paper": (scenarios.CIFAR10, scenarios.RESNET50), "small": (scenarios.FASHION,)},
+    jobs=declare,
     panels=panels,
 )
 

@@ -3,30 +3,30 @@
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.lib import figure, problems, runs
+from experiments.lib import figure, jobs, scenarios
 from experiments.lib.figure import Panel
-from experiments.lib.problems import Problem
+from experiments.lib.scenarios import Scenario
 
 SUBSPACES = ("line", "layerwise line", "curve")
 
 
-def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]:
+def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
     """The runs of figures 4 and 5 that train."""
-    return {name: runs.declare(problem, name, seeds) for name in ("standard", *SUBSPACES)}
+    return {name: jobs.declare(scenario, name, seeds) for name in ("standard", *SUBSPACES)}
 
 
-def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
+def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
     """Accuracy of P(alpha) over alpha."""
     series = [figure.along(name, results[name]) for name in SUBSPACES]
     levels = [figure.level("standard", results["standard"])]
-    return [Panel(problem.title, "α", "test accuracy (%)", [*levels, *series], percent=True)]
+    return [Panel(scenario.title, "α", "test accuracy (%)", [*levels, *series], percent=True)]
 
 
 FIGURE = figure.Figure(
     name="figure4",
     title="Figure 4: accuracy of P(α) along subspaces",
-    problems={"paper": (problems.CIFAR10, problems.TINY_IMAGENET), "small": (problems.FASHION,)},
-    runs=declare,
+    scenarios={"paper": (scenarios.CIFAR10, scenarios.TINY_IMAGENET), "small": (scenarios.FASHION,)},
+    jobs=declare,
     panels=panels,
 )
 

@@ -4,42 +4,42 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments import figure4, figure5
-from experiments.lib import figure, runs
+from experiments.lib import figure, jobs
 from experiments.lib.figure import Panel
-from experiments.lib.problems import Problem
+from experiments.lib.scenarios import Scenario
 
 BETAS = (0.0, 1.0, 2.0)
 
 
-def lines(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]:
+def lines(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
     """A line for every strength; the one with the default is that of the other figures."""
     return {
-        f"β = {beta:g}": runs.declare(problem, "line", seeds, **({} if beta == 1 else {"penalty__beta": beta}))
+        f"β = {beta:g}": jobs.declare(scenario, "line", seeds, **({} if beta == 1 else {"penalty__beta": beta}))
         for beta in BETAS
     }
 
 
-def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]:
+def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
     """Lines and the baselines."""
     baselines = {
-        "standard": runs.declare(problem, "standard", seeds),
-        "two independent": runs.independent_pairs(problem, seeds),
+        "standard": jobs.declare(scenario, "standard", seeds),
+        "two independent": jobs.independent_pairs(scenario, seeds),
     }
-    return baselines | lines(problem, seeds)
+    return baselines | lines(scenario, seeds)
 
 
-def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
+def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
     """Accuracy of P(alpha), and of the ensemble of P(alpha) and P(1 - alpha)."""
     two = figure5.two_independent(results["two independent"])
     shown = {label: found for label, found in results.items() if label != "two independent"}
-    return figure.along_and_ensembles(problem, shown, [two])
+    return figure.along_and_ensembles(scenario, shown, [two])
 
 
 FIGURE = figure.Figure(
     name="figure6",
     title="Figure 6: the strength of the penalty",
-    problems=figure4.FIGURE.problems,
-    runs=declare,
+    scenarios=figure4.FIGURE.scenarios,
+    jobs=declare,
     panels=panels,
 )
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from experiments import figure7
-from experiments.lib import figure, problems, runs
+from experiments.lib import figure, jobs, scenarios
 from experiments.lib.figure import Panel, Series
-from experiments.lib.problems import Problem
+from experiments.lib.scenarios import Scenario
 
 SWEPT = {
     "dropout": ("standard", "model__dropout_rate"),
@@ -22,36 +22,36 @@ SWEPT = {
 PLAIN = ("standard", "SWA", "simplex")
 
 
-def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]:
+def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
     """Every method at every level of noise; those that are swept at every strength."""
-    declared, m = {}, problem.noise_simplex
-    for noise in problem.noise_levels:
-        noisy = problem.noisy(noise)
-        declared[f"standard {noise}"] = runs.declare(noisy, "standard", seeds)
+    declared, m = {}, scenario.noise_simplex
+    for noise in scenario.noise_levels:
+        noisy = scenario.noisy(noise)
+        declared[f"standard {noise}"] = jobs.declare(noisy, "standard", seeds)
         for method in ("SWA", "simplex"):
             declared[f"{method} {noise}"] = figure7.center(noisy, method, seeds, m)
         for label, (method, field) in SWEPT.items():
-            for strength in problem.sweep:
-                of_sweep, swept = seeds[: problem.sweep_seeds], {field: strength}
+            for strength in scenario.sweep:
+                of_sweep, swept = seeds[: scenario.sweep_seeds], {field: strength}
                 declared[f"{label} {noise} {strength}"] = (
                     figure7.center(noisy, method, of_sweep, m, **swept)
                     if method == "simplex"
-                    else runs.declare(noisy, method, of_sweep, **swept)
+                    else jobs.declare(noisy, method, of_sweep, **swept)
                 )
     return declared
 
 
-def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
+def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
     """Accuracy and calibration error over the fraction of random labels."""
-    noises = problem.noise_levels
+    noises = scenario.noise_levels
     accuracy = [figure.over(name, noises, [results[f"{name} {noise}"] for noise in noises]) for name in PLAIN]
     accuracy.append(early_stopping(noises, [results[f"standard {noise}"] for noise in noises]))
-    accuracy += [_best(label, problem, results, "accuracy", max) for label in SWEPT]
+    accuracy += [_best(label, scenario, results, "accuracy", max) for label in SWEPT]
     ece = [figure.over(name, noises, [results[f"{name} {noise}"] for noise in noises], "ece") for name in PLAIN]
-    ece += [_best(label, problem, results, "ece", min) for label in SWEPT]
+    ece += [_best(label, scenario, results, "ece", min) for label in SWEPT]
     return [
-        Panel(problem.title, "label noise", "test accuracy (%)", accuracy, percent=True),
-        Panel(problem.title, "label noise", "expected calibration error", ece),
+        Panel(scenario.title, "label noise", "test accuracy (%)", accuracy, percent=True),
+        Panel(scenario.title, "label noise", "expected calibration error", ece),
     ]
 
 
@@ -61,20 +61,20 @@ def early_stopping(noises: Sequence[float], results: Sequence[Sequence[dict[str,
     return Series("early stopping", np.transpose(values).tolist(), list(noises))
 
 
-def _best(label: str, problem: Problem, results: dict[str, list[dict[str, Any]]], metric: str, best: Any) -> Series:
+def _best(label: str, scenario: Scenario, results: dict[str, list[dict[str, Any]]], metric: str, best: Any) -> Series:
     chosen = []
-    for noise in problem.noise_levels:
-        sweep = [results[f"{label} {noise} {strength}"] for strength in problem.sweep]
+    for noise in scenario.noise_levels:
+        sweep = [results[f"{label} {noise} {strength}"] for strength in scenario.sweep]
         values = [[figure.midpoint(result)[metric] for result in found] for found in sweep]
         chosen.append(best(values, key=np.mean))
-    return Series(label, np.transpose(chosen).tolist(), list(problem.noise_levels))
+    return Series(label, np.transpose(chosen).tolist(), list(scenario.noise_levels))
 
 
 FIGURE = figure.Figure(
     name="figure8",
     title="Figure 8: label noise and calibration",
-    problems={"paper": (problems.CIFAR10,), "small": (problems.FASHION,)},
-    runs=declare,
+    scenarios={"paper": (scenarios.CIFAR10,), "small": (scenarios.FASHION,)},
+    jobs=declare,
     panels=panels,
 )
 

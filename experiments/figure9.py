@@ -5,25 +5,25 @@ from typing import Any
 
 import numpy as np
 
-from experiments.lib import figure, problems, runs
+from experiments.lib import figure, jobs, scenarios
 from experiments.lib.figure import Panel, Series
-from experiments.lib.problems import Problem
+from experiments.lib.scenarios import Scenario
 
 
-def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]:
+def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
     """A line and standard training."""
-    return {name: runs.declare(problem, name, seeds) for name in ("standard", "line")}
+    return {name: jobs.declare(scenario, name, seeds) for name in ("standard", "line")}
 
 
-def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
-    """For the clean and every corrupted test set accuracy over alpha; then the differences to the midpoint there."""
+def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
+    """Accuracy over alpha on the clean and on every corrupted test set; then the differences to the midpoint on each."""
     made, differences = [], []
     for name in ("clean", *results["line"][0]["shifted"]):
         on_set = {label: [_tested_on(result, name) for result in found] for label, found in results.items()}
         line = figure.along("line", on_set["line"])
         both = figure.ensembles_along("line, ensemble", on_set["line"])
-        standard = Series("standard", [[result["points"][0]["accuracy"]] for result in on_set["standard"]])
-        title = f"{problem.title}, {name.replace('_', ' ')}"
+        standard = figure.level("standard", on_set["standard"])
+        title = f"{scenario.title}, {name.replace('_', ' ')}"
         made.append(Panel(title, "α", "test accuracy (%)", [standard, line, both], percent=True))
         values = np.array(line.y)
         at_middle = values[:, len(line.x or ()) // 2]
@@ -34,15 +34,15 @@ def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[P
 
 
 def _tested_on(result: dict[str, Any], name: str) -> dict[str, Any]:
-    """The results on one of the test sets."""
-    return result if name == "clean" else result["shifted"][name] | {"midpoint": result["midpoint"]}
+    """The rows of one of the test sets."""
+    return result if name == "clean" else result["shifted"][name]
 
 
 FIGURE = figure.Figure(
     name="figure9",
     title="Figure 9: accuracy along a line on clean and corrupted test data",
-    problems={"paper": (problems.RESNET50, problems.WIDE_RESNET50), "small": (problems.FASHION,)},
-    runs=declare,
+    scenarios={"paper": (scenarios.RESNET50, scenarios.WIDE_RESNET50), "small": (scenarios.FASHION,)},
+    jobs=declare,
     panels=panels,
     columns=4,
 )

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.lib import figure, problems, runs
+from experiments.lib import figure, jobs, scenarios
 from experiments.lib.figure import Panel, Series
-from experiments.lib.problems import Problem
+from experiments.lib.scenarios import Scenario
 from jsubspace.evaluation import estimates, survey
 from jsubspace.evaluation.tasks import Classification
 from jsubspace.runs import adapters, build, folders, trained_endpoints
@@ -26,12 +26,12 @@ POINTS = 3
 """Of the line: its ends and its midpoint."""
 
 
-def declare(problem: Problem, seeds: Sequence[int]) -> dict[str, list[runs.Run]]:
+def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
     """The lines of the other figures."""
-    return {"line": runs.declare(problem, "line", seeds)}
+    return {"line": jobs.declare(scenario, "line", seeds)}
 
 
-def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
+def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
     """Both metrics over the number of images, which are doubled until it is all."""
     measured = [_measured(result["folder"]) for result in results["line"]]
     x = [float(count) for count in measured[0]["images"]]
@@ -41,7 +41,7 @@ def panels(problem: Problem, results: dict[str, list[dict[str, Any]]]) -> list[P
             Series(f"α = {alpha:g}", [found[metric][i] for found in measured], x)
             for i, alpha in enumerate(np.linspace(0, 1, POINTS))
         ]
-        made.append(Panel(problem.title, "images", label, series, percent=metric == "accuracy", log_x=True))
+        made.append(Panel(scenario.title, "images", label, series, percent=metric == "accuracy", log_x=True))
     return made
 
 
@@ -75,8 +75,8 @@ def _scores(run: Run, endpoints: Endpoints) -> dict[str, np.ndarray]:
 FIGURE = figure.Figure(
     name="stats_sample",
     title="BatchNorm statistics from a sample of the training images",
-    problems={"paper": (problems.CIFAR10,), "small": (problems.FASHION,)},
-    runs=declare,
+    scenarios={"paper": (scenarios.CIFAR10,), "small": (scenarios.FASHION,)},
+    jobs=declare,
     panels=panels,
 )
 

@@ -8,6 +8,9 @@ After Wortsman, Horton, Guestrin, Farhadi and Rastegari, "Learning Neural Networ
     network = jsubspace.midpoint(endpoints)                  # or interpolate(endpoints, alpha)
 """
 
+from typing import TYPE_CHECKING
+
+from jsubspace import lazy as lazy
 from jsubspace.batch_stats import reestimate_batch_stats as reestimate_batch_stats
 from jsubspace.evaluation.measure import measure as measure
 from jsubspace.evaluation.report import Report as Report
@@ -38,3 +41,14 @@ from jsubspace.tree import stack as stack
 from jsubspace.tree import unstack as unstack
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from jsubspace import data as data
+    from jsubspace import evaluation as evaluation
+    from jsubspace import exchange as exchange
+    from jsubspace import models as models
+    from jsubspace import runs as runs
+    from jsubspace import storage as storage
+    from jsubspace import training as training
+else:
+    __getattr__, __dir__ = lazy.modules(__name__, __path__)

@@ -1,4 +1,4 @@
-"""What all figures share: their runs are finished, what they show is collected, and written as PNG, PDF, table and JSON."""
+"""What all figures share: a figure's jobs are finished, then its numbers are collected and written as PNG, PDF, table and JSON."""
 
 import argparse
 import dataclasses
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.lib import plots, provenance, runs
-from experiments.lib.problems import Problem
-from experiments.lib.runs import Run
+from experiments.lib import crew, jobs, plots, provenance
+from experiments.lib.jobs import Job
+from experiments.lib.scenarios import Scenario
 from jsubspace.errors import UsageError
 from jsubspace.storage.writer import write_json, write_text
 
@@ -26,9 +26,9 @@ class Series:
     """One line of a panel.
 
     Attributes:
-      label: of the method; its style follows from it.
-      y: a row a seed: of one value for each x, or of one value where there is no x.
-      x: places of the values; None for a level that holds everywhere.
+      label: the name of the method, from which its style follows.
+      y: one row per seed, with one value per x, or with a single value if x is None.
+      x: where the values stand; None for a level that holds everywhere.
     """
 
     label: str
@@ -41,9 +41,10 @@ class Panel:
     """One pair of axes.
 
     Attributes:
-      title: above it.
-      x_label, y_label: of the axes; with an empty ``x_label`` every series is a level, and they stand side by side.
-      series: what is drawn.
+      title: the line above the axes.
+      x_label, y_label: the labels of the axes; with an empty ``x_label`` every series is a level, and the levels stand side
+        by side.
+      series: the lines that are drawn.
       percent: whether y is a fraction that is shown in percent.
       log_x: whether x is shown on a logarithmic scale.
     """
@@ -61,55 +62,55 @@ class Figure:
     """A figure of the paper.
 
     Attributes:
-      name: of its files.
-      title: a line.
-      problems: for each of `SCALES`, what it is about.
-      runs: ``(problem, seeds) -> {label: runs}``, a run a seed.
-      panels: ``(problem, {label: results}) -> panels``, dataclasses; results are results.json of the runs, with the run's folder under
-        "folder".
-      draw: ``(panels, path without suffix, columns)``; that of a figure of curves, unless it says otherwise.
-      table: ``panel -> Markdown``, likewise.
-      columns: panels in a row.
+      name: the name of its module and of its files.
+      title: one line.
+      scenarios: for each of `SCALES`, the scenarios that it shows.
+      jobs: ``(scenario, seeds) -> {label: jobs}``, one job per seed.
+      panels: ``(scenario, {label: results}) -> panels``, which are dataclasses. The results are the contents of results.json,
+        each with the folder of its run under "folder".
+      draw: ``(panels, path without suffix, columns)``; by default it draws curves.
+      table: ``panel -> Markdown``; by default the table of a figure of curves.
+      columns: how many panels stand in a row.
     """
 
     name: str
     title: str
-    problems: dict[str, tuple[Problem, ...]]
-    runs: Callable[[Problem, Sequence[int]], dict[str, list[Run]]]
-    panels: Callable[[Problem, dict[str, list[dict[str, Any]]]], Sequence[Any]]
+    scenarios: dict[str, tuple[Scenario, ...]]
+    jobs: Callable[[Scenario, Sequence[int]], dict[str, list[Job]]]
+    panels: Callable[[Scenario, dict[str, list[dict[str, Any]]]], Sequence[Any]]
     draw: Callable[[list[Any], pathlib.Path, int], None] = plots.curves
     table: Callable[[Any], str] = plots.table
     columns: int = 2
 
-    def declared(self, scale: str, seeds: Sequence[int]) -> dict[Problem, dict[str, list[Run]]]:
-        """Of every problem, its runs by label."""
-        return {problem: self.runs(problem, seeds) for problem in self.problems[scale]}
+    def declared(self, scale: str, seeds: Sequence[int]) -> dict[Scenario, dict[str, list[Job]]]:
+        """For every scenario, its jobs by label."""
+        return {scenario: self.jobs(scenario, seeds) for scenario in self.scenarios[scale]}
 
     def make(self, scale: str, seeds: Sequence[int], root: pathlib.Path, output: pathlib.Path) -> list[pathlib.Path]:
-        """Writes the figure from finished runs; returns the paths of its files."""
+        """Writes the figure from finished jobs; returns the paths of its files."""
         panels, everything = [], []
-        for problem, labelled in self.declared(scale, seeds).items():
+        for scenario, labelled in self.declared(scale, seeds).items():
             found = {}
             for label, of_label in labelled.items():
-                read = [runs.results(run, root) for run in of_label]
-                missing = [run.name for run, result in zip(of_label, read, strict=True) if result is None]
+                read = [jobs.results(job, root) for job in of_label]
+                missing = [job.name for job, result in zip(of_label, read, strict=True) if result is None]
                 if missing:
                     raise UsageError(f"{missing[0]} is not finished; give the command again without --plot.")
                 found[label] = [
-                    result | {"folder": root / run.name} for run, result in zip(of_label, read, strict=True) if result
+                    result | {"folder": root / job.name} for job, result in zip(of_label, read, strict=True) if result
                 ]
                 everything += of_label
-            panels += self.panels(problem, found)
+            panels += self.panels(scenario, found)
         made_by = {
             "figure": self.name,
             "title": self.title,
             "command": f"python -m experiments.{self.name} --scale={scale} --seeds {' '.join(map(str, seeds))}",
             "commit": provenance.commit(),
             "versions": provenance.versions(),
-            "runs": runs.trained(everything, root),
+            "runs": crew.trained(everything, root),
             "trainings": {
-                run.name: shlex.join(["python", *run.command(pathlib.Path("runs") / "figures")])
-                for run in runs.in_order(everything)
+                job.name: shlex.join(["python", *job.command(pathlib.Path("runs") / "figures")])
+                for job in jobs.in_order(everything)
             },
         }
         folder = output / scale
@@ -123,38 +124,43 @@ class Figure:
 
 
 def main(figures: Sequence[Figure]) -> None:
-    """The command of one figure, or of several that share their runs."""
+    """The command of one figure, or of several figures that share their jobs."""
     description = figures[0].title if len(figures) == 1 else "All figures: their runs, then their files."
     name = f".{figures[0].name}" if len(figures) == 1 else ""
     parser = argparse.ArgumentParser(prog=f"python -m experiments{name}", description=description)
-    parser.add_argument("--scale", default="small", choices=SCALES, help="the paper's, or one for two CPU cores")
+    parser.add_argument(
+        "--scale", default="small", choices=SCALES, help="the paper's scale, or a scale for two CPU cores"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, help="runs at once; one a core at small scale, one alone at the paper's")
-    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs") / "figures", help="their folder")
-    parser.add_argument("--output", type=pathlib.Path, default=OUTPUT, help="folder of the figure's files")
-    parser.add_argument("--plot", action="store_true", help="train nothing: only draw what is finished")
+    parser.add_argument(
+        "--jobs", type=int, help="runs at once; by default one per core at small scale, and one at the paper's"
+    )
+    parser.add_argument(
+        "--runs", type=pathlib.Path, default=pathlib.Path("runs") / "figures", help="the folder of the runs"
+    )
+    parser.add_argument("--output", type=pathlib.Path, default=OUTPUT, help="the folder of the figure's files")
+    parser.add_argument("--plot", action="store_true", help="train nothing: only draw finished runs")
     parser.add_argument("--list", action="store_true", help="train nothing: only show the commands of the runs")
     arguments = parser.parse_args()
     if arguments.jobs is not None and arguments.jobs < 1:
-        raise UsageError(f"--jobs is {arguments.jobs}; at least one run goes at once.")
+        raise UsageError(f"--jobs is {arguments.jobs}; it must be at least 1, the number of runs at once.")
     if len(set(arguments.seeds)) < len(arguments.seeds):
-        raise UsageError(f"--seeds are {arguments.seeds}; each is a run of its own and may be there once.")
+        raise UsageError(f"--seeds are {arguments.seeds}; each seed is a run of its own and may be given once.")
     declared = [
-        run
+        job
         for figure in figures
         for labelled in figure.declared(arguments.scale, arguments.seeds).values()
         for of_label in labelled.values()
-        for run in of_label
+        for job in of_label
     ]
     root = arguments.runs.absolute()
     if arguments.list:
-        for run in runs.in_order(declared):
-            print(shlex.join(["python", *run.command(arguments.runs)]))
+        for job in jobs.in_order(declared):
+            print(shlex.join(["python", *job.command(arguments.runs)]))
         return
     if not arguments.plot:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        jobs = arguments.jobs or (cores if all(run.problem.one_core for run in declared) else 1)
-        runs.finish(declared, root, jobs)
+        crew.finish(declared, root, arguments.jobs or (cores if all(job.scenario.one_core for job in declared) else 1))
     for figure in figures:
         for path in figure.make(arguments.scale, arguments.seeds, root, arguments.output):
             print(path)
@@ -162,7 +168,7 @@ def main(figures: Sequence[Figure]) -> None:
 
 def grid(result: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of the points on the grid along a line or curve."""
-    return [row for row in result["points"] if row["name"][0].isdigit()]
+    return [row for row in result["points"] if row["kind"] == "grid"]
 
 
 def along(label: str, results: Sequence[dict[str, Any]], metric: str = "accuracy") -> Series:
@@ -172,43 +178,43 @@ def along(label: str, results: Sequence[dict[str, Any]], metric: str = "accuracy
 
 
 def ensembles_along(label: str, results: Sequence[dict[str, Any]], metric: str = "accuracy") -> Series:
-    """A metric of the ensemble of P(alpha) and P(1 - alpha) over alpha; at 1/2 it is the midpoint."""
+    """A metric of the ensemble of P(alpha) and P(1 - alpha) over alpha; at 1/2 it is the midpoint's."""
     y = []
     for result in results:
-        pairs = [row for row in result["ensembles"] if all(member[0].isdigit() for member in row["members"])]
+        pairs = [row for row in result["ensembles"] if row["kind"] in ("ends", "pair")]
         half = [row["mean_probability"][metric] for row in pairs]
         y.append([*half, midpoint(result)[metric], *half[::-1]])
     return Series(label, y, [row["alpha"] for row in grid(results[0])])
 
 
 def along_and_ensembles(
-    problem: Problem, results: dict[str, list[dict[str, Any]]], of_ensembles: Sequence[Series] = ()
+    scenario: Scenario, results: dict[str, list[dict[str, Any]]], of_ensembles: Sequence[Series] = ()
 ) -> list[Panel]:
-    """Accuracy of P(alpha), and of its ensemble with P(1 - alpha): of every label but "standard", which is a level.
+    """Accuracy of P(alpha), and of its ensemble with P(1 - alpha), for every label; the label "standard" is a level.
 
     Args:
-      problem: for the title.
+      scenario: its title is the panels' title.
       results: by label.
-      of_ensembles: more levels beside the ensembles.
+      of_ensembles: further levels in the panel of the ensembles.
     """
     lines = {label: found for label, found in results.items() if label != "standard"}
     standard = level("standard", results["standard"])
     single = [standard, *(along(label, found) for label, found in lines.items())]
     both = [standard, *of_ensembles, *(ensembles_along(label, found) for label, found in lines.items())]
     return [
-        Panel(problem.title, "α", "test accuracy (%)", single, percent=True),
-        Panel(problem.title, "α", "ensemble test accuracy (%)", both, percent=True),
+        Panel(scenario.title, "α", "test accuracy (%)", single, percent=True),
+        Panel(scenario.title, "α", "ensemble test accuracy (%)", both, percent=True),
     ]
 
 
 def midpoint(result: dict[str, Any]) -> dict[str, Any]:
-    """The row of the midpoint: of a single network itself."""
-    return next(row for row in result["points"] if row["name"] == result["midpoint"])
+    """The row of the midpoint, which is the network itself in standard training."""
+    return next(row for row in result["points"] if "center" in row["roles"])
 
 
-def ensemble(result: dict[str, Any], name: str) -> dict[str, Any]:
-    """Scores of an ensemble, of mean probability."""
-    return next(row for row in result["ensembles"] if row["name"] == name)["mean_probability"]
+def ensemble(result: dict[str, Any], kind: str = "ends") -> dict[str, Any]:
+    """The scores of the ensemble of that kind, by mean probability."""
+    return next(row for row in result["ensembles"] if row["kind"] == kind)["mean_probability"]
 
 
 def level(label: str, results: Sequence[dict[str, Any]], metric: str = "accuracy") -> Series:
@@ -219,7 +225,7 @@ def level(label: str, results: Sequence[dict[str, Any]], metric: str = "accuracy
 def over(
     label: str, x: Sequence[float], results: Sequence[Sequence[dict[str, Any]]], metric: str = "accuracy"
 ) -> Series:
-    """A metric of the midpoint over x: ``results`` has the runs of each x, a seed each."""
+    """A metric of the midpoint over x; for each x, ``results`` has one entry per seed."""
     values = np.array([[midpoint(result)[metric] for result in at_x] for at_x in results])
     return Series(label, values.T.tolist(), list(x))
 

@@ -68,7 +68,7 @@ print(f"{len(jax.devices())} x {jax.devices()[0].device_kind}")
 # %% [markdown]
 # ## Train a line
 #
-# A config says everything about a run; `jsubspace/config.py` lists all fields, and a typo in a name is an error. The data are
+# A config says everything about a run; `docs/settings.md` lists all fields, and a typo in a name is an error. The data are
 # 1,437 handwritten digits for training and 360 for testing. They come with scikit-learn, so nothing is downloaded.
 #
 # The recipe's network is a small residual network. A multilayer perceptron is trained here because it compiles in a few seconds.

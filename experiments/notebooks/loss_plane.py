@@ -154,6 +154,6 @@ assert scores["three independent runs"]["center"] < scores["trained triangle"]["
 # ## Where to go on
 #
 # - Of a finished run with three endpoints: `python -m jsubspace.evaluate --workdir=RUN --config.evaluation.plane_points=21`.
-# - `jsubspace.planes.plane` gives grid and weights for three networks of your own, from their distances.
+# - `jsubspace.evaluation.planes.plane` gives grid and weights for three networks of your own, from their distances.
 # - `recipes.digits_cresnet8("curve")` has three endpoints too: the third is the bend, and the curve does not go through it.
 # - `first_tour.ipynb`: a line in detail. `your_own_model.ipynb`: the barrier between two networks, and how training the line removes it.

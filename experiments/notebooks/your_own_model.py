@@ -263,7 +263,7 @@ assert accuracy(apply_linen(network, x_test)) > 0.95
 # Runs of this library are started from others by the config alone: `config.start.runs = "runs/a"` for one network, `"runs/a,runs/b"` for one
 # an endpoint. With `config.optimizer.num_epochs = 0` they are only evaluated together, and with `config.subspace.name = "curve"`,
 # `config.subspace.fixed_ends = True` and `config.penalty.beta = 0.0` the curve between them is trained while they stay as they are.
-# A network in a safetensors file is read by `jsubspace.networks.load`.
+# A network in a safetensors file is read by `jsubspace.exchange.network_files.load`.
 #
 # ## With BatchNorm
 #

@@ -6,3 +6,10 @@ processes of `workers`.
 A module a data set family that is not TensorFlow Datasets' own. TensorFlow is needed by some official
 builders, and only to prepare.
 """
+
+from typing import TYPE_CHECKING
+
+from jsubspace import lazy
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy.modules(__name__, __path__)

@@ -1,1 +1,8 @@
 """What networks and subspaces are worth, measured for anybody's network."""
+
+from typing import TYPE_CHECKING
+
+from jsubspace import lazy
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy.modules(__name__, __path__)

@@ -1,1 +1,8 @@
 """Networks of the paper, in Flax linen, with the initialisation, padding and numerics of the authors' program."""
+
+from typing import TYPE_CHECKING
+
+from jsubspace import lazy
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy.modules(__name__, __path__)

@@ -1,1 +1,8 @@
 """One step of training, and how it runs on many devices and hosts."""
+
+from typing import TYPE_CHECKING
+
+from jsubspace import lazy
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy.modules(__name__, __path__)

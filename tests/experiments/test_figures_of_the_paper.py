@@ -23,9 +23,9 @@ pytest.importorskip("matplotlib")
 
 from places import REPOSITORY
 
-from experiments import account, bench_tpu, claims, reproduced
+from experiments import account, appendix_averages, bench_tpu, claims, figure12, reproduced
 from experiments.__main__ import MODULES
-from experiments.lib import figure, plots, problems, runs
+from experiments.lib import crew, figure, jobs, plots, scenarios
 from experiments.lib.figure import Panel, Series
 
 FIGURES = [module.FIGURE for module in MODULES]
@@ -33,34 +33,34 @@ RECORDED = sorted((REPOSITORY / "experiments" / "results" / "figures").glob("*/*
 
 
 def declared(made, scale, seeds=(0, 1, 2)):
-    return [run for labelled in made.declared(scale, seeds).values() for found in labelled.values() for run in found]
+    return [job for labelled in made.declared(scale, seeds).values() for found in labelled.values() for job in found]
 
 
-def settings_of(run):
-    """The config that the run's command makes."""
-    path = REPOSITORY / run.problem.config
+def settings_of(job):
+    """The config that the job's command makes."""
+    path = REPOSITORY / job.scenario.config
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     settings = module.get_config()
-    for field, given in run.fields(pathlib.Path("runs")).items():
+    for field, given in job.fields(pathlib.Path("runs")).items():
         config.change(settings, field, str(given))
     return settings
 
 
 @pytest.mark.parametrize("scale", figure.SCALES)
-def test_every_declared_run_is_possible_and_has_a_folder_of_its_own(scale):
+def test_every_declared_job_is_possible_and_has_a_folder_of_its_own(scale):
     folders = {}
     for made in FIGURES:
         found = declared(made, scale)
         assert found
-        for run in runs.in_order(found):
-            folders.setdefault(run.name, set()).add(run)
+        for job in jobs.in_order(found):
+            folders.setdefault(job.name, set()).add(job)
     assert {name for name, of_name in folders.items() if len(of_name) > 1} == set()
-    for (run,) in folders.values():
-        settings = settings_of(run)
+    for (job,) in folders.values():
+        settings = settings_of(job)
         limits.validate(settings)
-        assert settings.seed == run.seed
+        assert settings.seed == job.seed
 
 
 @pytest.mark.parametrize("made", FIGURES, ids=[made.name for made in FIGURES])
@@ -77,27 +77,27 @@ def test_every_module_of_a_figure_is_among_all_figures():
     }
 
 
-def test_label_noise_and_budgets_make_other_problems_but_nothing_else_does():
-    problem = problems.FASHION
-    assert problem.noisy(0.0) is problem
-    assert problem.longer(1) is problem
-    assert dict(problem.noisy(0.4).settings)["data.label_noise"] == 0.4
-    assert problem.longer(0.5).num_epochs == problem.num_epochs // 2
-    assert len({problem.name, problem.noisy(0.4).name, problem.noisy(0.2).name, problem.longer(2).name}) == 4
+def test_label_noise_and_budgets_make_other_scenarios_but_nothing_else_does():
+    scenario = scenarios.FASHION
+    assert scenario.noisy(0.0) is scenario
+    assert scenario.longer(1) is scenario
+    assert dict(scenario.noisy(0.4).settings)["data.label_noise"] == 0.4
+    assert scenario.longer(0.5).num_epochs == scenario.num_epochs // 2
+    assert len({scenario.name, scenario.noisy(0.4).name, scenario.noisy(0.2).name, scenario.longer(2).name}) == 4
 
 
-def test_runs_stand_behind_those_that_they_start_from():
-    ordered = runs.in_order(runs.branches(problems.FASHION, [0, 1], 5))
-    for place, run in enumerate(ordered):
-        assert all(ordered.index(start) < place for start in run.starts)
-    assert len(ordered) == 6  # of each seed the whole run, the branch and the line through both
+def test_jobs_stand_behind_the_jobs_that_they_start_from():
+    ordered = jobs.in_order(jobs.branches(scenarios.FASHION, [0, 1], 5))
+    for place, job in enumerate(ordered):
+        assert all(ordered.index(start) < place for start in job.starts)
+    assert len(ordered) == 6  # of each seed the whole job, the branch and the line through both
 
 
 def fake(monkeypatch, code):
-    """Runs that execute ``code``, with the run's name and folder as arguments."""
-    monkeypatch.setattr(runs.Run, "command", lambda run, root: ["-c", code, run.name, str(root / run.name)])
+    """Jobs that execute ``code``, with the job's name and folder as arguments."""
+    monkeypatch.setattr(jobs.Job, "command", lambda job, root: ["-c", code, job.name, str(root / job.name)])
     monkeypatch.setattr(
-        runs, "results", lambda run, root: {"finished": True} if (root / run.name / "done").exists() else None
+        jobs, "results", lambda job, root: {"finished": True} if (root / job.name / "done").exists() else None
     )
 
 
@@ -110,29 +110,29 @@ for start in {starts!r}.get(sys.argv[1], []):
 """
 
 
-@pytest.mark.parametrize("jobs", [1, 3])
-def test_what_is_missing_is_trained_once_and_in_order(monkeypatch, tmp_path, jobs):
-    pairs = runs.branches(problems.FASHION, [0, 1], 5)
-    starts = {run.name: [start.name for start in run.starts] for run in runs.in_order(pairs)}
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_what_is_missing_is_trained_once_and_in_order(monkeypatch, tmp_path, at_once):
+    pairs = jobs.branches(scenarios.FASHION, [0, 1], 5)
+    starts = {job.name: [start.name for start in job.starts] for job in jobs.in_order(pairs)}
     fake(monkeypatch, FINISH.format(starts=starts))
-    runs.finish(pairs, tmp_path, jobs)
-    trained = runs.trained(pairs, tmp_path)
+    crew.finish(pairs, tmp_path, at_once)
+    trained = crew.trained(pairs, tmp_path)
     assert set(trained) == set(starts)
     assert all(row["seconds"] >= 0 and row["machine"] for row in trained.values())
     before = (tmp_path / "trained.jsonl").read_text()
-    runs.finish(pairs, tmp_path, jobs)  # would fail in the folders that are there
+    crew.finish(pairs, tmp_path, at_once)  # would fail in the folders that are there
     assert (tmp_path / "trained.jsonl").read_text() == before
 
 
 def test_a_run_that_fails_ends_the_command_with_its_last_words(monkeypatch, tmp_path):
     fake(monkeypatch, "import sys; print('error: the disk is full'); sys.exit(2)")
-    with pytest.raises(UsageError, match=r"seed0 ended with exit code 2: error: the disk is full \(all of it is in "):
-        runs.finish(runs.declare(problems.FASHION, "line", [0]), tmp_path, 1)
+    with pytest.raises(UsageError, match=r"seed0 ended with exit code 2: error: the disk is full \(the whole log is "):
+        crew.finish(jobs.declare(scenarios.FASHION, "line", [0]), tmp_path, 1)
 
 
 INTERRUPTED = """
 import pathlib, sys
-from experiments import problems, runs
+from experiments.lib import crew, jobs, scenarios
 from jsubspace import program
 code = '''
 import signal, sys, time
@@ -142,9 +142,9 @@ signal.signal(signal.SIGTERM, end)
 print("ready", flush=True)
 time.sleep(60)
 '''
-runs.Run.command = lambda run, root: ["-c", code]
+jobs.Job.command = lambda job, root: ["-c", code]
 root = pathlib.Path(sys.argv[1])
-program.call(lambda: runs.finish(runs.declare(problems.FASHION, "line", [0, 1, 2]), root, 2))
+program.call(lambda: crew.finish(jobs.declare(scenarios.FASHION, "line", [0, 1, 2]), root, 2))
 """
 
 
@@ -166,29 +166,30 @@ def test_a_signal_lets_the_runs_under_way_save_and_starts_no_other(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
-    assert "the same command goes on from there" in errors
+    assert "the same command resumes from there" in errors
     assert [log.read_text().splitlines() for log in logs[:2]] == [["ready", "saved"]] * 2
     assert not logs[2].exists() or "ready" not in logs[2].read_text()
 
 
 def test_a_folder_with_a_run_of_other_settings_is_refused(tmp_path):
-    (run,) = runs.declare(problems.FASHION, "line", [0])
-    settings = settings_of(run).to_dict()
+    (job,) = jobs.declare(scenarios.FASHION, "line", [0])
+    settings = settings_of(job).to_dict()
     settings["penalty"]["beta"] = 1.0
-    folder = tmp_path / run.name
+    folder = tmp_path / job.name
     folder.mkdir(parents=True)
-    results = {"config": settings, "finished": True, "points": []}
+    results = {"schema": 3, "config": settings, "finished": True, "points": [], "ensembles": []}
+    results |= {"predictors": [], "midpoint": "0.50"}
     (folder / "results.json").write_text(json.dumps(results))
-    assert runs.results(run, tmp_path)["finished"]
-    (other,) = runs.declare(problems.FASHION, "line", [0], penalty__beta=2.0)
-    assert runs.results(other, tmp_path) is None
+    assert jobs.results(job, tmp_path)["finished"]
+    (other,) = jobs.declare(scenarios.FASHION, "line", [0], penalty__beta=2.0)
+    assert jobs.results(other, tmp_path) is None
     settings["data"]["batch_size"] = 64
     (folder / "results.json").write_text(json.dumps(results))
-    with pytest.raises(UsageError, match=r"trained with config.data.batch_size = 64, and 32 is declared"):
-        runs.results(run, tmp_path)
+    with pytest.raises(UsageError, match=r"trained with config.data.batch_size = 64, but 32 is declared"):
+        jobs.results(job, tmp_path)
 
 
-DIGITS = problems.Problem(
+DIGITS = scenarios.Scenario(
     "digits",
     "MLP (digits)",
     "configs/digits_cresnet8_standard.py",
@@ -210,14 +211,14 @@ def test_a_figure_from_nothing(tmp_path, data_dir, monkeypatch):
     """Two real trainings, then files; the same command again only draws, and equal numbers."""
     from experiments import figure4
 
-    def runs_of(problem, seeds):
-        return {name: runs.declare(problem, name, seeds) for name in ("standard", "line")}
+    def jobs_of(scenario, seeds):
+        return {name: jobs.declare(scenario, name, seeds) for name in ("standard", "line")}
 
-    def panels(problem, results):
+    def panels(scenario, results):
         line = figure.along("line", results["line"])
-        return [Panel(problem.title, "α", "test accuracy (%)", [figure.level("standard", results["standard"]), line])]
+        return [Panel(scenario.title, "α", "test accuracy (%)", [figure.level("standard", results["standard"]), line])]
 
-    made = dataclasses.replace(figure4.FIGURE, name="tiny", problems={"small": (DIGITS,)}, runs=runs_of, panels=panels)
+    made = dataclasses.replace(figure4.FIGURE, name="tiny", scenarios={"small": (DIGITS,)}, jobs=jobs_of, panels=panels)
     monkeypatch.setenv("JSUBSPACE_DATA_DIR", data_dir)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["figure", "--seeds", "0", "--jobs", "2", "--output", "out"])
@@ -238,6 +239,42 @@ def test_a_figure_from_nothing(tmp_path, data_dir, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["figure", "--seeds", "0", "1", "--plot"])
     with pytest.raises(UsageError, match=r"digits/standard/seed1 is not finished"):
         figure.main([made])
+
+
+def scored(kind, accuracy, *roles, alpha=None):
+    return {"name": "as you like", "kind": kind, "roles": list(roles), "alpha": alpha, "accuracy": accuracy}
+
+
+def together(kind, accuracy):
+    return {"name": "as you like", "kind": kind, "mean_probability": {"accuracy": accuracy}}
+
+
+def test_rows_are_read_by_their_kind_and_roles_whatever_their_names():
+    line = {
+        "points": [
+            scored("grid", 0.1, "end", alpha=0.0),
+            scored("grid", 0.2, alpha=0.25),
+            scored("grid", 0.3, "center", alpha=0.5),
+            scored("grid", 0.4, alpha=0.75),
+            scored("grid", 0.5, "end", alpha=1.0),
+            scored("random", 0.6, alpha=0.7),
+            scored("random", 0.8, alpha=0.2),
+            scored("listed", 0.9, alpha=float(np.float32(1.05))),
+        ],
+        "ensembles": [
+            together("ends", 0.91),
+            together("pair", 0.92),
+            together("random", 0.93),
+            together("listed", 0.94),
+        ],
+    }
+    assert figure.along("line", [line]) == Series("line", [[0.1, 0.2, 0.3, 0.4, 0.5]], [0.0, 0.25, 0.5, 0.75, 1.0])
+    assert figure.ensembles_along("line", [line]).y == [[0.91, 0.92, 0.3, 0.92, 0.91]]
+    assert figure.level("line", [line]).y == [[0.3]]
+    assert figure.ensemble(line)["accuracy"] == 0.91
+    assert figure.ensemble(line, "listed")["accuracy"] == 0.94
+    assert figure12._at(line, 1.05) == 0.9
+    assert appendix_averages._mean_of("drawn", [line], "random").y == [[pytest.approx(0.7)]]
 
 
 def test_tables_have_mean_and_standard_deviation_over_seeds():

@@ -5,7 +5,7 @@ from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
+class Scenario:
     """What all runs of a panel share.
 
     Attributes:
@@ -46,31 +46,31 @@ class Problem:
     tests: int = 20
     one_core: bool = False
 
-    def noisy(self, fraction: float) -> "Problem":
+    def noisy(self, fraction: float) -> "Scenario":
         """The same with random labels; without noise, itself."""
         if not fraction:
             return self
         return self._variant(f"{self.name}_noise{fraction:g}", self.num_epochs, {"data.label_noise": fraction})
 
-    def longer(self, factor: float) -> "Problem":
+    def longer(self, factor: float) -> "Scenario":
         """The same with another budget; itself with the factor 1."""
         if factor == 1:
             return self
         num_epochs = round(self.num_epochs * factor)
         return self._variant(f"{self.name}_{num_epochs}epochs", num_epochs, {})
 
-    def _variant(self, name: str, num_epochs: int, settings: dict[str, Any]) -> "Problem":
+    def _variant(self, name: str, num_epochs: int, settings: dict[str, Any]) -> "Scenario":
         changed = tuple((dict(self.settings) | settings).items())
         return dataclasses.replace(
             self, name=name, num_epochs=num_epochs, settings=changed, corruptions="", shared_epochs=()
         )
 
 
-CIFAR10 = Problem(
+CIFAR10 = Scenario(
     "cifar10", "cResNet20 (CIFAR-10)", "configs/cifar10_cresnet20_standard.py", 160, shared_epochs=(8, 40, 80)
 )
-TINY_IMAGENET = Problem("tiny_imagenet", "ResNet18 (Tiny-ImageNet)", "configs/tiny_imagenet_resnet18_standard.py", 160)
-RESNET50 = Problem(
+TINY_IMAGENET = Scenario("tiny_imagenet", "ResNet18 (Tiny-ImageNet)", "configs/tiny_imagenet_resnet18_standard.py", 160)
+RESNET50 = Scenario(
     "imagenet_resnet50",
     "ResNet50 (ImageNet)",
     "configs/imagenet_resnet50_standard.py",
@@ -79,7 +79,7 @@ RESNET50 = Problem(
     noise_levels=(0.0, 0.2, 0.4),
     corruptions="snow_3,contrast_3",
 )
-WIDE_RESNET50 = Problem(
+WIDE_RESNET50 = Scenario(
     "imagenet_wide_resnet50",
     "WideResNet50 (ImageNet)",
     "configs/imagenet_wide_resnet50_standard.py",
@@ -100,7 +100,7 @@ _SMALL = (
     ("log_every_steps", 630),
     ("checkpoint_every_epochs", 30),
 )
-FASHION = Problem(
+FASHION = Scenario(
     "fashion_mnist",
     "cResNet8 (Fashion-MNIST, small)",
     "configs/fashion_mnist_cresnet8_standard.py",

@@ -1,0 +1,127 @@
+"""Trains the jobs that are missing, several at once, and records the commit, machine and time of each."""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.lib import jobs, provenance
+from experiments.lib.jobs import Job
+from jsubspace.errors import Preempted, UsageError
+from jsubspace.program import PREEMPTED
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+
+ONE_CORE = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+"""XLA's threads for single operations gain nothing on small images; without them a job is one core's work."""
+
+
+def finish(declared: Sequence[Job], root: pathlib.Path, at_once: int) -> None:
+    """Trains the missing jobs of ``declared`` and the missing jobs that they start from; an interrupted job resumes.
+
+    Args:
+      declared: jobs to be finished.
+      root: the folder of their folders.
+      at_once: how many are trained at once.
+
+    Raises:
+      UsageError: if a job fails; the message has the last line of its log.
+      Preempted: after SIGINT or SIGTERM; the jobs under way have been saved.
+    """
+    ordered = jobs.in_order(declared)
+    missing = [job for job in ordered if jobs.results(job, root) is None]
+    if not missing:
+        return
+    print(f"{len(missing)} of {len(ordered)} runs to do, {at_once} at once, in {root}", flush=True)
+    with _Crew(root, len(missing)) as crew, concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        # In this order a job that waits for another never keeps the other from being started.
+        futures: dict[Job, concurrent.futures.Future[None]] = {}
+        try:
+            for job in missing:
+                before = [futures[start] for start in job.starts if start in futures]
+                futures[job] = pool.submit(crew.train, job, before)
+            for future in concurrent.futures.as_completed(futures.values()):
+                future.result()
+        except BaseException:
+            crew.stop()
+            raise
+
+
+def trained(declared: Sequence[Job], root: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """For each job that `finish` has trained in ``root``: the commit, the seconds and the machine, by the job's name."""
+    path, names = root / "trained.jsonl", {job.name for job in jobs.in_order(declared)}
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    rows = (json.loads(line) for line in lines)
+    return {row.pop("run"): row for row in rows if row["run"] in names}
+
+
+class _Crew:
+    """Trains jobs in processes of their own, and ends them together."""
+
+    def __init__(self, root: pathlib.Path, total: int) -> None:
+        self._root, self._total, self._done = root, total, 0
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._stopped, self._lock = False, threading.Lock()
+
+    def __enter__(self) -> "_Crew":
+        def end(number: int, frame: Any) -> None:
+            raise Preempted(f"stopped by {signal.Signals(number).name}; the same command resumes from there.")
+
+        self._before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def train(self, job: Job, before: Sequence[concurrent.futures.Future[None]]) -> None:
+        """Trains one job, after the jobs that it starts from."""
+        for future in before:
+            future.result()
+        log = (self._root / job.name).with_suffix(".log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        start = time.monotonic()
+        with log.open("ab") as output:
+            with self._lock:
+                if self._stopped:
+                    return
+                # The process has a session of its own: the terminal's SIGINT reaches it through `stop` alone.
+                process = subprocess.Popen(
+                    [sys.executable, *job.command(self._root)],
+                    cwd=REPOSITORY,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | (ONE_CORE if job.scenario.one_core else {}),
+                    start_new_session=True,
+                )
+                self._processes.add(process)
+            made_at, code = provenance.commit(), process.wait()
+        self._processes.discard(process)
+        if self._stopped or code == PREEMPTED:
+            return
+        if code:
+            last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+            raise UsageError(f"{job.name} ended with exit code {code}: {' '.join(last)} (the whole log is {log})")
+        with self._lock:
+            self._done += 1
+            seconds = round(time.monotonic() - start, 1)
+            row = {"run": job.name, "commit": made_at, "seconds": seconds, "machine": provenance.machine()}
+            with (self._root / "trained.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            print(f"[{self._done}/{self._total}] {job.name}: {seconds:.0f} s", flush=True)
+
+    def stop(self) -> None:
+        """Asks every job to save and end, and waits until all have ended."""
+        with self._lock:
+            self._stopped = True
+            for process in self._processes:
+                process.send_signal(signal.SIGTERM)
+        for process in list(self._processes):
+            process.wait()

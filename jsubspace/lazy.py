@@ -1,0 +1,40 @@
+"""Packages whose modules are imported when somebody asks for them, so that importing the library stays light."""
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+def modules(package: str, paths: Iterable[str], **homes: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """``__getattr__`` and ``__dir__`` of a package, by which its modules are its attributes without being imported first.
+
+    Args:
+      package: the package's ``__name__``.
+      paths: the package's ``__path__``.
+      homes: further attributes, each with the module of the package that defines it.
+
+    Example:
+      >>> from jsubspace import evaluation
+      >>> "metrics" in dir(evaluation)
+      True
+      >>> evaluation.metrics.__name__
+      'jsubspace.evaluation.metrics'
+      >>> evaluation.metric
+      Traceback (most recent call last):
+      AttributeError: module 'jsubspace.evaluation' has no attribute 'metric'
+    """
+    found = {module.name for module in pkgutil.iter_modules(paths)}
+
+    def get(name: str) -> Any:
+        if name in homes:
+            return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+        if name in found:
+            return importlib.import_module(f"{package}.{name}")
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *found, *homes})
+
+    return get, names

@@ -1,0 +1,316 @@
+"""Compares the numbers of this checkout with another revision's, to the bit: ``python tests/same_bits.py --base=REV``.
+
+Every method is trained for a few steps and exported by the public commands, once with the code of each revision, on one
+machine. Everything that must not change is then compared: the rows of metrics.jsonl without their speed, the exported
+networks, and the measurements in results.json. The script knows commands and file formats alone, so modules may move.
+
+It prints one line per method and exits with 1 if a number differs. A field that only one of the two has (a newer
+revision may record more) is a difference if the base has it. Ten minutes on two cores.
+"""
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import pathlib
+import runpy
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from bits import differences
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+IMPORTS = [
+    "jax",
+    "flax",
+    "optax",
+    "orbax.checkpoint",
+    "ml_collections.config_flags",
+    "matplotlib.pyplot",
+    "tensorboardX",
+    "tensorflow_datasets",
+    "safetensors.numpy",
+]
+"""What every command would import again. They are imported once, before the commands are forked."""
+
+SETTINGS: dict[str, Any] = {
+    "model.name": "mlp",
+    "model.depth": 1,
+    "model.width": 16,
+    "data.num_train": 400,  # three batches of 128 and a smaller one
+    "optimizer.num_epochs": 2,
+    "optimizer.warmup_epochs": 1,
+    "evaluation.num_points": 3,
+    "evaluation.num_random_points": 2,
+    "evaluation.num_resamples": 20,
+    "evaluation.batch_size": 128,
+    "log_every_steps": 3,
+    "checkpoint_every_epochs": 2,
+    "num_devices": 1,
+}
+
+CRESNET = {"model.name": "cresnet", "model.depth": 8, "model.width": 4}
+POINT = {"subspace.name": "point"}
+SIMPLEX = {"subspace.name": "simplex", "subspace.num_endpoints": 3}
+
+
+class Method(NamedTuple):
+    """One training run.
+
+    Attributes:
+      fields: settings that differ from `SETTINGS`; the config file trains a line.
+      end: alpha of an end, as the export takes it; "" for a single network.
+      starts: names of the methods whose runs it starts from.
+    """
+
+    fields: dict[str, Any]
+    end: str = "0"
+    starts: tuple[str, ...] = ()
+
+
+def collecting(schedule: str, num_epochs: int, **fields: Any) -> Method:
+    """A method that collects three networks, which are evaluated as a simplex."""
+    budget = {"optimizer.schedule": schedule, "optimizer.num_epochs": num_epochs, "optimizer.num_collected": 3}
+    return Method(POINT | budget | fields, "1,0,0")
+
+
+METHODS: dict[str, Method] = {
+    "standard": Method(POINT | {"keep_epochs": (1,), "checkpoint_every_epochs": 1, "evaluation.every_epochs": 1}, ""),
+    "another seed": Method(POINT | {"seed": 1}, ""),
+    "line": Method({"evaluation.ensemble": (-0.05, 1.05), "evaluation.random_points": "random,layerwise"}),
+    "curve": Method({"subspace.name": "curve"}),
+    "chain": Method({"subspace.name": "chain", "subspace.num_endpoints": 4}),
+    "simplex": Method(
+        SIMPLEX
+        | {"evaluation.sharpness_batches": 1, "evaluation.plane_points": 3, "evaluation.num_stats_batches": 1}
+        | {"evaluation.random_points": "random,layerwise,weightwise,gaussian"},
+        "1,0,0",
+    ),
+    "layerwise line": Method({"subspace.layerwise": True}),
+    "layerwise simplex": Method(SIMPLEX | {"subspace.layerwise": True}, "1,0,0"),
+    "two samples": Method({"subspace.num_samples": 2}),
+    "all pairs": Method(SIMPLEX | {"penalty.all_pairs": True}, "1,0,0"),
+    "all leaves": Method({"penalty.all_leaves": True}),
+    "beta 0": Method({"penalty.beta": 0.0}),
+    "common start": Method({"subspace.shared_init": True}),
+    "dropout": Method({"model.dropout_rate": 0.2}),
+    "label smoothing": Method({"optimizer.label_smoothing": 0.1}),
+    "label noise": Method({"data.label_noise": 0.3}),
+    "rate per epoch": Method({"optimizer.per_epoch": True}),
+    "bfloat16": Method({"model.dtype": "bfloat16"}),
+    "SAM": Method(POINT | {"optimizer.sam_rho": 0.05}, ""),
+    "swa_cyclic": collecting("swa_cyclic", 6),
+    "swa_constant": collecting("swa_constant", 16),
+    "snapshot": collecting("snapshot", 4),
+    "fast_geometric": collecting("fast_geometric", 20),
+    "stacked runs": Method(
+        {"subspace.name": "simplex", "subspace.num_endpoints": 2, "optimizer.num_epochs": 0},
+        "1,0",
+        ("standard", "another seed"),
+    ),
+    "connector": Method(
+        {"subspace.name": "curve", "subspace.fixed_ends": True, "penalty.beta": 0.0},
+        "0",
+        ("standard", "another seed"),
+    ),
+    "branch": Method(POINT | {"seed": 2, "start.epoch": 1}, "", ("standard",)),
+    "started line": Method({}, "0", ("standard",)),
+    "several devices": Method({"num_devices": 2}),
+    "several devices, two samples": Method({"num_devices": 2, "subspace.num_samples": 2, "data.label_noise": 0.3}),
+    "sharded endpoints": Method({"num_devices": 2, "shard_endpoints": True}),
+    "sharded simplex": Method(
+        SIMPLEX | {"num_devices": 2, "shard_endpoints": True, "penalty.all_pairs": True}, "1,0,0"
+    ),
+    "corruption": Method(
+        {"data.name": "cifar10", "data.num_train": 0, "data.batch_size": 32, "evaluation.corruptions": "fog_1"}
+    ),
+    "cresnet line": Method(CRESNET),
+    "cresnet, BatchNorm of each device": Method(CRESNET | {"num_devices": 2, "model.sync_batch_norm": False}),
+    "cresnet, layerwise, PyTorch's BatchNorm": Method(
+        CRESNET | {"subspace.layerwise": True, "model.unbiased_batch_stats": True, "penalty.all_leaves": True}
+    ),
+    "cresnet standard": Method(CRESNET | POINT | {"model.dropout_rate": 0.1}, ""),
+}
+
+
+def main() -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python tests/same_bits.py", description=__doc__.splitlines()[0])
+    parser.add_argument("--base", default="", help="the other revision (default: HEAD, or its parent without changes)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="METHOD", help="these methods instead of all")
+    parser.add_argument("--folder", type=pathlib.Path, help="where the runs are kept (default: a temporary folder)")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.only) - set(METHODS):
+        parser.error(f"--only names {sorted(unknown)}; the methods are {', '.join(METHODS)}")
+    with contextlib.ExitStack() as stack:
+        folder = arguments.folder or pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        base = arguments.base or parent()
+        checkouts = {"base": stack.enter_context(checkout(base, folder.absolute() / "checkout")), "here": REPOSITORY}
+        print(f"{base} and {REPOSITORY}", flush=True)
+        return compare_all(checkouts, folder.absolute(), chosen(arguments.only))
+
+
+def chosen(only: Iterable[str]) -> list[str]:
+    """The methods that ``--only`` names and the methods that they start from, in the order of `METHODS`."""
+    names = set(only) or set(METHODS)
+    names |= {start for name in names for start in METHODS[name].starts}
+    return [name for name in METHODS if name in names]
+
+
+def parent() -> str:
+    """The revision before the change: HEAD if tracked files have changed since, else its parent."""
+    return "HEAD" if git("status", "--porcelain", "--untracked-files=no").strip() else "HEAD~1"
+
+
+def git(*arguments: str) -> str:
+    """The output of git in this repository."""
+    return subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+
+
+@contextlib.contextmanager
+def checkout(revision: str, folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A work tree of ``revision``, which is removed in the end."""
+    git("worktree", "add", "--detach", str(folder), revision)
+    try:
+        yield folder
+    finally:
+        git("worktree", "remove", "--force", str(folder))
+
+
+def compare_all(checkouts: dict[str, pathlib.Path], folder: pathlib.Path, names: list[str]) -> int:
+    """Trains every method with both checkouts, at the same time, and prints what differs; returns the exit code."""
+    data = folder / "data"
+    prepare(data, corrupted="corruption" in names)
+    workers = {side: Worker(path, folder / side, data) for side, path in checkouts.items()}
+    different = 0
+    for name in names:
+        start = time.monotonic()
+        for worker in workers.values():
+            worker.start(name)
+        errors = [f"{side}: {error}" for side, worker in workers.items() if (error := worker.error())]
+        found = errors or differences(*(worker.folder / folder_of(name) for worker in workers.values()))
+        different += bool(found)
+        verdict = "equal" if not found else f"DIFFERENT in {len(found)}: {'; '.join(found[:3])}"
+        print(f"{name:<40} {verdict} ({time.monotonic() - start:.0f} s)", flush=True)
+    for worker in workers.values():
+        worker.end()
+    print(f"{len(names) - different} of {len(names)} methods are equal to the bit")
+    return 1 if different else 0
+
+
+def prepare(data: pathlib.Path, corrupted: bool) -> None:
+    """The digits, and for the corruptions a stand-in of CIFAR-10."""
+    code = f"from jsubspace.data import prepare; prepare.prepare('digits', {str(data)!r})"
+    if corrupted:
+        code += f"; import fake_archives; fake_archives.prepare_fake('cifar10', 'cifar10_corrupted/fog_1', data_dir={str(data)!r})"
+    path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"the data cannot be prepared:\n{done.stderr}")
+
+
+def folder_of(name: str) -> str:
+    """The name of a method's folder."""
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
+def commands(name: str, runs: pathlib.Path, data: pathlib.Path) -> list[list[str]]:
+    """A method's commands, after ``python -m``: the training, and the export of the midpoint and of an end."""
+    method, folder = METHODS[name], runs / folder_of(name)
+    starts = ",".join(str(runs / folder_of(start) / "run") for start in method.starts)
+    fields = SETTINGS | method.fields | {"data.dir": data} | ({"start.runs": starts} if starts else {})
+    workdir = f"--workdir={folder / 'run'}"
+    train = ["jsubspace.main", "--config=configs/digits_cresnet8_line.py", workdir]
+    midpoint = ["jsubspace.export", workdir, f"--to={folder / 'midpoint.safetensors'}"]
+    end = ["jsubspace.export", workdir, f"--to={folder / 'end.safetensors'}", f"--alpha={method.end}"]
+    return [[*train, *(f"--config.{field}={given}" for field, given in fields.items())], midpoint] + [end] * bool(
+        method.end
+    )
+
+
+class Worker:
+    """A process with the code of one checkout, which runs commands.
+
+    Args:
+      checkout: its folder.
+      folder: of the runs.
+      data: the folder of prepared data.
+    """
+
+    def __init__(self, checkout: pathlib.Path, folder: pathlib.Path, data: pathlib.Path) -> None:
+        self.folder, self._data = folder, data
+        flags = "--xla_cpu_multi_thread_eigen=false --xla_force_host_platform_device_count=2"
+        own = {"PYTHONPATH": str(checkout), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "MPLBACKEND": "agg"}
+        cache = {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled")}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--worker"],
+            cwd=checkout, env=cache | os.environ | own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def start(self, name: str) -> None:
+        """Starts the commands of a method; `error` waits for them."""
+        (self.folder / folder_of(name)).mkdir(parents=True)
+        order = {
+            "commands": commands(name, self.folder, self._data),
+            "log": str(self.folder / folder_of(name) / "log.txt"),
+        }
+        self._process.stdin.write(json.dumps(order) + "\n")  # type: ignore[union-attr]
+        self._process.stdin.flush()  # type: ignore[union-attr]
+
+    def error(self) -> str:
+        """The error that ended the commands, or ""."""
+        return json.loads(self._process.stdout.readline())  # type: ignore[union-attr]
+
+    def end(self) -> None:
+        """Ends the process."""
+        self._process.communicate()
+
+
+def work() -> None:
+    """The worker's process: reads orders, and forks a process for each command."""
+    for name in IMPORTS:
+        importlib.import_module(name)
+    for line in sys.stdin:
+        order, error = json.loads(line), ""
+        for command in order["commands"]:
+            if not error and os.waitstatus_to_exitcode(os.waitpid(forked(command, order["log"]), 0)[1]):
+                last = (pathlib.Path(order["log"]).read_text(errors="replace").strip().splitlines() or [""])[-1]
+                error = f"{command[0]} failed: {last}"
+        print(json.dumps(error), flush=True)
+
+
+def forked(command: list[str], log: str) -> int:
+    """The id of a process that runs ``python -m`` with ``command``."""
+    if pid := os.fork():
+        return pid
+    code = 70
+    try:
+        with open(log, "a") as file:
+            for stream in (1, 2):
+                os.dup2(file.fileno(), stream)
+        sys.argv = command
+        runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        if not sys.modules["jsubspace"].__file__.startswith(os.getcwd()):  # type: ignore[union-attr]
+            print("the code is another checkout's", file=sys.stderr)
+            code = 71
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    sys.exit(work() if sys.argv[1:] == ["--worker"] else main())
