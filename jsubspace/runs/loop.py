@@ -11,8 +11,8 @@ import ml_collections
 import tqdm
 
 from jsubspace import penalties, shares
-from jsubspace.runs import build, figures, folders, limits, report, results, stacks
-from jsubspace.storage import lock
+from jsubspace.runs import build, figures, config_files, limits, report, results, settings, stacks
+from jsubspace.storage import folders, lock
 from jsubspace.training import hosts
 from jsubspace.runs import config as config_lib
 from jsubspace.runs.build import Run
@@ -53,8 +53,9 @@ def train(
     """
     workdir = pathlib.Path(workdir)
     limits.validate(config)
-    hosts.check_same(config_lib.fields(config))
-    folders.check_same_run(workdir, config)
+    may_differ = settings.may_differ_between_hosts()
+    hosts.check_same({field: value for field, value in config_lib.fields(config).items() if field not in may_differ})
+    config_files.check_same_run(workdir, config)
     if (written := report.read(workdir)) and written.get("finished", True):
         log.info("%s holds the finished run; nothing to do.", workdir)
         return written
@@ -69,8 +70,8 @@ def train(
     hosts.wait_for_all("folder")  # They have looked at the same one, before the first of them writes into it.
     with lock.alone(workdir) if hosts.is_first() else contextlib.nullcontext():
         if hosts.is_first():
-            folders.check_same_run(workdir, config)  # Somebody else may have been first.
-            folders.save(workdir, config)
+            config_files.check_same_run(workdir, config)  # Somebody else may have been first.
+            config_files.save(workdir, config)
         seconds = train_endpoints(run, workdir, preemption or Preemption())
         return evaluate(run, workdir, seconds)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from jsubspace import points, tree
-from jsubspace.runs import build, config, folders, report
+from jsubspace.runs import build, config, config_files, report
 from jsubspace.runs.build import Run
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.errors import UsageError
@@ -48,7 +48,7 @@ def start_runs(settings: ml_collections.ConfigDict) -> list[pathlib.Path]:
     """
     paths = [pathlib.Path(folder) for folder in config.split(settings.start.runs)]
     for path in paths:
-        folders.load(path)
+        config_files.load(path)
         if settings.start.epoch == 0 and not (report.read(path) or {"finished": False}).get("finished", True):
             raise UsageError(
                 f"{path} (of config.start.runs) holds a run that is not finished; finish it first: python -m jsubspace.main."
@@ -76,7 +76,7 @@ def collected(run: Run, checkpoints: Checkpoints) -> Endpoints:
 
 def _network(run: Run, folder: pathlib.Path) -> Params:
     """The midpoint that the run in ``folder`` ended with, leaves ``[*s]``."""
-    settings = folders.load(folder)
+    settings = config_files.load(folder)
     with Checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
         endpoints = checkpoints.restore_endpoints(run.devices.replicated)
     return points.midpoint(endpoints, build.make_subspace(settings))
@@ -120,7 +120,7 @@ def _branch(run: Run, paths: list[pathlib.Path]) -> TrainState:
     """The whole state of the one run after ``config.start.epoch`` epochs."""
     if len(paths) != 1:
         raise UsageError(f"config.start.epoch goes on from one run, and config.start.runs names {len(paths)}.")
-    theirs, ours = folders.load(paths[0]), run.config
+    theirs, ours = config_files.load(paths[0]), run.config
     for field in ("data.name", "data.batch_size", "data.num_train", "data.pooling", "model", "subspace"):
         a, b = (config.value(settings, field) for settings in (theirs, ours))
         if a != b:

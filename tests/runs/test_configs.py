@@ -4,17 +4,16 @@ The networks are narrowed, and the deepest made shallower; all else is the confi
 """
 
 import importlib.util
-import pathlib
 
 import jax
 import numpy as np
 import pytest
-
-from jsubspace.runs import build, config, limits, loop, recipes
-from jsubspace.data import imagenet, pipeline, sets
-from jsubspace.training.parallel import DataParallel
-from jsubspace.storage.writer import read_rows
 from places import CONFIGS
+
+from jsubspace.data import imagenet, pipeline, sets
+from jsubspace.runs import build, config, limits, loop, recipes
+from jsubspace.storage.writer import read_rows
+from jsubspace.training.parallel import DataParallel
 
 CONFIGS = sorted(CONFIGS.glob("*.py"))
 

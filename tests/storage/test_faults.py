@@ -18,7 +18,7 @@ from test_checkpoint import make_state, same
 from test_loop import final_state
 
 from jsubspace.errors import TrainingDiverged, UsageError
-from jsubspace.runs import build, folders, loop
+from jsubspace.runs import build, config_files, loop
 from jsubspace.storage import checksums, lock
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.journal import Journal
@@ -172,7 +172,7 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(tiny_config, workdir):
 
 
 def test_a_second_run_in_a_folder_refuses_and_touches_nothing(tiny_config, tmp_path):
-    folders.save(tmp_path, tiny_config)
+    config_files.save(tmp_path, tiny_config)
     with lock.alone(tmp_path):
         before = {path: path.read_bytes() for path in tmp_path.iterdir()}
         with pytest.raises(UsageError, match=rf"is in use by process {os.getpid()} on .*choose another --workdir"):
