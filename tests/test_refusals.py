@@ -19,6 +19,7 @@ from places import CONFIGS
 import jsubspace
 from jsubspace import compare, evaluate, export, main, program
 from jsubspace.data import pipeline, prepare, sets
+from jsubspace.data.batching import Batching
 from jsubspace.errors import UsageError
 from jsubspace.exchange import authors, network_files
 from jsubspace.models.cresnet import CResNet
@@ -238,7 +239,7 @@ CALLS = {
     "no such stem": (lambda: ResNet(10, stem="big"), 'the stem is "imagenet" or "tiny"'),
     "unknown set": (lambda: sets.find("cifar11"), "did you mean 'cifar10"),
     "unknown pipeline": (
-        lambda: pipeline.make_pipeline("digit", "", batch_size=1, eval_batch_size=1, seed=0),
+        lambda: pipeline.make_pipeline("digit", "", Batching(1, 1, seed=0)),
         "unknown data set 'digit'",
     ),
     "no network there": (lambda: network_files.load("nothing"), "nothing is neither a safetensors file nor a folder"),

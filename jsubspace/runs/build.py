@@ -12,6 +12,7 @@ from jsubspace.runs import config as config_lib
 from jsubspace import points, tree
 from jsubspace.training import optim, parallel, schedules
 from jsubspace.data import pipeline
+from jsubspace.data.batching import Batching
 from jsubspace.models.cresnet import CResNet
 from jsubspace.models.mlp import MLP
 from jsubspace.models.resnet import ResNet
@@ -154,14 +155,16 @@ def build(config: ml_collections.ConfigDict) -> Run:
     data = pipeline.make_pipeline(
         config.data.name,
         config.data.dir,
-        batch_size=config.data.batch_size,
-        eval_batch_size=config.evaluation.batch_size,
-        seed=config.seed,
-        label_noise=config.data.label_noise,
-        num_train=config.data.num_train,
-        pooling=config.data.pooling,
-        num_workers=num_workers(config),
-        num_samples=config.subspace.num_samples,
+        Batching(
+            batch_size=config.data.batch_size,
+            eval_batch_size=config.evaluation.batch_size,
+            seed=config.seed,
+            label_noise=config.data.label_noise,
+            num_train=config.data.num_train,
+            pooling=config.data.pooling,
+            num_workers=num_workers(config),
+            num_samples=config.subspace.num_samples,
+        ),
     )
     pipeline.check_corrupted(config.data.name, config.data.dir, config.evaluation.corruptions)
     return assemble(config, data, devices)

@@ -10,6 +10,7 @@ import fake_archives
 import pytest
 
 from jsubspace.data import examples, pipeline, prepare, sets
+from jsubspace.data.batching import Batching
 from jsubspace.errors import UsageError
 
 
@@ -154,7 +155,7 @@ def test_training_on_data_that_is_not_prepared_says_how(name, tmp_path):
 
 
 def test_data_that_needs_no_archive_is_prepared_on_demand(tmp_path):
-    data = pipeline.make_pipeline("digits", str(tmp_path), batch_size=8, eval_batch_size=8, seed=0)
+    data = pipeline.make_pipeline("digits", str(tmp_path), Batching(8, 8, seed=0))
     assert len(data.train) == 1437
 
 
