@@ -63,7 +63,7 @@ def log_ours_only(stream: TextIO | None = None) -> None:
     Orbax logs every file that it renames, and it logs pages about an error that it also raises.
 
     Args:
-      stream: the log is written here; standard error if not given.
+      stream: the log is written here, or to standard error if not given.
     """
     absl_logging.set_verbosity(absl_logging.FATAL)
     ours = logging.getLogger("jsubspace")

@@ -58,6 +58,10 @@ COMMANDS = {
         ([TRAIN, "--config.penalty.beta=-1"], r"config.penalty.beta is -1.0; it must be at least 0"),
         ([TRAIN, "--config.seed=5000000000"], "config.seed is 5000000000; it must be .* less than 4294967296"),
         ([TRAIN, "--config.data.batch_size=0"], "config.data.batch_size is 0; it must be at least 1"),
+        ([TRAIN, "--config.evaluation.num_resamples=3000000000"], "is 3000000000; it must be .* at most 1000000"),
+        ([TRAIN, "--config.model.width=2147483648"], "width is 2147483648; it must be at least 1 and at most 65536"),
+        ([TRAIN, "--config.evaluation.plane_points=1"], "plane_points is 1; it must be 0, or at least 2"),
+        ([TRAIN, "--config.keep_epochs=(0,)"], r"keep_epochs is \(0,\); it must be epochs: integers, each at least 1"),
         ([TRAIN, "--config.subspace.num_samples=3"], "num_samples is 3; it must be a divisor of .*which is 128"),
         ([TRAIN, "--config.subspace.num_endpoints=3"], "num_endpoints is 3; it must be 2 for a line"),
         ([TRAIN, "--config.subspace.name=simplex"], "num_endpoints is 0; it must be at least 1 for a simplex"),
@@ -119,6 +123,11 @@ COMMANDS = {
         (["--workdir=nothing"], r"nothing holds no run \(it has no config.json\)"),
         (["--workdir={other}"], "holds no run"),
         (["--workdir={broken}"], "config.json is not the config of a run of this version"),
+        (["--workdir={lacking}"], "is not the config of a run of this version: it lacks seed. Restore"),
+        (
+            ["--workdir={run}", f"--config.evaluation.ensemble=({'1' * 400},)"],
+            "it must be alphas: numbers at least -1000 and at most 1000",
+        ),
         (["--workdir={bad}"], "config.optimizer.learning_rate is -1.0; it must be more than 0"),
         (["--workdir={new}"], "has no checkpoint yet"),
         (["--workdir={run}", "--config.seed=1"], "config.seed belongs to training"),
@@ -278,12 +287,14 @@ def run_folders(tmp_path_factory):
         settings.seed = 7
         config_files.save(home / name, settings)
         (home / name / "checkpoints" / "12").mkdir(parents=True)
-    for name in ("new", "bad", "broken", "damaged"):
+    for name in ("new", "bad", "broken", "damaged", "lacking"):
         config_files.save(home / name, recipes.digits_cresnet8("line"))
     bad = json.loads((home / "bad" / "config.json").read_text())
     bad["optimizer"]["learning_rate"] = -1.0
     (home / "bad" / "config.json").write_text(json.dumps(bad))
     (home / "broken" / "config.json").write_text('{"seed": "ze')
+    del bad["seed"]
+    (home / "lacking" / "config.json").write_text(json.dumps(bad))
     (home / "damaged" / "results.json").write_text('{"points": [')
     (home / "other").mkdir()
     (home / "other" / "thesis.tex").write_text("")

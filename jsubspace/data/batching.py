@@ -17,10 +17,10 @@ class Batching:
       eval_batch_size: the number of examples in a test batch, over all devices.
       seed: determines the order of the training examples and what is done to them on the host.
       label_noise: the fraction of the training labels that is replaced (`labels.add_noise`).
-      num_train: the number of training examples, the first ones; 0 for all. Only for data held in memory.
+      num_train: the number of training examples, the first ones, or 0 for all. Only for data held in memory.
       pooling: the side in pixels of the squares that are averaged. Only for data held in memory.
-      num_workers: the number of processes that decode JPEGs; None for one per core, 0 for threads. Data held in memory
-        needs no processes.
+      num_workers: the number of processes that decode JPEGs, None for one per core, or 0 for threads. Data held in
+        memory needs no processes.
       num_samples: the number of parts into which a step cuts its batch. A host reads a multiple of this number.
     """
 

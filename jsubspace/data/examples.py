@@ -57,7 +57,7 @@ def read(data_set: DataSet, data_dir: str, split: str, keep_decoded: bool = True
 
     Args:
       data_set: the data set to read.
-      data_dir: the folder of prepared data; "" for the default one.
+      data_dir: the folder of prepared data, or "" for the default folder.
       split: TFDS's name of the split.
       keep_decoded: whether to write and read the decoded copy, which is as large as the arrays.
 

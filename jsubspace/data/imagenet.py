@@ -74,7 +74,7 @@ class TrainParts:
 
     Attributes:
       records: the training split.
-      noisy_labels: ``[n]``, -1 where the label is not replaced; or None.
+      noisy_labels: ``[n]``, -1 where the label is not replaced, or None.
       batch_size: the number of examples in a batch, over all hosts.
       seed: determines the order, crops and flips.
       shard: the part of each batch that this host reads.
@@ -123,7 +123,7 @@ class TrainParts:
                 labels[i] = self.noisy_labels[record]
 
     def _augment(self, image: np.ndarray, epoch: int, position: int) -> np.ndarray:
-        # Seeding Python's generator takes a tenth of the time of numpy's, whose seeding takes 3 % of a decode.
+        # Seeding numpy's generator takes 3 % of a decode, and seeding Python's takes a tenth of this time.
         rng = random.Random(self.seed << 80 | epoch << 40 | position)
         box, mirror = jpeg.random_box(rng, *image.shape[:2]), rng.random() < 0.5
         return jpeg.resized_crop(image, box, self.image_shape[0], mirror)
@@ -213,7 +213,7 @@ def load(data_set: DataSet, data_dir: str, batching: Batching, shard: Shard | No
 
     Args:
       data_set, data_dir, batching: as in `pipeline.make_pipeline`.
-      shard: the part of each batch that this host reads; None for the part of this process.
+      shard: the part of each batch that this host reads, or None for the part of this process.
 
     Raises:
       UsageError: if the data does not exist or is not complete, or the hosts do not divide a batch.
@@ -260,7 +260,7 @@ def corrupted_batches(
 
     Args:
       data_set: a result of `corruptions.corrupted`.
-      data_dir: the folder of prepared data; "" for the default one.
+      data_dir: the folder of prepared data, or "" for the default folder.
       eval_batch_size, num_workers: as in `Batching`.
 
     Raises:

@@ -58,7 +58,7 @@ def random_box(rng: random.Random, height: int, width: int) -> Box:
 
     The algorithm draws an area uniformly (a part of the image between the bounds of `SCALE`) and an aspect ratio
     log-uniformly (between the bounds of `RATIO`). If ten draws do not fit into the image, it takes the largest central box
-    whose ratio is allowed.
+    with an allowed ratio.
     """
     for _ in range(10):
         area = height * width * rng.uniform(*SCALE)

@@ -91,7 +91,7 @@ def load_corrupted(data_set: DataSet, corruption: str, severity: int, data_dir: 
       data_set: the clean data set.
       corruption: one of `corruptions.CORRUPTIONS`.
       severity: 1 to 5.
-      data_dir: the folder of prepared data; "" for the default one.
+      data_dir: the folder of prepared data, or "" for the default folder.
 
     Raises:
       UsageError: as `corruptions.corrupted` and `examples.read`.

@@ -49,7 +49,7 @@ def make_pipeline(name: str, data_dir: str, batching: Batching) -> Pipeline:
 
     Args:
       name: one of `sets.SETS`.
-      data_dir: the folder of prepared data; "" for the default one (`prepare.default_data_dir`).
+      data_dir: the folder of prepared data, or "" for the default folder (`prepare.default_data_dir`).
       batching: how the examples are read and put into batches.
 
     Raises:

@@ -57,7 +57,7 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> pathlib.Path
 
     Args:
       name: one of `sets.SETS`, or a corrupted test set (`corruptions.find`).
-      data_dir: the folder for prepared data; "" for `default_data_dir`.
+      data_dir: the folder for prepared data, or "" for `default_data_dir`.
       manual_dir: a folder with the original archives, for machines without a network. Their checksums are verified. "" to
         download.
 

@@ -17,14 +17,14 @@ class DataSet:
     Attributes:
       name: the name in the settings and in TFDS. The name of TFDS's variant may follow after a slash.
       image_shape: ``(h, w, c)`` of one uint8 image.
-      num_classes: k; labels are 0, ..., k - 1.
+      num_classes: k. Labels are 0, ..., k - 1.
       mean, std: the mean and standard deviation of each channel, for pixels scaled to [0, 1].
       crop_padding: the number of black pixels that are added on each side before a training crop is taken.
       flip: whether training images are mirrored at random.
       test_split: TFDS's name of the split that is evaluated.
-      builder: the module of the builder if the builder is ours; empty if it is TFDS's.
-      needs: the extras of setup.py that preparing needs, with commas between; "" for none.
-      archives: the files that ``--manual_dir`` must hold on a machine without a network; empty if nothing is downloaded.
+      builder: the module of the builder if the builder is ours, or empty if it is TFDS's.
+      needs: the extras of setup.py that preparing needs, with commas between, or "".
+      archives: the files that ``--manual_dir`` must hold on a machine without a network, or empty if nothing is downloaded.
       sizes: the sizes in bytes of the first archives, if TFDS has no checksum. Without a size, a tar file that was cut
         between two members would be taken for the whole archive.
       downloads: whether a program can download the archives. ImageNet's archives cannot be downloaded by a program.
@@ -126,7 +126,7 @@ _ALL = (
     ),
     DataSet(
         name="imagenet2012",
-        image_shape=(224, 224, 3),  # of the images from its pipeline; images on the disk have any size
+        image_shape=(224, 224, 3),  # images from its pipeline have this shape, images on the disk any
         num_classes=1000,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,

@@ -12,7 +12,7 @@ class Shard:
     Attributes:
       index: the number of this host, from 0.
       count: the number of hosts that share a batch.
-      multiple: the size of a part is a multiple of this number, because the step cuts the part into so many.
+      multiple: the size of a part is a multiple of this number, because the step cuts each part into this many pieces.
     """
 
     index: int = 0

@@ -65,7 +65,7 @@ def batches(
     Args:
       parts: makes the parts of the batches.
       start_step: the first step. Earlier steps take no time.
-      num_workers: the number of processes; 0 for threads in this process.
+      num_workers: the number of processes, or 0 for threads in this process.
       on_start: called in each process when it starts.
 
     Raises:

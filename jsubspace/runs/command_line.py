@@ -49,7 +49,7 @@ def read_config() -> tuple[ml_collections.ConfigDict, str]:
 
 
 def _about_a_field(argv: list[str]) -> str | None:
-    """A message for the first ``--config.a.b=...`` that names no field, or whose value is not of the field's type."""
+    """A message for the first ``--config.a.b=...`` that names no field, or has a value of another type than the field."""
     for argument in argv:
         field, equals, text = argument.lstrip("-").partition("=")
         if not argument.startswith("-") or not field.startswith("config."):

@@ -30,7 +30,7 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
     """Checks that a config has every field and no other, and that the table of settings allows each value.
 
     Raises:
-      UsageError: if not; the message names the field, its value and what it may be.
+      UsageError: if not. The message names the field, its value and what it may be.
     """
     given = fields(config)
     for field in given:

@@ -73,9 +73,10 @@ def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         raise UsageError(f"{path} is not the config of a run of this version: {error}") from error
     missing = [field for field in settings.NAMED if field not in given and field not in settings.added_later()]
     if missing:
+        lacks = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise UsageError(
-            f"{path} is not the config of a run of this version: it lacks {', '.join(missing)}. Restore the file or choose "
-            "another --workdir."
+            f"{path} is not the config of a run of this version: it lacks {lacks}. Restore the file or choose another "
+            "--workdir."
         )
     validate(config)
     return config

@@ -1,4 +1,4 @@
-"""The rules between the fields of a config; `settings_table` has the range of each field alone.
+"""The rules between the fields of a config. `settings_table` has the range of each field alone.
 
 The rules are checked before data is read or a device is used.
 """
@@ -18,7 +18,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     """Checks each field and the rules between fields, before data is read or a device is used.
 
     Raises:
-      UsageError: if a field is out of its range or breaks a rule; the message names the field, its value and what it
+      UsageError: if a field is out of its range or breaks a rule. The message names the field, its value and what it
         may be.
     """
     check_fields(config)

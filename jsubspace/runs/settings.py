@@ -34,7 +34,7 @@ def added_later() -> tuple[str, ...]:
 
 
 def refusal(name: str, value: Any) -> str | None:
-    """A message if a setting must not have this value, whatever the other settings are; None if it may.
+    """A message if a setting must not have this value, whatever the other settings are. None if it may.
 
     Example:
       >>> refusal("data.batch_size", 0)
