@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.lib.scenarios import Scenario
 from jsubspace.errors import UsageError
-from jsubspace.runs import results
+from jsubspace.runs import results as run_results
 
 METHODS: dict[str, dict[str, Any]] = {
     "standard": {"subspace.name": "point"},
@@ -130,8 +130,8 @@ def results(job: Job, root: pathlib.Path) -> dict[str, Any] | None:
     Raises:
       UsageError: if the folder holds a run with other settings.
     """
-    found = results.read(root / job.name)
-    if found is None or not found["finished"]:
+    found = run_results.read(root / job.name)
+    if not run_results.is_finished(found):
         return None
     for field, given in job.fields(root).items():
         trained: Any = found["config"]

@@ -13,6 +13,7 @@ import optax
 
 from jsubspace import penalties, points
 from jsubspace.data import corruptions, pipeline
+from jsubspace.data.batching import Batching
 from jsubspace.evaluation.devices import SAME, SPLIT
 from jsubspace.gradients import Objective
 from jsubspace.runs import parts
@@ -160,14 +161,16 @@ def build(config: ml_collections.ConfigDict) -> Run:
     data = pipeline.make_pipeline(
         config.data.name,
         config.data.dir,
-        batch_size=config.data.batch_size,
-        eval_batch_size=config.evaluation.batch_size,
-        seed=config.seed,
-        label_noise=config.data.label_noise,
-        num_train=config.data.num_train,
-        pooling=config.data.pooling,
-        num_workers=parts.num_workers(config),
-        num_samples=config.subspace.num_samples,
+        Batching(
+            batch_size=config.data.batch_size,
+            eval_batch_size=config.evaluation.batch_size,
+            seed=config.seed,
+            label_noise=config.data.label_noise,
+            num_train=config.data.num_train,
+            pooling=config.data.pooling,
+            num_workers=parts.num_workers(config),
+            num_samples=config.subspace.num_samples,
+        ),
     )
     pipeline.check_corrupted(config.data.name, config.data.dir, config.evaluation.corruptions)
     return assemble(config, data, devices)

@@ -18,7 +18,7 @@ from whole_runs import final_state, make_state, same
 
 from jsubspace import runs
 from jsubspace.errors import TrainingDiverged, UsageError
-from jsubspace.runs import build, folders
+from jsubspace.runs import build, config_files
 from jsubspace.runs.run import train_endpoints
 from jsubspace.storage import checksums, lock
 from jsubspace.storage.checkpoint import Checkpoints
@@ -173,7 +173,7 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(tiny_config, workdir):
 
 
 def test_a_second_run_in_a_folder_refuses_and_touches_nothing(tiny_config, tmp_path):
-    folders.save(tmp_path, tiny_config)
+    config_files.save(tmp_path, tiny_config)
     with lock.alone(tmp_path):
         before = {path: path.read_bytes() for path in tmp_path.iterdir()}
         with pytest.raises(UsageError, match=rf"is in use by process {os.getpid()} on .*choose another --workdir"):
