@@ -1,16 +1,16 @@
 """Weights in the layout of the paper authors' PyTorch program, to endpoints and back.
 
-Their layers hold every endpoint under a name of its own, ``weight``, ``weight1``, ``weight2``, ... and likewise
-``bias``; convolutions are OIHW, and the classifier is a 1 x 1 convolution. Names of layers are those of their
-``CIFARResNet``, ``TinyImageNetResNet`` and ``ResNet``, for `models.cresnet` and `models.resnet`.
+The authors' layers hold every endpoint under its own name, ``weight``, ``weight1``, ``weight2``, ... and likewise
+``bias``. Convolutions are OIHW, and the classifier is a 1 x 1 convolution. The layers have the names of the authors'
+``CIFARResNet``, ``TinyImageNetResNet`` and ``ResNet``, which correspond to `models.cresnet` and `models.resnet`.
 
-A checkpoint of theirs is a pickle, which can execute anything and is not read here. PyTorch turns it into data:
+The authors' checkpoint is a pickle. A pickle can execute anything and is not read here. PyTorch turns it into data:
 
     state = torch.load("model.pt", weights_only=True)["state_dict"]
     safetensors.torch.save_file({name: value.contiguous() for name, value in state.items()}, "model.safetensors")
 
-Then ``from_authors(safetensors.numpy.load_file("model.safetensors"))``. What `to_authors` returns is loaded by
-``model.load_state_dict``.
+Then call ``from_authors(safetensors.numpy.load_file("model.safetensors"))``. ``model.load_state_dict`` loads the result of
+`to_authors`.
 """
 
 import re
@@ -24,7 +24,7 @@ from jsubspace.errors import UsageError
 from jsubspace.types import Endpoints
 
 _LEAVES = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
-"""Of a BatchNorm: theirs -> ours."""
+"""The leaves of a BatchNorm: their name -> our name."""
 
 _STATISTICS = ("mean", "var")
 
@@ -45,21 +45,22 @@ _PARTS = {
     "shortcut.0": "shortcut_conv", "shortcut.1": "shortcut_norm",
     "downsample.0": "shortcut_conv", "downsample.1": "shortcut_norm",
 }  # fmt: skip
-"""Of a block: theirs -> ours."""
+"""The layers of a block: their name -> our name."""
 
 
 def from_authors(weights: Mapping[str, np.ndarray]) -> tuple[Endpoints, dict[str, Any]]:
     """Endpoints from the authors' names, and the BatchNorm statistics that were stored with them.
 
     Args:
-      weights: arrays by name, as numpy; ``module.`` in front of names is of PyTorch's DataParallel and left away.
+      weights: numpy arrays by name. The prefix ``module.`` comes from PyTorch's DataParallel and is removed.
 
     Returns:
-      Endpoints, leaves ``[m, *s]``: m is 1 for a network of standard training. And running statistics, which belong
-      to whichever point was seen last, not to an endpoint: `{}` if there are none. Kernels are HWIO.
+      Endpoints with leaves ``[m, *s]`` and HWIO kernels, where m is 1 for a network of standard training; and running
+      statistics, or `{}` if the weights have none. Running statistics belong to the point that was seen last, not to an
+      endpoint.
 
     Raises:
-      UsageError: for a name that is not of their networks, or a layer that lacks an endpoint.
+      UsageError: for a name that does not occur in the authors' networks, or a layer that lacks an endpoint.
     """
     rows: dict[tuple[str, ...], dict[int, np.ndarray]] = {}
     statistics: dict[str, Any] = {}
@@ -82,7 +83,7 @@ def from_authors(weights: Mapping[str, np.ndarray]) -> tuple[Endpoints, dict[str
         rows.setdefault((*place, ours), {})[int(match[2] or 0)] = array if is_norm else _kernel(place, name, array)
     m = max((len(row) for row in rows.values()), default=0)
     if not m:
-        raise UsageError("there is no weight among the names; pass the state_dict, name by name, as numpy arrays.")
+        raise UsageError("no name is the name of a weight; pass the state_dict, name by name, as numpy arrays.")
     endpoints: dict[str, Any] = {}
     for path, row in rows.items():
         if sorted(row) != list(range(m)):
@@ -99,12 +100,12 @@ def to_authors(
     """The authors' names for endpoints, leaves ``[m, *s]``; the inverse of `from_authors`, to the bit.
 
     Args:
-      endpoints: of a `models.cresnet.CResNet` or a `models.resnet.ResNet`.
-      batch_stats: running statistics to store with them; without, ``load_state_dict`` needs ``strict=False``.
-      tiny_imagenet: whether a ResNet's names are those of ``TinyImageNetResNet``, not of ``ResNet``.
+      endpoints: the endpoints of a `models.cresnet.CResNet` or a `models.resnet.ResNet`.
+      batch_stats: running statistics to store with them. Without them, ``load_state_dict`` needs ``strict=False``.
+      tiny_imagenet: whether a ResNet gets the names of ``TinyImageNetResNet``, not of ``ResNet``.
 
     Raises:
-      UsageError: for a layer that their networks have not.
+      UsageError: for a layer that the authors' networks do not have.
     """
     weights: dict[str, np.ndarray] = {}
     for path, leaf in _leaves(endpoints):
@@ -121,7 +122,7 @@ def to_authors(
 
 
 def _our_layer(theirs: str) -> tuple[str, ...] | None:
-    """``blocks.3.bn1`` -> ``("block3", "norm1")``; None for what is not theirs."""
+    """``blocks.3.bn1`` -> ``("block3", "norm1")``, or None if the authors' networks have no such layer."""
     if theirs in _STEMS:
         return (_STEMS[theirs],)
     match = re.fullmatch(r"blocks\.(\d+)\.(.+)", theirs)
@@ -160,7 +161,7 @@ def _their_layer(ours: tuple[str, ...], endpoints: Endpoints, tiny_imagenet: boo
 
 
 def _kernel(place: tuple[str, ...], name: str, array: np.ndarray) -> np.ndarray:
-    """HWIO from OIHW; for the classifier, ``[f, k]`` from ``[k, f, 1, 1]`` or ``[k, f]``."""
+    """An HWIO kernel from an OIHW kernel. For the classifier, ``[f, k]`` from ``[k, f, 1, 1]`` or ``[k, f]``."""
     if place == ("classifier",) and array.ndim in (2, 4):
         return array.reshape(array.shape[:2]).T
     if array.ndim != 4:

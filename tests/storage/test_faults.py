@@ -89,7 +89,7 @@ def test_nothing_but_damage_is_a_clear_error(tmp_path):
         checkpoints.save(make_state(), 1, {})
     shutil.rmtree(tmp_path / "c" / "1" / "state")
     for read_only in (True, False, False):  # It does not look like a new run the next time.
-        with pytest.raises(UsageError, match=r"every checkpoint in .* is damaged; put back a copy"):
+        with pytest.raises(UsageError, match=r"every checkpoint in .* is damaged; restore one from a copy"):
             restore(tmp_path / "c", read_only=read_only)
 
 
