@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None) -> dict[str, Any]:
-    """Evaluates the newest checkpoint in ``workdir``; writes results.json and figures/, and returns the results.
+    """Evaluates the newest checkpoint in ``workdir``, writes results.json and figures/, and returns the results.
 
     Args:
       workdir: the run's folder.

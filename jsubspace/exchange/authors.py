@@ -55,8 +55,8 @@ def from_authors(weights: Mapping[str, np.ndarray]) -> tuple[Endpoints, dict[str
       weights: numpy arrays by name. The prefix ``module.`` comes from PyTorch's DataParallel and is removed.
 
     Returns:
-      Endpoints with leaves ``[m, *s]`` and HWIO kernels, where m is 1 for a network of standard training; and running
-      statistics, or `{}` if the weights have none. Running statistics belong to the point that was seen last, not to an
+      Endpoints with leaves ``[m, *s]`` and HWIO kernels, where m is 1 for a network of standard training. Also running
+      statistics, or `{}` if the weights contain no statistics. Running statistics belong to the point that was seen last, not to an
       endpoint.
 
     Raises:
@@ -97,7 +97,7 @@ def from_authors(weights: Mapping[str, np.ndarray]) -> tuple[Endpoints, dict[str
 def to_authors(
     endpoints: Endpoints, batch_stats: Mapping[str, Any] | None = None, tiny_imagenet: bool = False
 ) -> dict[str, np.ndarray]:
-    """The authors' names for endpoints, leaves ``[m, *s]``; the inverse of `from_authors`, to the bit.
+    """The authors' names for endpoints with leaves ``[m, *s]``: the inverse of `from_authors`, to the bit.
 
     Args:
       endpoints: the endpoints of a `models.cresnet.CResNet` or a `models.resnet.ResNet`.

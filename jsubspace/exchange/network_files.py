@@ -82,7 +82,7 @@ def save(path: str | pathlib.Path, network: Network, facts: Mapping[str, Any] | 
 
 
 def load(path: str | pathlib.Path) -> tuple[Network, dict[str, Any]]:
-    """A network and its facts, from a file of `save` or from any safetensors file whose names are paths.
+    """A network and its facts, from a file of `save` or from any safetensors file in which names are paths.
 
     Nothing in the file is executed, and nothing is written.
 

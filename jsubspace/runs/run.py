@@ -41,7 +41,7 @@ def train(
       config: a config of this library, for example from ``configs/digits_cresnet8_line.py``.
       workdir: the run's folder. It will hold config.json, metrics.jsonl, TensorBoard events, checkpoints/, results.json
         and figures/.
-      preemption: a program's listener for signals. A signal then ends training after a step, whose state is saved.
+      preemption: a program's listener for signals. A signal then ends training after a step, and its state is saved.
 
     Returns:
       The content of results.json: see `report.describe` and `results.measure`.

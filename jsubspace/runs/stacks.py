@@ -23,7 +23,7 @@ from jsubspace.types import Endpoints, Params
 
 
 def init_state(run: Run) -> TrainState:
-    """The state before the run's first step, on its devices: freshly initialised, or from the runs that ``start`` names.
+    """The state before the run's first step, on its devices: fresh, or from the runs that ``start`` names.
 
     A fresh state is placed as in training: with ``shard_endpoints`` no device ever holds all of it.
 

@@ -17,7 +17,7 @@ METRICS = "metrics.jsonl"
 
 
 class Silent(contextlib.nullcontext["Silent"]):
-    """Takes rows as a `Writer` does, and writes none of them. All hosts except the first use it."""
+    """Takes rows as a `Writer` does, and does not write them. All hosts except the first use it."""
 
     def __init__(self) -> None:
         super().__init__(self)

@@ -174,7 +174,7 @@ class DataParallel:
         """Moves host batches ``[n, ...]`` to the devices, ``ahead`` batches before they are used.
 
         Each of several hosts moves its own batches. Each device's share is a multiple of ``parts``, because the step
-        splits it into so many equal parts (``num_samples`` of `jsubspace.value_and_grad`). Up to ``parts - 1`` examples
+        splits it into ``parts`` equal parts (``num_samples`` of `jsubspace.value_and_grad`). Up to ``parts - 1`` examples
         at the end of a batch are left out to make this possible.
 
         A batch that the devices do not divide, such as the last of an epoch, is given to each device whole. All devices

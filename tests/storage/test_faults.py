@@ -96,7 +96,7 @@ def test_nothing_but_damage_is_a_clear_error(tmp_path):
 def test_a_checkpoint_of_something_else_is_not_called_damaged(tmp_path):
     with Checkpoints(tmp_path / "c") as checkpoints:
         checkpoints.save(make_state(m=3), 1, {})
-    with pytest.raises(UsageError, match=r"is whole but its arrays are not those of this run"):
+    with pytest.raises(UsageError, match=r"is complete but its arrays are not those of this run"):
         restore(tmp_path / "c")
 
 
