@@ -1,8 +1,8 @@
 """BatchNorm statistics of a point.
 
-Running statistics are no parameters: they belong to one network, not to an endpoint, and cannot be
-interpolated. Every point that is to be evaluated gets its own, from a pass over training data in train
-mode (as in Stochastic Weight Averaging, which the paper follows).
+Running statistics are not parameters. They belong to one network, not to an endpoint, and cannot be interpolated. Every
+point that is evaluated gets its own statistics, from a pass over training data in train mode. Stochastic Weight Averaging
+does the same, and the paper follows it.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,14 +19,14 @@ BatchStats = Any
 def reestimate_batch_stats(
     stats_fn: Callable[..., BatchStats], point: Params, batches: Iterable[tuple[Any, ...]]
 ) -> BatchStats:
-    """The plain average over batches of each batch's own statistics, at ``point``.
+    """The plain average over batches of each batch's own statistics, for the network ``point``.
 
     Args:
-      stats_fn: ``(point, *batch) -> statistics of that batch``, a pytree of means and variances. In Flax, a
-        forward pass in train mode with BatchNorm momentum 0, whose running statistics are those of the
-        last batch; see the example.
+      stats_fn: ``(point, *batch) -> statistics of that batch``, a pytree of means and variances. In Flax, it is a
+        forward pass in train mode with BatchNorm momentum 0: its running statistics are the statistics of the last
+        batch. See the example.
       point: one network, leaves ``[*s]``.
-      batches: tuples of arrays, at least one; all of the training set, augmented as in training.
+      batches: tuples of arrays, at least one. They are all of the training set, augmented as in training.
 
     Returns:
       A pytree as ``stats_fn`` returns it.

@@ -1,6 +1,6 @@
 """Evaluates a run again: ``python -m jsubspace.evaluate --workdir=runs/digits_cresnet8_line``.
 
-Training ends with the same evaluation; this is for a run that was interrupted, or to ask more of it:
+Training ends with the same evaluation. This program evaluates a run that was interrupted, or measures more:
 
     python -m jsubspace.evaluate --workdir=RUN --config.evaluation.corruptions=all
 """
@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None) -> dict[str, Any]:
-    """Evaluates the newest checkpoint in ``workdir``; writes results.json and figures/, and returns the results.
+    """Evaluates the newest checkpoint in ``workdir``, writes results.json and figures/, and returns the results.
 
     Args:
       workdir: the run's folder.
-      changes: other values of ``evaluation`` fields than the run was trained with, as text: ``{"evaluation.num_points":
-        "41"}``. results.json records them.
+      changes: values of ``evaluation`` fields that differ from the values in training, as text:
+        ``{"evaluation.num_points": "41"}``. results.json records them.
 
     Raises:
       UsageError: if the folder holds no run or no checkpoint, a run is under way in it, or a change is not possible.
@@ -50,9 +50,10 @@ def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None)
 
 
 def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
-    """The config of a run that has a checkpoint; the run may be somebody else's.
+    """The config of a run that has a checkpoint. The run may come from somebody else.
 
-    Its data folder counts if the data is there. Nothing is ever prepared, that is written, in a folder that a file names.
+    The data folder in config.json is used only if the data is already prepared there. Data is never written to a path
+    that comes from a file.
 
     Raises:
       UsageError: if the folder holds no run or no checkpoint.
@@ -63,7 +64,7 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
             f"{workdir} has no checkpoint yet; train it first: python -m jsubspace.main --workdir={workdir}."
         )
     if settings.data.dir and not prepare.is_prepared(sets.find(settings.data.name), settings.data.dir):
-        log.warning("%s is not prepared in %s; looking in the default folder.", settings.data.name, settings.data.dir)
+        log.warning("%s is not prepared in %s; the default folder is used.", settings.data.name, settings.data.dir)
         settings.data.dir = ""
     return settings
 

@@ -101,7 +101,7 @@ def value_and_grad(
       subspace: the subspace that is trained.
       beta: strength of the penalty, at least 0. With 0, or one endpoint, no penalty is computed.
       layerwise: whether to draw a separate alpha for every layer. True stands for the layers that `jsubspace.layers`
-        finds; a tree of layer names stands for itself.
+        finds, and a tree of layer names stands for itself.
       num_samples: S, the number of positions per step (appendix B). Every array in args is then part of the batch and
         is cut into S equal parts along its leading axis: example i goes to part i modulo S. The loss is the mean over
         the parts. Typed PRNG keys in args are split, so that each part has a key of its own. Anything that is neither
@@ -119,8 +119,8 @@ def value_and_grad(
       (clip_by_global_norm, LARS, LAMB) belong under a vmap over the endpoints.
 
     Raises:
-      ValueError: here, if an option is out of range; by ``grad_fn``, if the endpoints do not fit the
-        subspace or the batch does not divide by num_samples.
+      ValueError: here, if an option is out of range. ``grad_fn`` raises it if the endpoints do not fit the subspace, or the
+        batch cannot be cut into num_samples equal parts.
 
     Example:
       >>> import optax
@@ -155,8 +155,8 @@ def value_and_grad_at(
 
     Returns:
       ``grad_fn(alpha, chosen, endpoints, *args) -> ((value, info), grads)``. ``alpha`` has the form that
-      `jsubspace.sample_alpha` returns. ``chosen`` are the endpoints whose pairs the penalty is averaged over: ``(j, k)``
-      or all of them.
+      `jsubspace.sample_alpha` returns. The penalty is averaged over the pairs among the endpoints ``chosen``:
+      ``(j, k)``, or all of them.
     """
     objective = Objective(beta, num_samples=num_samples, mask=mask)
     return gradient_at(loss_fn, subspace, objective, Shares(axis_name), has_aux=has_aux)
@@ -188,7 +188,7 @@ def random_gradient(
 def gradient_at(
     loss_fn: LossFn, subspace: Subspace, objective: Objective, shares: Shares, *, has_aux: bool = False
 ) -> GradFn:
-    """`value_and_grad_at` for endpoints that lie on the devices as ``shares`` says; see `random_gradient`."""
+    """`value_and_grad_at` for endpoints that lie on the devices as ``shares`` says. See `random_gradient`."""
     num_samples = objective.num_samples
     task = jax.value_and_grad(loss_fn if has_aux else lambda *args: (loss_fn(*args), None), has_aux=True)
 
@@ -242,7 +242,7 @@ def gradient_at(
 
 
 def _cut(args: tuple[Any, ...], num_samples: int) -> tuple[Any, ...]:
-    """Arrays ``[n, ...] -> [S, n / S, ...]``, example i in part i modulo S; keys ``[] -> [S]``.
+    """Arrays ``[n, ...] -> [S, n / S, ...]``, example i in part i modulo S, and keys ``[] -> [S]``.
 
     Examples are dealt out, not sliced. A batch that is split over devices is then cut into the same parts as a whole
     batch, provided that the number of examples per device is a multiple of S.

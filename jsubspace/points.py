@@ -112,7 +112,7 @@ def sample_alpha(
       num_samples: S, to draw S independent positions for S parts of a batch (appendix B).
 
     Returns:
-      alpha, ``[*subspace.alpha_shape]``, or a tree of them like ``layers``; with num_samples, each array
+      alpha, ``[*subspace.alpha_shape]``, or a tree of them like ``layers``. With num_samples, each array
       has a leading axis ``[S]``.
 
     Example:

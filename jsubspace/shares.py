@@ -1,8 +1,9 @@
-"""Endpoints divided among devices: each keeps its share of every leaf, and of what an optimizer remembers of it.
+"""Endpoints that are divided among devices: each device keeps its share of every leaf and of the optimizer's memory.
 
-A step needs one network whole, the point; so that is what is gathered, and its gradient is what comes back in shares.
-All else is local: the point's share is made from the endpoints' shares, inner products are sums of partial ones, and an
-elementwise optimizer never looks at another element. A device then holds m n / D + n numbers instead of m n.
+A step needs one whole network, the point. So the devices gather the point, and they scatter its gradient into shares.
+Everything else is local. The point's share is made from the endpoints' shares, inner products are sums of partial inner
+products, and an elementwise optimizer never looks at another element. With m endpoints of n numbers on D devices, a
+device then holds m n / D + n numbers instead of m n.
 """
 
 import dataclasses
@@ -17,18 +18,19 @@ from jsubspace import tree
 from jsubspace.types import Endpoints, LeafMask, Params
 
 WHOLE = -1
-"""Instead of an axis, for a leaf of which every device holds all."""
+"""Stands in the place of an axis for a leaf that is not divided: every device holds all of it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-    """How endpoints lie on the devices of an axis, and the communication that a step needs for it.
+    """How endpoints lie on the devices of an axis, and the communication that a step needs because of it.
 
     Attributes:
-      axis_name: of the devices, in a pmap or shard_map; None for one device and no communication.
-      axes: for every leaf, the axis of ``[*s]`` along which it is divided, or `WHOLE` (see `axes_of`); None if all
-        devices hold all.
-      dtype: what the network casts its kernels to anyway; what is gathered is cast before, and half the size on the way.
+      axis_name: the name of the device axis in a pmap or shard_map, or None for one device without communication.
+      axes: for every leaf, the axis of ``[*s]`` along which it is divided, or `WHOLE` (see `axes_of`). None if every
+        device holds all leaves.
+      dtype: the network's compute dtype, or None. Kernels are cast to it before they are gathered, which halves the
+        traffic for bfloat16.
     """
 
     axis_name: str | None = None
@@ -36,15 +38,20 @@ class Shares:
     dtype: Any = None
 
     def count(self) -> int:
-        """Number of devices; a constant of the traced program."""
+        """The number of devices, a constant of the traced program."""
         return 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
 
     def mean(self, x: Any) -> Any:
-        """The mean over devices of what is not divided."""
+        """The mean over devices of a value that is not divided."""
         return x if self.axis_name is None else jax.lax.pmean(x, self.axis_name)
 
     def gather(self, networks: Params, leading: int = 0) -> Params:
-        """Whole networks, each device's own to differentiate at, from shares; ``leading`` axes come before ``[*s]``."""
+        """Whole networks from the devices' shares, a copy per device to differentiate at.
+
+        Args:
+          networks: this device's shares.
+          leading: the number of axes before ``[*s]``.
+        """
         name = self.axis_name
         if name is None:
             return networks
@@ -63,7 +70,7 @@ class Shares:
         return jax.tree.map(gather_leaf, networks, self.axes, tree.kernels(stacked))
 
     def scatter(self, grads: Params, leading: int = 0) -> Params:
-        """The sum over devices of whole gradients, each device's share of it."""
+        """This device's share of the sum over devices of whole gradients. ``leading`` as in `gather`."""
         name = self.axis_name
         if name is None:
             return grads
@@ -74,8 +81,8 @@ class Shares:
             if axis == WHOLE:
                 return jax.lax.psum(leaf, name)
             axis += leading
-            # XLA sums the kernel of a 1 x 1 convolution whole and then cuts it, which is twice on the wire, unless its
-            # axes of length one are away.
+            # XLA would sum the whole kernel of a 1 x 1 convolution and cut the sum, which doubles the traffic. It does
+            # not do so when the axes of length one are removed.
             units = tuple(i for i, length in enumerate(leaf.shape) if length == 1 and i != axis)
             place = axis - sum(i < axis for i in units)
             share = jax.lax.psum_scatter(jnp.squeeze(leaf, units), name, scatter_dimension=place, tiled=True)
@@ -84,7 +91,7 @@ class Shares:
         return jax.tree.map(scatter_leaf, grads, self.axes)
 
     def gram(self, networks: Sequence[Params], mask: LeafMask) -> jax.Array:
-        """`tree.gram` of whole networks, from shares of them: ``[p, p]``."""
+        """`tree.gram` of whole networks, computed from their shares: ``[p, p]``."""
         if self.axes is None or self.axis_name is None:
             return tree.gram(networks, mask)
         divided = jax.tree.map(lambda counts, axis: bool(counts) and axis != WHOLE, mask, self.axes)
@@ -96,11 +103,11 @@ class Shares:
 
 
 def divided_axis(shape: Sequence[int], count: int) -> int:
-    """The axis of ``[*s]`` along which ``count`` devices divide it: the second to last if they can, or else the last
-    that they can, or `WHOLE` if there is none.
+    """The axis of ``[*s]`` along which a leaf is divided among ``count`` devices.
 
-    The second to last is the axis of input channels. Cut along the last, of output channels, rows would be shorter than the
-    128 numbers that a TPU pads them to.
+    It is the second-to-last axis, the input channels of a kernel. If the devices do not divide this axis, it is the last
+    axis that they divide. If there is no such axis, it is `WHOLE`. The axis of output channels is avoided because its
+    rows would be shorter than the 128 numbers to which a TPU pads every row.
 
     Example:
       >>> divided_axis((3, 3, 16, 64), 8), divided_axis((3, 3, 3, 64), 8), divided_axis((64, 10), 8), divided_axis((3,), 8)
@@ -111,13 +118,15 @@ def divided_axis(shape: Sequence[int], count: int) -> int:
 
 
 def axes_of(endpoints: Endpoints, count: int) -> Any:
-    """`Shares.axes` of endpoints ``[m, *s]`` (shapes will do) for ``count`` devices. Endpoints are never divided from
-    each other: a step reads all of them at every place."""
+    """`Shares.axes` of endpoints ``[m, *s]``, or of their shapes, for ``count`` devices.
+
+    Endpoints are never separated from each other, because a step reads all of them at every position.
+    """
     return jax.tree.map(lambda leaf: divided_axis(jnp.shape(leaf)[1:], count), endpoints)
 
 
 def kept_whole(endpoints: Endpoints, count: int) -> dict[str, int]:
-    """The leaves that ``count`` devices do not divide, and how many numbers each has over all endpoints."""
+    """The leaves that ``count`` devices do not divide, by name, and how many numbers each has over all endpoints."""
     leaves = jax.tree_util.tree_leaves_with_path(endpoints)
     return {
         jax.tree_util.keystr(path): math.prod(jnp.shape(leaf))
@@ -127,11 +136,11 @@ def kept_whole(endpoints: Endpoints, count: int) -> dict[str, int]:
 
 
 def _own_copy(point: Params, axis_name: str) -> Params:
-    """``point``, marked as this device's own where a shard_map tracks which values differ between devices.
+    """A copy of ``point`` that is marked as this device's own.
 
-    There (``check_vma=True``, its default) the gradient with respect to a value that all devices share is
-    summed over them by autodiff, and a sum taken afterwards is too large by their number. The gradient with
-    respect to a copy is this device's own everywhere, so that one sum is right under every wrapper.
+    A shard_map with ``check_vma=True``, its default, tracks which values differ between devices. There autodiff sums the
+    gradient with respect to a value that all devices share, and a second sum would be too large by the number of devices.
+    The gradient with respect to a copy is this device's own under every wrapper, so that one sum is always right.
     """
 
     def differs_over(x: jax.Array) -> frozenset[str]:

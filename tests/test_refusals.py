@@ -111,7 +111,7 @@ COMMANDS = {
         ([TRAIN, "--config.start.runs={new}"], "holds a run that is not finished"),
         ([TRAIN, "--config.keep_epochs=(100,)"], r"keep_epochs is \(100,\); it must be epochs between 1 and .* 60"),
         # machine, data, folder
-        ([TRAIN, "--config.num_devices=1000"], "config.num_devices is 1000 but this machine has 8"),
+        ([TRAIN, "--config.num_devices=1000"], "num_devices is 1000 but this machine has 8"),
         ([TRAIN, "--config.num_devices=7"], "which 7 devices do not divide"),
         ([TRAIN, "--config.data.name=cifar10", "--config.data.dir=here"], "cifar10 is not prepared in here"),
         ([TRAIN, "--workdir=/proc/run"], "cannot write the run's folder /proc/run"),

@@ -1,7 +1,8 @@
-"""A plain network on the disk, for programs that know nothing of subspaces: safetensors or Orbax, data and nothing else.
+"""A plain network on the disk, as safetensors or Orbax, for programs that know nothing about subspaces.
 
-A network is a dictionary of dictionaries of arrays, as Flax has them: ``{"params": ..., "batch_stats": ...}``. In a
-safetensors file an array's name is its path, ``params/block0/conv1/kernel``. Facts about it (JSON) go along.
+The files hold data and no code. A network is a dictionary of dictionaries of arrays, as in Flax:
+``{"params": ..., "batch_stats": ...}``. In a safetensors file an array's name is its path, like
+``params/block0/conv1/kernel``. Facts about the network are stored with it, as JSON.
 """
 
 import hashlib
@@ -21,35 +22,36 @@ Network = dict[str, Any]
 
 SUFFIX = ".safetensors"
 DIGEST = "sha256"
-"""The fact that `save` adds: of all names and arrays, for `load` to check."""
+"""The fact that `save` adds: a digest of all names and arrays, which `load` checks."""
 
 FACTS = "facts.json"
 
 
 def check_target(path: pathlib.Path) -> None:
-    """Whether `save` can write there: called before the work of making a network.
+    """Checks that `save` can write to ``path``. Call it before the work of making a network.
 
     Raises:
-      UsageError: if something is there, its parent is not, or its name says that another format is expected.
+      UsageError: if ``path`` exists, its parent does not, or its name belongs to another format.
     """
     if path.suffix not in ("", SUFFIX):
         raise UsageError(f"{path} is neither a safetensors file ({path.stem}{SUFFIX}) nor a folder ({path.stem}).")
     if path.exists() or path.is_symlink():
         raise UsageError(f"{path} exists; choose another name, or delete it.")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{path.parent} is not a folder that can be written; make it first.")
+        raise UsageError(f"{path.parent} is not a folder that can be written; make the folder first.")
 
 
 def save(path: str | pathlib.Path, network: Network, facts: Mapping[str, Any] | None = None) -> None:
-    """Writes a network; it is there in full or not at all.
+    """Writes a network completely or not at all.
 
     Args:
-      path: ``NAME.safetensors``, or a folder for Orbax: the network in its subfolder ``network``, the facts beside it.
-      network: dictionaries of arrays; names have no slash.
-      facts: names and what JSON can hold.
+      path: ``NAME.safetensors``, or a folder for Orbax. The folder gets the network in its subfolder ``network`` and the
+        facts beside it.
+      network: dictionaries of arrays. Names have no slash.
+      facts: values that JSON can hold, by name.
 
     Raises:
-      UsageError: if something is there, or it cannot be written.
+      UsageError: if ``path`` exists or cannot be written.
       ValueError: for a network of another form.
     """
     path = pathlib.Path(path)
@@ -80,12 +82,12 @@ def save(path: str | pathlib.Path, network: Network, facts: Mapping[str, Any] | 
 
 
 def load(path: str | pathlib.Path) -> tuple[Network, dict[str, Any]]:
-    """A network and its facts, from a file of `save` or any safetensors file of arrays whose names are paths.
+    """A network and its facts, from a file of `save` or from any safetensors file in which names are paths.
 
     Nothing in the file is executed, and nothing is written.
 
     Raises:
-      UsageError: if it is not there, damaged, or no network.
+      UsageError: if the file does not exist, is damaged, or holds no network.
 
     Example:
       >>> import tempfile
@@ -103,12 +105,12 @@ def load(path: str | pathlib.Path) -> tuple[Network, dict[str, Any]]:
     else:
         raise UsageError(f"{path} is neither a safetensors file nor a folder with a network; see jsubspace.export.")
     if DIGEST in facts and facts[DIGEST] != _digest(arrays):
-        raise UsageError(f"{path} is damaged: its arrays are not those that were written.")
+        raise UsageError(f"{path} is damaged: its arrays have changed since they were written.")
     return unflatten(arrays), facts
 
 
 def flatten(network: Network) -> dict[str, np.ndarray]:
-    """Arrays by their paths, ``{"params/dense/kernel": ...}``; the inverse of `unflatten`.
+    """Arrays by their paths, ``{"params/dense/kernel": ...}``: the inverse of `unflatten`.
 
     Raises:
       ValueError: for anything but dictionaries of arrays, or a name with a slash.
@@ -120,7 +122,7 @@ def flatten(network: Network) -> dict[str, np.ndarray]:
         if isinstance(value, Mapping):
             flat |= {f"{name}/{inner}": leaf for inner, leaf in flatten(dict(value)).items()}
         elif hasattr(value, "shape") and hasattr(value, "dtype"):
-            # Contiguous: safetensors writes the memory of a transposed array as if it were not transposed.
+            # safetensors would write the memory of a transposed array as if it were not transposed.
             flat[name] = np.ascontiguousarray(value).reshape(value.shape)
         else:
             raise ValueError(f"{name} is a {type(value).__name__}; a network is made of dictionaries and arrays.")
@@ -131,18 +133,24 @@ def unflatten(arrays: Mapping[str, np.ndarray]) -> Network:
     """Dictionaries of arrays from arrays by their paths.
 
     Raises:
-      UsageError: if a path is empty in parts, or the beginning of another.
+      UsageError: if a part of a path is empty, or a path is the beginning of another path.
     """
     network: Network = {}
     for path, array in arrays.items():
         *folders, name = path.split("/")
         place = network
-        for folder in folders:
+        for depth, folder in enumerate(folders, start=1):
             place = place.setdefault(folder, {})
             if not isinstance(place, dict):
-                raise UsageError(f"{path!r} cannot be an array: one of that path's beginning is.")
+                array_path, inside = "/".join(folders[:depth]), "/".join((*folders[depth:], name))
+                raise UsageError(
+                    f"{path!r} cannot be stored: {array_path!r} is already an array, so it cannot contain {inside!r}."
+                )
         if name in place or not all((*folders, name)):
-            raise UsageError(f"{path!r} is no path of an array in a network, or is there twice.")
+            raise UsageError(
+                f"{path!r} cannot be the path of an array in a network: a part of it is empty, it occurs twice, or another "
+                "path begins with it."
+            )
         place[name] = array
     return network
 
@@ -198,7 +206,7 @@ def _fact(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        return text  # Somebody else's metadata.
+        return text  # The metadata of another program is not always JSON.
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

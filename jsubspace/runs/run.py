@@ -9,7 +9,7 @@ import jax
 import ml_collections
 
 from jsubspace import penalties, shares
-from jsubspace.runs import build, config_files, figures, limits, results, stacks
+from jsubspace.runs import build, config_files, figures, limits, results, settings, stacks
 from jsubspace.runs import config as config_lib
 from jsubspace.runs.build import Run
 from jsubspace.storage import checkpoint, folders, lock
@@ -41,7 +41,7 @@ def train(
       config: a config of this library, for example from ``configs/digits_cresnet8_line.py``.
       workdir: the run's folder. It will hold config.json, metrics.jsonl, TensorBoard events, checkpoints/, results.json
         and figures/.
-      preemption: a program's listener for signals. A signal then ends training after a step, whose state is saved.
+      preemption: a program's listener for signals. A signal then ends training after a step, and its state is saved.
 
     Returns:
       The content of results.json: see `results.describe` and `results.measure`.

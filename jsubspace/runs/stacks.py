@@ -23,7 +23,7 @@ from jsubspace.types import Endpoints, Params
 
 
 def init_state(run: Run) -> TrainState:
-    """The state before the run's first step, on its devices: freshly initialised, or from the runs that ``start`` names.
+    """The state before the run's first step, on its devices: fresh, or from the runs that ``start`` names.
 
     A fresh state is placed as in training: with ``shard_endpoints`` no device ever holds all of it.
 
@@ -51,7 +51,7 @@ def start_runs(settings: ml_collections.ConfigDict) -> list[pathlib.Path]:
         config_files.load(path)
         if settings.start.epoch == 0 and not results.is_finished(results.read(path)):
             raise UsageError(
-                f"{path} (of start.runs) holds a run that is not finished; finish it first: python -m jsubspace.main."
+                f"{path} (of config.start.runs) holds a run that is not finished; finish it first: python -m jsubspace.main."
             )
     return paths
 
@@ -98,7 +98,7 @@ def _arranged(networks: list[Params], run: Run, paths: list[pathlib.Path]) -> En
         bends = [points.interpolate(ends, (j + 1) / (m - 1)) for j in range(m - 2)]
         return tree.stack([*networks, *bends])
     raise UsageError(
-        f"start.runs names {n} runs for {m} endpoints; name one for each, one for all of them, or (for a curve or chain) "
+        f"config.start.runs names {n} runs for {m} endpoints; name one for each, one for all of them, or (for a curve or chain) "
         "two for the ends."
     )
 
@@ -106,27 +106,27 @@ def _arranged(networks: list[Params], run: Run, paths: list[pathlib.Path]) -> En
 def _check_shapes(network: Params, expected: Endpoints, folder: pathlib.Path) -> None:
     if not tree.same_structure(network, expected):
         raise UsageError(
-            f"{folder} trained another architecture than the settings of model describe; stack runs of one architecture."
+            f"{folder} trained another architecture than config.model describes; stack runs of one architecture."
         )
     leaves = jax.tree_util.tree_leaves_with_path(network)
     for (path, leaf), like in zip(leaves, jax.tree.leaves(expected), strict=True):
         if leaf.shape != like.shape[1:] or leaf.dtype != like.dtype:
             raise UsageError(
-                f"{jax.tree_util.keystr(path)} is {leaf.dtype}{list(leaf.shape)} in {folder} but the settings of model make "
-                f"it {like.dtype}{list(like.shape[1:])}; stack runs of one architecture and width."
+                f"{jax.tree_util.keystr(path)} is {leaf.dtype}{list(leaf.shape)} in {folder} but config.model makes it "
+                f"{like.dtype}{list(like.shape[1:])}; stack runs of one architecture and width."
             )
 
 
 def _branch(run: Run, settings: ml_collections.ConfigDict, paths: list[pathlib.Path]) -> TrainState:
     """The whole state of the one run that is named, after ``start.epoch`` epochs."""
     if len(paths) != 1:
-        raise UsageError(f"start.epoch resumes from one run, but start.runs names {len(paths)}.")
+        raise UsageError(f"config.start.epoch resumes from one run, but config.start.runs names {len(paths)}.")
     theirs = config_files.load(paths[0])
     for field in ("data.name", "data.batch_size", "data.num_train", "data.pooling", "model", "subspace"):
         a, b = (config.value(either, field) for either in (theirs, settings))
         if a != b:
             raise UsageError(
-                f"{field} is {_on_a_line(b)} here but {_on_a_line(a)} in {paths[0]}, the run to resume from; set it to the "
+                f"config.{field} is {_on_a_line(b)} here but {_on_a_line(a)} in {paths[0]}, the run to resume from; set it to the "
                 "same value."
             )
     step = settings.start.epoch * run.pipeline.steps_per_epoch

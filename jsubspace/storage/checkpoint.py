@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the only file that knows Orbax."""
+"""The checkpoints of a run, written and read by Orbax."""
 
 import contextlib
 import logging
@@ -23,21 +23,21 @@ FOLDER = "checkpoints"
 """The name of the folder of checkpoints in a run's folder."""
 
 RANKED_BY = "accuracy"
-"""The metric by which the best checkpoint is found; more is better."""
+"""The metric by which the best checkpoint is found. A larger value is better."""
 
 
 class Checkpoints(Generic[State]):
-    """The checkpoints in a folder: train states, each with notes of the loop (numbers and strings).
+    """The checkpoints in a folder. Each holds a state, any tree of arrays, and notes (numbers and strings).
 
-    Saving copies the arrays and returns; writing goes on in the background. A checkpoint appears under its name only
-    when it is complete, checksums included, and an older one is deleted only after that: whenever the process dies,
-    the newest complete one is there. The newest are kept, and the best of those that were saved with metrics.
+    `save` copies the arrays and returns, and the files are written in the background. A checkpoint appears under its name
+    only when it is complete, checksums included. An older one is deleted only after that, so a complete checkpoint exists
+    whenever the process dies. The newest are kept, and the best of those that were saved with metrics.
 
     Args:
-      folder: of the checkpoints; made if need be.
-      keep: how many of the newest to keep, at least 1.
+      folder: the folder of the checkpoints. It is made if it does not exist.
+      keep: how many of the newest checkpoints to keep, at least 1.
       keep_steps: checkpoints of these steps are never deleted.
-      read_only: to look at them without making the folder or tidying up in it.
+      read_only: whether to look at checkpoints without making the folder or tidying up in it.
     """
 
     def __init__(
@@ -65,48 +65,48 @@ class Checkpoints(Generic[State]):
         """Starts to save the state after ``step`` steps, and notes for JSON. The state may be donated at once.
 
         Args:
-          state: what to save.
-          step: its number of steps.
-          notes: of the loop.
-          metrics: of the state, with `RANKED_BY` among them; without, it is not in the running for the best.
+          state: the state to save.
+          step: the number of steps that led to it.
+          notes: numbers and strings that `restore` returns.
+          metrics: scores of the state, with `RANKED_BY` among them. A state without metrics is never the best.
 
         Raises:
           UsageError: if the folder has vanished, or this or the save before it could not be written.
         """
         if not self._folder.is_dir():
-            raise UsageError(f"{self._folder} has vanished; the run cannot be saved, and stops at step {step}.")
+            raise UsageError(f"{self._folder} has vanished; the run cannot be saved and stops at step {step}.")
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes))
         with self._told("save into"):
-            self._manager.wait_until_finished()  # It would wait too, but `_saving` is the step of one save at a time.
+            self._manager.wait_until_finished()  # `_saving` must be the step of one save at a time.
             self._saving = step
             self._manager.save(step, args=items, metrics=metrics)
 
     def latest_step(self) -> int | None:
-        """Number of steps of the newest complete checkpoint, or None if there is none."""
+        """The step of the newest complete checkpoint, or None if there is no checkpoint."""
         return self._manager.latest_step()
 
     def best_step(self) -> int | None:
-        """Number of steps of the best of the checkpoints with metrics, or None if there is none."""
+        """The step of the best checkpoint with metrics, or None if there is no such checkpoint."""
         return self._manager.best_step()
 
     def steps(self) -> list[int]:
-        """Numbers of steps of all complete checkpoints, in order."""
+        """The steps of all complete checkpoints, in order."""
         return sorted(self._manager.all_steps())
 
     def restore(self, like: State, sharding: Any, step: int | None = None) -> tuple[State, dict[str, Any]]:
-        """A checkpoint: the state, placed by ``sharding``, and the notes. By default the newest that is whole.
+        """The state of a checkpoint, placed by ``sharding``, and its notes. By default the newest undamaged checkpoint.
 
-        Newer checkpoints whose files are not what was written are passed over; each is named in the log and, unless
-        ``read_only``, set aside as ``<step>.damaged``.
+        Newer checkpoints whose files have changed since they were written are passed over. The log names each of them.
+        Unless ``read_only``, each is renamed to ``<step>.damaged``.
 
         Args:
-          like: a state of the same shapes and dtypes; `jax.ShapeDtypeStruct` will do.
-          sharding: where the arrays go, wherever they came from: one `jax.sharding.Sharding`, or a tree of them like
-            ``like``.
-          step: of which step; None for the newest.
+          like: a state of the same shapes and dtypes, of arrays or of `jax.ShapeDtypeStruct`.
+          sharding: the placement of the arrays, whatever it was before: one `jax.sharding.Sharding`, or a tree of them
+            like ``like``.
+          step: the step of the checkpoint, or None for the newest.
 
         Raises:
-          UsageError: if there is no such checkpoint, it is damaged (all are), or it is of another run.
+          UsageError: if there is no such checkpoint, it is damaged, all are damaged, or it belongs to another run.
         """
         step = self._whole(step)
         places = jax.tree.map(lambda _: sharding, like) if isinstance(sharding, jax.sharding.Sharding) else sharding
@@ -115,10 +115,10 @@ class Checkpoints(Generic[State]):
         )
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore())
         there = self._manager.item_metadata(step)["state"]
-        if _shapes(there) != _shapes(like):  # Orbax would say so in pages, after it has read everything.
+        if _shapes(there) != _shapes(like):  # Orbax would print pages about it, after it has read everything.
             raise UsageError(
-                f"the checkpoint {self._folder / str(step)} is whole but its arrays are not those of this run: they are "
-                "of another network, number of endpoints, optimizer or version."
+                f"the checkpoint {self._folder / str(step)} is complete but its arrays are not those of this run: they belong to "
+                "another network, number of endpoints, optimizer or version."
             )
         with self._told("restore from"):
             restored = self._manager.restore(step, args=items)
@@ -138,11 +138,11 @@ class Checkpoints(Generic[State]):
             return self._manager.restore(step, args=items)["state"][name]
 
     def reached_preemption(self, step: int) -> bool:
-        """Whether a machine of those that train together is to be taken away; the same on all of them at a step."""
+        """Whether one of the hosts that train together will be preempted. All hosts get the same answer at a step."""
         return self._manager.reached_preemption(step)
 
     def wait(self) -> None:
-        """Returns when everything is written. Raises as `save` does."""
+        """Returns when everything is written. It raises as `save` does."""
         with self._told("save into"):
             self._manager.wait_until_finished()
 
@@ -155,33 +155,35 @@ class Checkpoints(Generic[State]):
         except UsageError as failure:
             if error is None:
                 raise
-            log.error("%s", failure)  # What ended the run is more important.
+            log.error("%s", failure)  # The error that ended the run is more important.
         else:
             self._manager.close()
 
     def _seal(self) -> None:
-        """Writes the checksums while the checkpoint still has its temporary name; Orbax calls it before renaming."""
+        """Writes the checksums while the checkpoint has its temporary name. Orbax calls it before it renames the folder."""
         if jax.process_index() == 0:
             for folder in self._folder.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
                 checksums.write(folder)
 
     def _whole(self, step: int | None) -> int:
-        """That step, or the newest whole one for None."""
+        """The step if its checkpoint is undamaged, or the newest undamaged step for None."""
         if self.latest_step() is None:
             raise UsageError(f"there is no checkpoint in {self._folder}; train first: python -m jsubspace.main.")
         if step is None:
             return self._newest_whole()
         if step not in self._manager.all_steps():
             raise UsageError(
-                f"there is no checkpoint of step {step} in {self._folder}, only of {self.steps()}; config.keep_epochs says "
-                "which a run keeps."
+                f"there is no checkpoint of step {step} in {self._folder}, only of {self.steps()}; keep_epochs says which "
+                "checkpoints a run keeps."
             )
         if damage := checksums.damage(self._folder / str(step)):
-            raise UsageError(f"the checkpoint {self._folder / str(step)} is damaged ({damage}); put back a copy.")
+            raise UsageError(
+                f"the checkpoint {self._folder / str(step)} is damaged ({damage}); restore it from a copy."
+            )
         return step
 
     def _newest_whole(self) -> int:
-        """The first host looks and tells the others."""
+        """The newest undamaged step. The first host looks for it and sends it to the others."""
         found, damaged = -1, []
         if jax.process_index() == 0:
             for step in sorted(self._manager.all_steps(), reverse=True):
@@ -189,9 +191,9 @@ class Checkpoints(Generic[State]):
                 if damage is None:
                     found = step
                     break
-                log.warning("the checkpoint of step %d is damaged (%s); going back to the one before.", step, damage)
+                log.warning("the checkpoint of step %d is damaged (%s); falling back to the one before.", step, damage)
                 damaged.append(step)
-            if found >= 0 and not self._read_only:  # Else it would look as if nothing had been trained yet.
+            if found >= 0 and not self._read_only:  # Otherwise the folder would look as if nothing had been trained.
                 for step in damaged:
                     self._set_aside(step)
         if jax.process_count() > 1:
@@ -199,26 +201,28 @@ class Checkpoints(Generic[State]):
         self._manager.reload()
         if found < 0:
             raise UsageError(
-                f"every checkpoint in {self._folder} is damaged; put back a copy, or delete the run's folder to start anew."
+                f"every checkpoint in {self._folder} is damaged; restore one from a copy, or delete the run's folder to start again."
             )
         return found
 
     def _set_aside(self, step: int) -> None:
-        """Its name is needed again when the run gets there."""
+        """Renames a damaged checkpoint. The run will need the name again when it reaches this step."""
         aside = self._folder / f"{step}.damaged"
         shutil.rmtree(aside, ignore_errors=True)
         (self._folder / str(step)).rename(aside)
 
     @contextlib.contextmanager
     def _told(self, what: str) -> Iterator[None]:
-        """Whatever Orbax and the file system raise, as one message."""
+        """Turns every error of Orbax and the file system into one message."""
         try:
             yield
         except Exception as error:
             steps = [int(path.name) for path in self._folder.glob("*") if path.name.isdigit()]
-            newest = f"the newest complete one is of step {max(steps)}" if steps else "there is none yet"
+            newest = (
+                f"the newest complete checkpoint is of step {max(steps)}" if steps else "there is no checkpoint yet"
+            )
             raise UsageError(
-                f"cannot {what} the folder of checkpoints {self._folder}: {one_line(error)}\n{newest}. Make room or mend the "
+                f"cannot {what} the folder of checkpoints {self._folder}: {one_line(error)}\n{newest}. Make room or fix the "
                 "folder, and run the same command again."
             ) from error
 

@@ -1,6 +1,6 @@
-"""Whether the files of a checkpoint are those that were written: their SHA-256, in a file beside them.
+"""Checks that the files of a checkpoint have not changed, by their SHA-256 in a file beside them.
 
-Orbax notices some damage by itself, but not a flipped bit in the notes or in an array that it did not compress.
+Orbax itself notices some damage, but not a flipped bit in the notes or in an array that it did not compress.
 ``sha256sum -c SHA256SUMS`` checks a checkpoint by hand.
 """
 
@@ -11,13 +11,13 @@ SUMS = "SHA256SUMS"
 
 
 def write(folder: pathlib.Path) -> None:
-    """Writes `SUMS` into the folder, for every file in its subfolders; what lies beside them is Orbax's own."""
+    """Writes `SUMS` into the folder, with a line for every file in its subfolders. Files beside them belong to Orbax."""
     lines = [f"{_sum(folder / name)}  {name}\n" for name in _names(folder)]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
 def damage(folder: pathlib.Path) -> str | None:
-    """What is wrong with a folder that `write` has seen: a phrase for a message, or None if all is as it was."""
+    """The damage to a folder since `write`, as a phrase for a message, or None if nothing has changed."""
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
         expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}

@@ -26,7 +26,7 @@ class Journal:
 
     Args:
       window_steps: the length of a window. Windows end at multiples of it, wherever a run was interrupted.
-      under_way: how many reports may be under way. A report is read when so many later ones have been added.
+      under_way: how many reports may be under way. A report is read when ``under_way`` later reports have been added.
       state: the value that `state` returned before a checkpoint. The journal then continues the same window.
     """
 

@@ -1,4 +1,4 @@
-"""A run's folder: one process at a time, and nothing in it that leads out."""
+"""Keeps a run's folder to one process at a time, and refuses links that lead out of it."""
 
 import contextlib
 import errno
@@ -20,14 +20,14 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 @contextlib.contextmanager
 def alone(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps other runs out of ``workdir``, a folder that is there, until it is left or the process ends.
+    """Keeps other runs out of the existing folder ``workdir`` until the context is left or the process ends.
 
-    It is the kernel's lock of an open file: that of a process that was killed is gone with it, and the file, which
-    stays, says nothing by being there. On a file system without such locks (some network file systems) it only warns.
+    It uses the kernel's lock of an open file. The lock of a killed process vanishes with the process. The file stays, and
+    its existence means nothing. On a file system without such locks (some network file systems) it only warns.
 
     Raises:
-      UsageError: if another process is in it; the message names it. Or if a link in it leads out of it: a folder
-        of somebody else's must not make us write elsewhere.
+      UsageError: if another process holds the lock. The message names the process. Also if a symbolic link inside the
+        folder points outside it, so that a downloaded run cannot redirect our writes.
     """
     _refuse_links(workdir)
     try:
@@ -50,7 +50,7 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            log.warning("the file system of %s has no locks: do not start two runs in it.", workdir)
+            log.warning("the file system of %s has no file locks: do not start two runs in it.", workdir)
         file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), "host": platform.node()}))
         file.flush()
@@ -62,8 +62,8 @@ def _refuse_links(workdir: pathlib.Path) -> None:
     for path in (*workdir.glob("*"), *workdir.glob("*/*")):
         if path.is_symlink() and not path.resolve().is_relative_to(inside):
             raise UsageError(
-                f"{path} is a link out of the run's folder, to {path.resolve()}; replace it by what it stands for. To have a "
-                "run elsewhere, let --workdir itself be a link."
+                f"{path} is a link out of the run's folder, to {path.resolve()}; replace the link by the file or folder itself. "
+                "To have a run elsewhere, let --workdir itself be a link."
             )
 
 

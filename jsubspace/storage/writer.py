@@ -1,4 +1,4 @@
-"""What a run writes for people and plots: ``metrics.jsonl`` and TensorBoard events."""
+"""The numbers that a run writes for people and plots: ``metrics.jsonl`` and TensorBoard events."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ METRICS = "metrics.jsonl"
 
 
 class Silent(contextlib.nullcontext["Silent"]):
-    """Takes the rows of a `Writer` and keeps none: on all hosts but one."""
+    """Takes rows as a `Writer` does, and does not write them. All hosts except the first use it."""
 
     def __init__(self) -> None:
         super().__init__(self)
@@ -30,18 +30,18 @@ class Silent(contextlib.nullcontext["Silent"]):
 
 
 class Writer:
-    """Appends rows to ``metrics.jsonl``, one an event, and the same numbers to TensorBoard events.
+    """Appends rows to ``metrics.jsonl``, one row per event, and the same numbers to TensorBoard events.
 
-    The events are a copy of the rows: a run that goes on writes all of them anew, and no point is missing or twice
+    The events are a copy of the rows, and a resumed run writes all of them again. So no point is missing or doubled,
     whenever the run was killed, whatever was in buffers, and wherever the clock, which names the files, has jumped to.
 
     Args:
       workdir: the run's folder.
-      step: the step at which the run starts or goes on. Rows of later steps, written by a run that was killed
-        before its next checkpoint, are dropped: they will be written again.
+      step: the step from which the run starts or resumes. Rows of later steps come from a run that was killed before its
+        next checkpoint. They are dropped, because they will be written again.
 
     Raises:
-      UsageError: if the disk is full or the folder cannot be written; so do all methods.
+      UsageError: if the disk is full or the folder cannot be written. All methods raise it, too.
     """
 
     def __init__(self, workdir: pathlib.Path, step: int = 0) -> None:
@@ -56,7 +56,7 @@ class Writer:
             self._events.flush()
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Adds the row ``{"kind": kind, "step": step, **values}``; a kill after it returns does not take it away."""
+        """Adds the row ``{"kind": kind, "step": step, **values}``. After the call, a kill cannot remove it."""
         with self._told():
             self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
             self._file.flush()
@@ -64,7 +64,7 @@ class Writer:
             self._events.flush()
 
     def sync(self) -> None:
-        """Returns when the rows are on the disk: before a checkpoint after them is, lest a power failure take rows only."""
+        """Returns when the rows are on the disk. A checkpoint is written later, so no power failure takes rows alone."""
         with self._told():
             os.fsync(self._file.fileno())
 
@@ -74,12 +74,12 @@ class Writer:
             yield
         except OSError as error:
             raise UsageError(
-                f"cannot write {self._path}: {error}. Make room or mend the folder, and run the same command again: it "
-                "goes on from the last checkpoint."
+                f"cannot write {self._path}: {error}. Make room or fix the folder, and run the same command again: it resumes "
+                "from the last checkpoint."
             ) from error
 
     def close(self) -> None:
-        """Writes what is still buffered."""
+        """Writes the rest of the buffers."""
         with self._told():
             self._file.close()
             self._events.close()
@@ -92,16 +92,16 @@ class Writer:
 
 
 def read_rows(workdir: pathlib.Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """The rows of ``metrics.jsonl``, of one kind or all; a last line that was cut off by a kill is left out.
+    """The rows of ``metrics.jsonl``, of one kind or all. If a kill cut off the last line, this line is left out.
 
-    A line that is no row, which only a damaged disk or an editor can have made, is left out too, and the log says so.
+    A line that is not a row is left out, too, and the log names it. Only a damaged disk or an editor makes such a line.
     """
     path = workdir / METRICS
     if not path.exists():
         return []
     rows = []
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    for number, line in enumerate(lines[:-1], start=1):  # What stands behind the last newline is empty or cut off.
+    for number, line in enumerate(lines[:-1], start=1):  # The text after the last newline is empty or cut off.
         try:
             row = json.loads(line)
             row["kind"] + "", row["step"] + 0
@@ -113,12 +113,12 @@ def read_rows(workdir: pathlib.Path, kind: str | None = None) -> list[dict[str, 
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes a file that is there in full or not at all."""
+    """Writes a file completely or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file that is there in full or not at all."""
+    """Writes a file completely or not at all."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -128,10 +128,10 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 class _Events:
-    """TensorBoard events in a new file, in the place of those that were there; nothing if the extra is not installed.
+    """TensorBoard events in a new file that replaces the old ones. It does nothing if tensorboardX is not installed.
 
-    They are written here and now. tensorboardX's own ``SummaryWriter`` leaves that to a thread, and waits for it for ever
-    once a full disk has ended it.
+    Events are written at once. tensorboardX's own ``SummaryWriter`` leaves the writing to a thread. When a full disk ends
+    the thread, it waits for the thread for ever.
     """
 
     def __init__(self, workdir: pathlib.Path) -> None:

@@ -1,7 +1,7 @@
-"""Several processes, one for each host, as one program: how they meet, agree on what to do, and who writes.
+"""Several processes, one per host, that act as one program: how they connect, agree on the settings, and who writes.
 
-All of them run the same program on the same config. Each reads its share of every batch (`data.shards`), and what a step
-returns is the same on all; so one of them writes for all, and nothing else is different.
+All processes run the same program with the same settings. Each reads its share of every batch (`data.shards`), and a step
+returns the same on all of them. So the first one writes for all, and nothing else is different.
 """
 
 import json
@@ -17,21 +17,24 @@ from jax.experimental import multihost_utils
 from jsubspace.errors import USAGE, UsageError
 
 TIMEOUT_SECONDS = 300
-"""How long a host waits for the others."""
+"""How long a host waits for the other hosts."""
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-"""Where no TPU pod, SLURM or MPI says it: ``host:port`` of the first host, how many there are, and which one this is."""
+"""``host:port`` of the first host, the number of hosts, and the number of this host.
+
+TPU pods, SLURM and MPI provide them. Elsewhere they are set by hand.
+"""
 
 _LONGEST = 1 << 16
 
 
 def join(timeout_seconds: int = TIMEOUT_SECONDS) -> None:
-    """Meets the other hosts; call it before jax looks for devices.
+    """Connects to the other hosts. Call it before jax looks for devices.
 
-    If they do not come in time the program ends, with a message and code 2.
+    If they do not connect in time, the program ends with a message and exit code 2.
 
     Raises:
-      UsageError: if the environment does not say who they are.
+      UsageError: if the environment does not name the hosts.
     """
     count, index = (os.environ.get(name) for name in VARIABLES[1:])
     late = threading.Timer(timeout_seconds, _give_up, (timeout_seconds, count))
@@ -41,11 +44,11 @@ def join(timeout_seconds: int = TIMEOUT_SECONDS) -> None:
         jax.distributed.initialize(
             num_processes=None if count is None else int(count),
             process_id=None if index is None else int(index),
-            initialization_timeout=timeout_seconds + 60,  # JAX would abort the process, with a stack of C++.
+            initialization_timeout=timeout_seconds + 60,  # Later than ours: JAX would abort with a stack of C++.
         )
     except (ValueError, TypeError) as error:
         raise UsageError(
-            f"--distributed does not know its hosts ({error}); start it on a TPU pod, by srun or mpirun, or set "
+            f"--distributed does not know its hosts ({error}); start it on a TPU pod, with srun or mpirun, or set "
             f"{', '.join(VARIABLES)} on every host."
         ) from error
     finally:
@@ -53,11 +56,11 @@ def join(timeout_seconds: int = TIMEOUT_SECONDS) -> None:
 
 
 def _give_up(timeout_seconds: int, count: str | None) -> None:
-    """Ends the program from a thread beside the one that waits, which nothing else can interrupt."""
+    """Ends the program from a second thread. Nothing else can interrupt the thread that waits."""
     first = os.environ.get(VARIABLES[0], "the first host")
     print(
-        f"error: not all {count or ''} hosts have come within {timeout_seconds} seconds, or {first} cannot be reached; start "
-        "the same command on every host, and look at the output of those that did not.".replace("  ", " "),
+        f"error: not all {count or ''} hosts connected within {timeout_seconds} seconds, or {first} cannot be reached; start "
+        "the same command on every host, and read the output of the hosts that did not connect.".replace("  ", " "),
         file=sys.stderr,
         flush=True,
     )
@@ -65,7 +68,7 @@ def _give_up(timeout_seconds: int, count: str | None) -> None:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes."""
+    """Whether this is the process that writes."""
     return jax.process_index() == 0
 
 

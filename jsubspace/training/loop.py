@@ -36,9 +36,9 @@ class Cadence:
     Attributes:
       total_steps: the number of steps of the run. With 0, the first state is saved and nothing is trained.
       epoch_steps: the number of steps of an epoch. The geometry of the endpoints is noted after every epoch.
-      log_steps: training is reported as means over windows of so many steps.
-      save_steps: a checkpoint is saved every so many steps.
-      test_steps: a test is made every so many steps, or never for 0.
+      log_steps: the length of the windows over which the reports of training are averaged.
+      save_steps: the number of steps from one checkpoint to the next.
+      test_steps: the number of steps from one test to the next, or 0 for no test.
       kept_steps: the steps whose checkpoints are saved and never deleted.
       keep_newest: how many of the newest checkpoints are kept.
     """
@@ -176,5 +176,5 @@ def check_finite(state: TrainState, step: int) -> None:
 
 
 def is_due(step: int, every: int, last: int) -> bool:
-    """Whether something that happens every so many steps, and after the last step, happens after this step."""
+    """Whether something that happens every ``every`` steps, and after the last step, happens after this step."""
     return step % every == 0 or step == last

@@ -1,4 +1,4 @@
-"""Optimizers of stacked endpoints: the paper's, and what some of the methods it is compared with need on top."""
+"""Optimizers of stacked endpoints: the paper's optimizer, and additions for some of the methods that it is compared with."""
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +7,9 @@ from optax import contrib
 
 
 def sgd(learning_rate: optax.ScalarOrSchedule, momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    """SGD with momentum, the decay added to the gradient of every parameter of every endpoint (as PyTorch's SGD does).
+    """SGD with momentum. The weight decay is added to the gradient of every parameter, as PyTorch's SGD does.
 
-    Elementwise throughout, so on stacked endpoints it acts on each as on a network of its own.
+    It is elementwise, so it acts on each of the stacked endpoints as on a single network.
     """
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum))
 
@@ -17,8 +17,8 @@ def sgd(learning_rate: optax.ScalarOrSchedule, momentum: float, weight_decay: fl
 def sharpness_aware(optimizer: optax.GradientTransformation, rho: float) -> optax.GradientTransformationExtraArgs:
     """Sharpness-aware minimisation (Foret et al., 2021) around ``optimizer``, by optax's implementation.
 
-    The gradient is taken a second time, at w + rho g / |g|, and that one is used. Twice the cost of a step. The norm is
-    that of the whole tree: meant for one network.
+    The gradient g is taken a second time, at w + rho g / |g|, and the second gradient is used. A step costs twice as much.
+    The norm is the norm of the whole tree, which is meant for one network.
 
     Its ``update`` takes ``grad_fn(params, i) -> grads``, as optax describes.
     """
@@ -28,7 +28,7 @@ def sharpness_aware(optimizer: optax.GradientTransformation, rho: float) -> opta
 
 
 def fix_first(optimizer: optax.GradientTransformation, num_fixed: int) -> optax.GradientTransformation:
-    """``optimizer``, but the first ``num_fixed`` endpoints stay as they are, bit for bit."""
+    """``optimizer``, except that the first ``num_fixed`` endpoints do not change by a bit."""
 
     def free(updates: optax.Updates) -> optax.Updates:
         def free_leaf(leaf: jax.Array) -> jax.Array:

@@ -1,8 +1,8 @@
-"""Devices: the only file that knows how a step for one device becomes a step for all.
+"""The only file that knows how a step for one device becomes a step for all devices.
 
 A step is written for one device and names its collectives by `AXIS`. Parameters and optimizer state are the same on
-every device and have no device axis: nothing is replicated by hand or read back by ``[0]``. Batches are split along
-their leading axis.
+every device and have no device axis, so that nobody replicates them by hand or reads them back by ``[0]``. Batches are
+split along their leading axis.
 """
 
 import collections
@@ -26,14 +26,14 @@ AXIS = "batch"
 
 
 def use_cpu_cores() -> None:
-    """Shows each core to jax as a device, where there is no accelerator; call it before jax looks for devices.
+    """Shows each core to jax as a device if the machine has no accelerator. Call it before jax looks for devices.
 
-    XLA runs a convolution on one core: two devices on two cores make a step 1.4 to 1.6 times faster.
+    XLA runs a convolution on one core. Two devices on two cores make a step 1.4 to 1.6 times faster.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
-    # It refuses once devices have been looked at: then it is somebody's notebook, and they stay as they are.
+    # jax refuses once it has looked for devices. This happens in a notebook, whose devices stay as they are.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", min(cores, 8))
 
@@ -43,7 +43,7 @@ class DataParallel:
     """Runs a step on several devices, each on its part of the batch.
 
     Attributes:
-      devices: to run on.
+      devices: the devices that run the step.
     """
 
     devices: tuple[jax.Device, ...]
@@ -68,8 +68,8 @@ class DataParallel:
           arguments: one entry for each argument. `SAME`: the argument is the same on every device. `SPLIT`: it is a batch
             from `put_batches`, and each device gets its part. A tree of shardings from `shardings_of`: its leaves are
             divided, and each device gets its share.
-          returns: `SAME` for what is the same on every device (reduced over `AXIS`), a tree of shardings for what is
-            divided, or a tuple of these for a function that returns a tuple.
+          returns: `SAME` for a result that is the same on every device (reduced over `AXIS`), a tree of shardings for a
+            result that is divided, or a tuple of these for a function that returns a tuple.
           donate: positions of the arguments whose memory the results may take.
 
         Returns:
@@ -85,8 +85,8 @@ class DataParallel:
                 donate_argnums=donate,
                 devices=self.devices,
             )
-        # This is what pmap consists of. It also takes arguments that are divided along any axis, arrays of several hosts,
-        # and functions without a batch.
+        # pmap consists of the same calls, but these also take arguments that are divided along any axis, arrays of several
+        # hosts, and functions without a batch.
 
         def on_one_device(*args: Any) -> Any:
             return function(*(_own(arg) if place is SPLIT else arg for place, arg in zip(arguments, args, strict=True)))
@@ -103,35 +103,35 @@ class DataParallel:
     def sum_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Any:
         """The sum of ``function(batch)`` over host batches, added up on the devices.
 
-        Each device has its part of a batch, or with ``whole`` the batch as it is.
+        Each device gets its part of a batch, or with ``whole`` the whole batch.
         """
         return summed(map(function, self._put(batches, whole)))
 
     def map_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Iterator[Any]:
-        """``function(batch)`` for host batches, on the host, `RUN_AHEAD` of them under way. ``whole`` as in `sum_over`."""
+        """``function(batch)`` for every host batch, on the host. `RUN_AHEAD` are under way. ``whole`` as in `sum_over`."""
         return drained(map(function, self._put(batches, whole)))
 
     def run_once(self, function: Callable[..., Any], *args: Any, shardings: Any = None) -> Any:
-        """``function(*args)``, compiled for a single call, with its arrays whole on every device (or by ``shardings``).
+        """``function(*args)``, compiled for a single call. Every device holds the results whole, or by ``shardings``.
 
-        On the CPU, LLVM would take ten times as long to optimise the random numbers of an initialisation as they take
-        to draw.
+        LLVM's optimisation is off on the CPU. For the random numbers of an initialisation, it takes ten times as long as
+        drawing them.
         """
         options = {"xla_backend_optimization_level": 0} if self.devices[0].platform == "cpu" else None
         return jax.jit(function, out_shardings=shardings or self.replicated, compiler_options=options)(*args)
 
     def put(self, tree: Any, shardings: Any = None) -> Any:
-        """Arrays on every device, whole, as `compile` takes and returns them; or where ``shardings`` says."""
+        """Arrays whole on every device, as `compile` takes and returns them, or placed by ``shardings``."""
         shardings = self.replicated if shardings is None else shardings
         if jax.process_count() == 1:
             return jax.device_put(tree, shardings)
-        # Of several hosts each has the same arrays, and puts its part of them on its devices.
+        # Each of several hosts has the same arrays, and puts its part of them on its devices.
         return jax.jit(lambda tree: tree, out_shardings=shardings)(tree)
 
     def shardings_of(self, state: Any) -> Any:
-        """Where the leaves of a state lie of which every device keeps a share (`shares.divided_axis`).
+        """The placement of a state's leaves when every device keeps its share of them (`shares.divided_axis`).
 
-        A share of endpoints ``[m, *s]`` and one of an optimizer's memory of them are cut alike; scalars stay whole.
+        Endpoints ``[m, *s]`` and the optimizer's memory of them are divided along the same axis. Scalars stay whole.
         """
 
         def sharding_of(leaf: Any) -> NamedSharding:
@@ -143,17 +143,18 @@ class DataParallel:
 
     @property
     def replicated(self) -> NamedSharding:
-        """Where arrays lie that every device holds whole."""
+        """The placement of arrays that every device holds whole."""
         return NamedSharding(self._mesh, PartitionSpec())
 
     def put_batches(self, batches: Iterable[Any], parts: int = 1, ahead: int = 2) -> Iterator[Any]:
-        """Moves host batches ``[n, ...]`` to the devices, ``ahead`` of the one in use; of several hosts, each its own.
+        """Moves host batches ``[n, ...]`` to the devices, ``ahead`` batches before they are used.
 
-        A device's share is a multiple of ``parts``, into which the step cuts it (`jsubspace.value_and_grad`'s
-        num_samples); of a batch that no multiple fills, the last examples, fewer than ``parts``, are left out.
+        Each of several hosts moves its own batches. Each device's share is a multiple of ``parts``, because the step
+        splits it into ``parts`` equal parts (``num_samples`` of `jsubspace.value_and_grad`). Up to ``parts - 1`` examples
+        at the end of a batch are left out to make this possible.
 
-        A batch that the devices do not divide (the last of an epoch) is given to each of them whole. They then
-        compute the same, and the mean of equal gradients is the gradient: exact, for a little wasted work.
+        A batch that the devices do not divide, such as the last of an epoch, is given to each device whole. All devices
+        then compute the same gradient, and the mean of equal gradients is exact. The price is some wasted work.
         """
         split = NamedSharding(self._mesh, PartitionSpec(AXIS))
         queue: collections.deque[Any] = collections.deque()
@@ -188,19 +189,23 @@ def data_parallel(batch_sizes: Mapping[str, int], num_devices: int = 0) -> DataP
     """Chooses the devices.
 
     Args:
-      batch_sizes: the batch sizes, by name, that must divide by the number of devices.
-      num_devices: how many to use; 0 for all. CPU devices are only cores, so of them as many as divide the batches.
+      batch_sizes: the batch sizes, by name, that must be multiples of the number of devices.
+      num_devices: how many devices to use, or 0 for all. CPU devices are only cores. For 0, as many of them are used as
+        divide the batches.
 
     Raises:
-      UsageError: if there are not so many devices, or they do not divide a batch.
+      UsageError: if there are fewer devices, or they do not divide a batch.
     """
     hosts = jax.process_count()
     local = len(jax.local_devices())
     if num_devices > local * hosts:
         where = "this machine has" if hosts == 1 else f"these {hosts} hosts have"
-        raise UsageError(f"config.num_devices is {num_devices} but {where} {local * hosts}: {jax.devices()}.")
+        raise UsageError(f"num_devices is {num_devices} but {where} {local * hosts}: {jax.devices()}.")
     if num_devices % hosts:
-        raise UsageError(f"config.num_devices is {num_devices}, which {hosts} hosts do not divide; each uses as many.")
+        raise UsageError(
+            f"num_devices is {num_devices}, but it must be a multiple of the {hosts} hosts: each host uses the same number "
+            "of devices."
+        )
     count = num_devices or local * hosts
     if not num_devices and jax.devices()[0].platform == "cpu":
         fits = (d for d in range(1, local + 1) if all(size % (d * hosts) == 0 for size in batch_sizes.values()))
@@ -210,15 +215,15 @@ def data_parallel(batch_sizes: Mapping[str, int], num_devices: int = 0) -> DataP
             of_hosts = "" if hosts == 1 else f" on {hosts} hosts"
             raise UsageError(
                 f"{name} is {size}, which {count} devices{of_hosts} do not divide; make it a multiple of {count}, or set "
-                "config.num_devices."
+                "num_devices."
             )
-    # Those of a host next to each other, as its examples are.
+    # A host's devices stand next to each other, as its examples do.
     by_host = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return DataParallel(tuple(by_host[i * local + j] for i in range(hosts) for j in range(count // hosts)))
 
 
 def _specification(place: Any) -> Any:
-    """What `jax.shard_map` calls a place: a `Place`, or a tree of shardings."""
+    """The specification of a `Place`, or of a tree of shardings, for `jax.shard_map`."""
     if isinstance(place, Place):
         return PartitionSpec(AXIS) if place is SPLIT else PartitionSpec()
     return jax.tree.map(lambda sharding: sharding.spec, place)

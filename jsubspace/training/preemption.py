@@ -1,4 +1,4 @@
-"""Signals that ask a program to end: the step under way is finished and saved first."""
+"""Signals that ask a program to end. The step under way is finished and saved first."""
 
 import contextlib
 import logging
@@ -19,15 +19,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Preemption:
-    """Listens to SIGTERM and SIGINT while it is entered; entered by programs, in the main thread.
+    """Listens to SIGTERM and SIGINT while it is entered. Programs enter it in the main thread.
 
-    The first signal is kept for `received`, for a loop that runs under `held`; elsewhere, where nothing would be lost,
-    it raises `Preempted`. A second signal ends the process at once with 128 + its number, even while the main thread
-    compiles or waits for a disk: a thread of its own listens for it.
+    While a loop runs under `held`, the first signal is kept for `received`. Elsewhere nothing would be lost, and the first
+    signal raises `Preempted`. A second signal ends the process at once with 128 + its number, even while the main thread
+    compiles or waits for a disk, because a separate thread listens for it.
 
-    It listens to nothing if it is not entered, which is what `runs.train` does for a notebook (Ctrl-C raises
-    KeyboardInterrupt there, as always), or if several hosts train together: they must end at the same step, which
-    `storage.checkpoint.Checkpoints.reached_preemption` finds out.
+    It listens to nothing if it is not entered, as in a notebook: there Ctrl-C raises KeyboardInterrupt as always. It also
+    listens to nothing if several hosts train together. They must end at the same step, and
+    `storage.checkpoint.Checkpoints.reached_preemption` says which step this is.
 
     Example:
       >>> with Preemption() as preemption, preemption.held():
@@ -42,12 +42,12 @@ class Preemption:
         self._undo = contextlib.ExitStack()
 
     def received(self) -> str | None:
-        """The name of the signal that came, if one did."""
+        """The name of the signal that was received, or None."""
         return self._received
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Signals that come under it are only kept: whoever holds them asks `received` after each step."""
+        """Keeps signals that arrive inside this context. The caller asks `received` after each step."""
         self._held = True
         try:
             yield
@@ -71,15 +71,15 @@ class Preemption:
         self._undo.close()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        """Python calls this in the main thread, between two instructions; a second signal does not get here."""
+        """Python calls this in the main thread, between two instructions. A second signal does not reach it."""
         if self._received is None:
             self._received = signal.Signals(number).name
             if not self._held:
-                raise Preempted(f"stopped by {self._received}; the same command goes on from the last checkpoint.")
+                raise Preempted(f"stopped by {self._received}; the same command resumes from the last checkpoint.")
 
 
 def _listen(pipe: int) -> None:
-    """Reads the number of each signal from the pipe, into which Python writes it whatever the main thread does."""
+    """Reads the number of each signal from a pipe. Python writes it there whatever the main thread does."""
     with open(pipe, "rb", buffering=0) as numbers:
         count = 0
         while number := numbers.read(1):
@@ -87,6 +87,6 @@ def _listen(pipe: int) -> None:
                 continue
             count += 1
             if count == 1:
-                log.warning("%s: finishing the step; once more to end at once.", signal.Signals(number[0]).name)
+                log.warning("%s: finishing the step; send it once more to end at once.", signal.Signals(number[0]).name)
             else:
                 os._exit(128 + number[0])

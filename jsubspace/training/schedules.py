@@ -1,11 +1,11 @@
 """Learning rates over a run, and the epochs after which its networks are collected.
 
-All durations are whole epochs; ``unit`` is how many counts of the schedule make one of them: steps_per_epoch for a rate
-that changes every step, 1 for a schedule over epochs (see `per_epoch`). All schedules begin with the same warm-up,
+All durations are whole epochs. ``unit`` is the number of counts per epoch: steps_per_epoch for a rate that changes every
+step, and 1 for a schedule over epochs (see `per_epoch`). All schedules begin with the same warm-up,
 
     lr (t + 1) / warmup    for t = 0, ..., warmup - 1,
 
-the authors' formula, in which the first count already has lr / warmup and not 0.
+which is the authors' formula. The first count already has the rate lr / warmup, not 0.
 """
 
 import itertools
@@ -13,7 +13,7 @@ import itertools
 import optax
 
 COSINE = "cosine"
-"""To zero at the end: the paper's schedule for everything but the methods below."""
+"""Cosine to zero at the end: the paper's schedule for everything except the methods below."""
 
 SWA_CYCLIC = "swa_cyclic"
 """Cosine to zero at 75 %, then cycles of cosine from half the rate to zero (Izmailov et al., 2018)."""
@@ -38,13 +38,13 @@ def make_schedule(
 
     Args:
       name: one of `NAMES`.
-      learning_rate: lr, the largest.
-      warmup_epochs, num_epochs: of the run.
-      num_networks: m, of a schedule in `COLLECTING`.
-      unit: counts an epoch.
+      learning_rate: lr, the largest rate.
+      warmup_epochs, num_epochs: the epochs of warm-up, and all epochs of the run.
+      num_networks: m, the number of networks that a schedule in `COLLECTING` collects.
+      unit: counts per epoch.
 
     Raises:
-      ValueError: as `warmup_cosine` and `collection_epochs`.
+      ValueError: if `warmup_cosine` or `collection_epochs` raises it.
     """
     warmup, total = warmup_epochs * unit, num_epochs * unit
     if name == COSINE:
@@ -64,7 +64,7 @@ def make_schedule(
     if name == SWA_CYCLIC:
         cycles = [_cosine(half, *between) for between in itertools.pairwise(collected)]
         return _after_warmup(learning_rate, warmup, [budget, *cycles], collected[:-1])
-    # Fast geometric: down to each network, up to halfway to the next.
+    # Fast geometric: the rate falls to each network, and rises until halfway to the next one.
     low, schedules, bounds = learning_rate / 200, [budget], [first]
     for i, minimum in enumerate(collected):
         schedules.append(optax.linear_schedule(half, low, minimum - bounds[-1]))
@@ -78,8 +78,9 @@ def make_schedule(
 def collection_epochs(name: str, warmup_epochs: int, num_epochs: int, num_networks: int) -> tuple[int, ...]:
     """The epochs after which the m networks of a run are collected, the last after the last epoch.
 
-    With E epochs: SWA with cycles at 3E/4 and the end of every cycle; SWA with the constant rate evenly from 9E/10 to
-    E; snapshots at the end of every cycle; fast geometric ensembles at the lowest rates. Rounded down.
+    Let E be the number of epochs. SWA with cycles collects at 3E/4 and at the end of every cycle. SWA with the constant
+    rate collects evenly from 9E/10 to E. Snapshots are collected at the end of every cycle, and fast geometric ensembles
+    at the lowest rates. Epochs are rounded down.
 
     Raises:
       ValueError: if the run is too short to collect m different networks.
@@ -101,19 +102,19 @@ def collection_epochs(name: str, warmup_epochs: int, num_epochs: int, num_networ
             first = last * 3 // 4
             epochs = [first + (last - first) * (2 * k + 1) // (2 * m - 1) for k in range(m - 1)]
         case _:
-            raise ValueError(f"the schedule {name} collects no networks; those that do are {', '.join(COLLECTING)}.")
+            raise ValueError(f"the schedule {name} collects no networks; these schedules do: {', '.join(COLLECTING)}.")
     collected = (*epochs, last)
     earliest = (last * 3 // 4 if name == FAST_GEOMETRIC else warmup_epochs) + 1
     if len(set(collected)) < m or collected[0] < earliest:
         raise ValueError(
             f"{num_epochs} epochs with {warmup_epochs} of warm-up are too few for {name} to collect {m} networks: they "
-            f"would be those after epochs {collected}; train longer or collect fewer."
+            f"would be collected after epochs {collected}; train longer or collect fewer."
         )
     return collected
 
 
 def warmup_cosine(learning_rate: float, warmup: int, total: int) -> optax.Schedule:
-    """Warm-up, then lr (1 + cos(pi (t - warmup) / (total - warmup))) / 2; durations in counts.
+    """Warm-up, then lr (1 + cos(pi (t - warmup) / (total - warmup))) / 2. Durations are in counts.
 
     Raises:
       ValueError: unless 0 <= warmup < total.
@@ -124,7 +125,7 @@ def warmup_cosine(learning_rate: float, warmup: int, total: int) -> optax.Schedu
 
 
 def per_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
-    """A schedule over epochs as one over steps: constant within an epoch, as in the authors' program."""
+    """A schedule over steps from a schedule over epochs. It is constant within an epoch, as in the authors' program."""
     return lambda step: schedule(step // steps_per_epoch)
 
 
@@ -135,7 +136,7 @@ def _cosine(learning_rate: float, start: int, end: int) -> optax.Schedule:
 def _after_warmup(
     learning_rate: float, warmup: int, schedules: list[optax.Schedule], bounds: list[int]
 ) -> optax.Schedule:
-    """The schedules one after the other, the first from the end of the warm-up, the others from their bounds on."""
+    """The warm-up, then the schedules in order. The first begins after the warm-up, the others begin at their bounds."""
     if warmup == 0:
         return optax.join_schedules(schedules, bounds)
     ramp = optax.linear_schedule(learning_rate / warmup, learning_rate, max(warmup - 1, 1))

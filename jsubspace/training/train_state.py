@@ -10,15 +10,15 @@ from jsubspace.types import Endpoints
 
 
 class TrainState(NamedTuple):
-    """Arrays only, so that it can be donated, saved and compared as a whole.
+    """The state of training. It holds arrays only, so that it can be donated, saved and compared as a whole.
 
-    There are no BatchNorm statistics: they belong to a point (`jsubspace.reestimate_batch_stats`). There is no
-    key: a step's randomness follows from the run's seed and ``step``.
+    It holds no BatchNorm statistics, because they belong to a point (`jsubspace.reestimate_batch_stats`). It holds no
+    key, because a step's random numbers follow from the run's seed and ``step``.
 
     Attributes:
-      step: number of steps taken, int32.
+      step: the number of steps taken, int32.
       endpoints: leaves ``[m, *s]``.
-      opt_state: optax's, for all endpoints at once.
+      opt_state: the state of the optax optimizer, for all endpoints at once.
     """
 
     step: jax.Array
@@ -33,5 +33,5 @@ def init_train_state(endpoints: Endpoints, optimizer: optax.GradientTransformati
 
 @jax.jit
 def all_finite(endpoints: Endpoints) -> jax.Array:
-    """Whether no number of the endpoints is infinite or not a number: a scalar bool."""
+    """Whether all numbers of the endpoints are finite: a scalar bool."""
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(endpoints)]).all()

@@ -75,12 +75,12 @@ def test_kill_9_and_sigterm_and_again(data_dir, tmp_path):
         _, stderr = process.communicate()
         assert process.returncode == code
     assert "SIGTERM: finishing the step" in stderr
-    assert re.search(r"\nstopped by SIGTERM and saved after step \d+; the same command goes on from there.\n$", stderr)
+    assert re.search(r"\nstopped by SIGTERM and saved after step \d+; the same command resumes from there.\n$", stderr)
     assert not (tmp_path / "killed" / "results.json").exists()
 
     again = start(tmp_path / "killed")
     _, stderr = again.communicate()
-    assert "going on from step" in stderr
+    assert "resuming from step" in stderr
     assert again.returncode == 0
     run_config = config_files.load(tmp_path / "killed")
     runs.train(run_config, tmp_path / "whole")

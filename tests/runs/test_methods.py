@@ -251,7 +251,7 @@ def test_starts_that_cannot_be(mlp, two_runs, tmp_path):
     refused("another architecture", model__depth="2")
     refused("names 2 runs for 3 endpoints", subspace__num_endpoints="3")
     refused("holds no run", start__runs=str(tmp_path / "nowhere"))
-    refused("config.start.epoch goes on from one run", start__epoch="4")
+    refused("config.start.epoch resumes from one run", start__epoch="4")
     refused("config.subspace is .* here but", start__epoch="4", start__runs=str(two_runs[0]))
     refused("config.subspace.fixed_ends is True", subspace__fixed_ends="True")
     branch = {"subspace__name": "point", "subspace__num_endpoints": "0", "start__runs": str(two_runs[0])}

@@ -89,14 +89,14 @@ def test_nothing_but_damage_is_a_clear_error(tmp_path):
         checkpoints.save(make_state(), 1, {})
     shutil.rmtree(tmp_path / "c" / "1" / "state")
     for read_only in (True, False, False):  # It does not look like a new run the next time.
-        with pytest.raises(UsageError, match=r"every checkpoint in .* is damaged; put back a copy"):
+        with pytest.raises(UsageError, match=r"every checkpoint in .* is damaged; restore one from a copy"):
             restore(tmp_path / "c", read_only=read_only)
 
 
 def test_a_checkpoint_of_something_else_is_not_called_damaged(tmp_path):
     with Checkpoints(tmp_path / "c") as checkpoints:
         checkpoints.save(make_state(m=3), 1, {})
-    with pytest.raises(UsageError, match=r"is whole but its arrays are not those of this run"):
+    with pytest.raises(UsageError, match=r"is complete but its arrays are not those of this run"):
         restore(tmp_path / "c")
 
 

@@ -129,7 +129,7 @@ def test_a_host_that_never_comes(tmp_path):
     process = started(f"localhost:{free_port()}", 0, 2, 1, tmp_path / "run", {}, timeout=3)
     _, error = process.communicate(timeout=200)
     assert process.returncode == 2
-    assert "not all 2 hosts have come within 3 seconds" in error
+    assert "not all 2 hosts connected within 3 seconds" in error
 
 
 @pytest.mark.parametrize(("count", "size", "expected"), [(2, 8, [4, 4]), (2, 5, [5, 5]), (4, 8, [2] * 4), (1, 5, [5])])
