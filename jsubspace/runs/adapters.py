@@ -59,7 +59,7 @@ def train_batches(run: Run) -> Iterator[tuple[Any, ...]]:
     """The training batches for BatchNorm statistics: images, their places in the batch, and the number of the batch.
 
     They are one epoch of training data, shuffled and augmented as in training, in an order that training has not seen: of
-    the epoch after the last. With ``run.evaluation.num_stats_batches`` they are the first batches of that epoch.
+    the epoch after the last. With the setting ``num_stats_batches`` they are the first batches of that epoch.
     """
     count = run.evaluation.num_stats_batches or run.pipeline.steps_per_epoch
     batches = itertools.islice(run.pipeline.train_batches(run.total_steps), count)

@@ -21,7 +21,7 @@ from jsubspace.types import Endpoints, Params
 def sharpness(run: Run, rows: Endpoints, plan: Survey, stats: Any) -> dict[str, Any]:
     """The largest eigenvalue of the Hessian at the midpoint and the ends, by name of the point.
 
-    The function is the mean cross-entropy over the first ``run.evaluation.sharpness_batches`` training batches, with each
+    The function is the mean cross-entropy over the first ``sharpness_batches`` training batches, with each
     point's BatchNorm statistics held fixed. The images are not augmented, except that ImageNet's are cropped at random,
     with the same crops every time. The residual and the number of iterations of `curvature.largest_eigenvalue` stand
     beside the eigenvalue.

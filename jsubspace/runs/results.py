@@ -30,7 +30,7 @@ def measure(run: Run, endpoints: Endpoints) -> dict[str, Any]:
 
     Args:
       run: what the config stands for.
-      endpoints: of ``run.evaluated``, leaves ``[m, *s]``, on the run's devices.
+      endpoints: of the subspace that is evaluated, leaves ``[m, *s]``, on the run's devices.
 
     Returns:
       `Report.to_json` of the test set, and besides

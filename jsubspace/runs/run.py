@@ -133,7 +133,7 @@ def evaluate(run: Run, workdir: pathlib.Path, training_seconds: float, finished:
 
 
 def trained_endpoints(run: Run, workdir: pathlib.Path) -> Endpoints:
-    """The endpoints of ``run.evaluated``: those of the newest checkpoint, or the networks collected during training.
+    """The endpoints that are evaluated: those of the newest checkpoint, or the networks collected during training.
 
     Raises:
       UsageError: if there is no such checkpoint, or it is damaged.

@@ -63,7 +63,7 @@ def check_start(run: Run) -> None:
 
 
 def collected(run: Run, checkpoints: Checkpoints[TrainState]) -> Endpoints:
-    """The networks that the run collected during training: the corners of ``run.evaluated``, leaves ``[m, *s]``.
+    """The networks that the run collected during training: the corners of its simplex, leaves ``[m, *s]``.
 
     Raises:
       UsageError: if the checkpoint of one of them is missing.
