@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import os
 import pathlib
 import shlex
 import sys
@@ -14,6 +13,7 @@ import numpy as np
 from experiments.lib import plots, provenance, runs
 from experiments.lib.problems import Problem
 from experiments.lib.runs import Run
+from jsubspace.data.workers import num_cores
 from jsubspace.errors import UsageError
 from jsubspace.storage.writer import write_json, write_text
 
@@ -152,8 +152,7 @@ def main(figures: Sequence[Figure]) -> None:
             print(shlex.join(["python", *run.command(arguments.runs)]))
         return
     if not arguments.plot:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        jobs = arguments.jobs or (cores if all(run.problem.one_core for run in declared) else 1)
+        jobs = arguments.jobs or (num_cores() if all(run.problem.one_core for run in declared) else 1)
         runs.finish(declared, root, jobs)
     for figure in figures:
         for path in figure.make(arguments.scale, arguments.seeds, root, arguments.output):

@@ -213,7 +213,7 @@ def test_folder_in_another_file_format(tmp_path):
     prepare.prepare("digits", str(tmp_path / "data"))
     info = next((tmp_path / "data").rglob("dataset_info.json"))
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
-    with pytest.raises(UsageError, match="has .* in another file format than array_record"):
+    with pytest.raises(UsageError, match=r"has .* in another file format than array_record"):
         prepare.prepared(sets.find("digits"), str(tmp_path / "data"))
 
 
