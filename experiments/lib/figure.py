@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import os
 import pathlib
 import shlex
 import sys
@@ -14,6 +13,7 @@ import numpy as np
 from experiments.lib import crew, jobs, plots, provenance
 from experiments.lib.jobs import Job
 from experiments.lib.scenarios import Scenario
+from jsubspace.data.workers import num_cores
 from jsubspace.errors import UsageError
 from jsubspace.storage.writer import write_json, write_text
 
@@ -159,8 +159,8 @@ def main(figures: Sequence[Figure]) -> None:
             print(shlex.join(["python", *job.command(arguments.runs)]))
         return
     if not arguments.plot:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        crew.finish(declared, root, arguments.jobs or (cores if all(job.scenario.one_core for job in declared) else 1))
+        at_once = arguments.jobs or (num_cores() if all(job.scenario.one_core for job in declared) else 1)
+        crew.finish(declared, root, at_once)
     for figure in figures:
         for path in figure.make(arguments.scale, arguments.seeds, root, arguments.output):
             print(path)

@@ -1,10 +1,11 @@
 """What made a recorded number: commit, versions, machine."""
 
 import importlib.metadata
-import os
 import pathlib
 import platform
 import subprocess
+
+from jsubspace.data.workers import num_cores
 
 
 def commit() -> str:
@@ -39,5 +40,4 @@ def machine() -> str:
                 break
     except OSError:
         pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores, {model}"
+    return f"{num_cores()} cores, {model}"

@@ -92,4 +92,4 @@ class Check:
 
 
 def _plain(number: float) -> str:
-    return str(int(number)) if number == int(number) else str(number)
+    return str(int(number)) if number == int(number) and abs(number) < 1e15 else str(number)

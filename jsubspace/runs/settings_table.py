@@ -140,9 +140,11 @@ SETTINGS = (
     Setting("penalty.all_leaves", False, _FLAG,
         "The penalty includes BatchNorm parameters and biases rather than the kernels alone."),
 
-    Setting("optimizer.learning_rate", 0.1, Range(0, 1000, above=True), "This is the largest learning rate of the schedule."),
+    Setting("optimizer.learning_rate", 0.1, Range(0, 3e38, above=True, because="the limit of float32"),
+        "This is the largest learning rate of the schedule."),
     Setting("optimizer.momentum", 0.9, _FRACTION, "This is SGD's momentum."),
-    Setting("optimizer.weight_decay", 1e-4, Range(0, 100), "This factor times each parameter is added to its gradient, as in PyTorch's SGD."),
+    Setting("optimizer.weight_decay", 1e-4, Range(0, 10**6),
+        "This factor times each parameter is added to its gradient, as in PyTorch's SGD."),
     Setting("optimizer.label_smoothing", 0.0, _FRACTION,
         "This part of each label's probability is spread over all classes."),
     Setting("optimizer.num_epochs", 160, _EPOCHS, "This is the number of epochs that the run trains for."),
