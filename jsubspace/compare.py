@@ -14,7 +14,7 @@ import numpy as np
 
 from jsubspace import program
 from jsubspace.errors import UsageError
-from jsubspace.runs import comparison_figure, methods, settings
+from jsubspace.runs import comparison_figure, methods
 from jsubspace.runs import results as results_of
 from jsubspace.storage.writer import write_json, write_text
 
@@ -59,12 +59,12 @@ def compare(runs: Sequence[str | pathlib.Path]) -> list[Entry]:
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UsageError(f"a run is given twice in {', '.join(map(str, folders))}; its mean would count it twice.")
     found = {str(folder): _read(folder) for folder in folders}
-    sets = {results["config"]["data"]["name"] for results in found.values()}
+    sets = {results_of.settings_of(results)["data"]["name"] for results in found.values()}
     if len(sets) > 1:
         raise UsageError(
             f"the runs were tested on different data sets, {', '.join(sorted(sets))}; compare those of one."
         )
-    names = _names({run: _flat(results["config"]) for run, results in found.items()}, found)
+    names = methods.names_of({run: results_of.settings_of(results) for run, results in found.items()})
     entries: dict[tuple[str, str], Entry] = {}
     for run, results in found.items():
         rows = list(results["predictors"])
@@ -133,28 +133,6 @@ def _read(folder: pathlib.Path) -> dict[str, Any]:
     if results is None or not results_of.is_finished(results):
         raise UsageError(f"{folder} holds no finished run; finish it: python -m jsubspace.main.")
     return results
-
-
-def _names(flat: dict[str, dict[str, Any]], found: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """The method of each run; where two methods would be called the same, with the settings that tell them apart."""
-    short = {run: methods.name_of(results["config"]) for run, results in found.items()}
-    may_differ = settings.may_differ_between_compared_runs()
-    names = {}
-    for run, name in short.items():
-        alike = [flat[other] for other in flat if short[other] == name]
-        differing = [
-            field for field in flat[run] if field not in may_differ and len({str(a.get(field)) for a in alike}) > 1
-        ]
-        names[run] = ", ".join([name, *(f"{field} = {flat[run][field]}" for field in differing)])
-    return names
-
-
-def _flat(config: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, content in config.items():
-        inner = {f"{name}.{field}": v for field, v in _flat(content).items()} if isinstance(content, dict) else {}
-        flat |= inner or {name: content}
-    return flat
 
 
 def _cell(values: list[float]) -> str:

@@ -36,7 +36,7 @@ def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None)
       UsageError: if the folder holds no run or no checkpoint, a run is under way in it, or a change is not possible.
     """
     workdir = pathlib.Path(workdir)
-    settings = load_config(workdir)
+    settings = load_settings(workdir)
     for field, given in (changes or {}).items():
         if not field.startswith("evaluation."):
             raise UsageError(f"config.{field} belongs to training; only config.evaluation fields can be changed now.")
@@ -49,7 +49,7 @@ def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None)
         return runs.evaluate(run, workdir, notes["seconds"], finished=int(state.step) == run.total_steps)
 
 
-def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+def load_settings(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """The config of a run that has a checkpoint. The run may come from somebody else.
 
     The data folder in config.json is used only if the data is already prepared there. Data is never written to a path

@@ -34,15 +34,15 @@ def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "")
       alpha: as on the command line; "" for the midpoint.
 
     Returns:
-      ``alpha`` and ``weights`` (of the endpoints), the ``config``, and the normalisation of images: subtract ``mean`` from
-      pixels in [0, 1], then divide by ``std``.
+      ``alpha``, the ``weights`` of the endpoints, the run's settings, and the normalisation of images: subtract ``mean``
+      from pixels in [0, 1], then divide by ``std``.
 
     Raises:
       UsageError: if there is no run, no checkpoint or no such point, or the network cannot be written there.
     """
     workdir, to = pathlib.Path(workdir), pathlib.Path(to)
     network_files.check_target(to)
-    settings = evaluate.load_config(workdir)
+    settings = evaluate.load_settings(workdir)
     subspace = parts.make_evaluated(settings)
     position = read_alpha(alpha, subspace)
     run = build.build(settings)
@@ -52,15 +52,7 @@ def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "")
     stats = adapters.batch_stats(run, evaluator, endpoints) or {}
     point = jax.jit(lambda endpoints: jsubspace.interpolate(endpoints, position, subspace))(endpoints)
     network = jax.device_get({"params": point, "batch_stats": jax.tree.map(lambda leaf: leaf[0], stats)})
-    data_set = run.pipeline.data_set
-    facts = {
-        "alpha": position.tolist(),
-        "weights": weights.tolist(),
-        "mean": list(data_set.mean),
-        "std": list(data_set.std),
-        "config": settings.to_dict(),
-        "jsubspace": jsubspace.__version__,
-    }
+    facts = {"alpha": position.tolist(), "weights": weights.tolist()} | run.facts()
     network_files.save(to, network, facts)
     return facts
 

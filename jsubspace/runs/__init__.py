@@ -1,4 +1,4 @@
-"""One run from its config to its results: ``jsubspace.runs.train(config, workdir)``."""
+"""One run, from its settings to its results: ``jsubspace.runs.train``."""
 
 from typing import TYPE_CHECKING
 

@@ -20,7 +20,7 @@ def evaluator(run: Run, task: Classification, plan: Survey, by_points: bool | No
     """The evaluator of a run's network on the run's devices.
 
     Args:
-      run: what the config stands for.
+      run: a run.
       task: how outputs are scored.
       plan: the points and ensembles.
       by_points: whether the work is spread over the devices by points; None for yes if there are more points than examples

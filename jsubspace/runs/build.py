@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 import optax
 
+import jsubspace
 from jsubspace import penalties, points
 from jsubspace.data import corruptions, pipeline
 from jsubspace.data.batching import Batching
@@ -119,6 +120,12 @@ class Run:
     def mask(self) -> penalties.Mask:
         """The leaves that the penalty and the geometry of the endpoints look at."""
         return self.objective.mask
+
+    def facts(self) -> dict[str, Any]:
+        """What a network of the run needs when it leaves the run: its settings, and the normalisation of images."""
+        data_set = self.pipeline.data_set
+        normalisation = {"mean": list(data_set.mean), "std": list(data_set.std)}
+        return normalisation | {"config": self.config.to_dict(), "jsubspace": jsubspace.__version__}
 
     def init_state(self) -> TrainState:
         """The state before the first step."""

@@ -27,7 +27,7 @@ def sharpness(run: Run, rows: Endpoints, plan: Survey, stats: Any) -> dict[str, 
     beside the eigenvalue.
 
     Args:
-      run: what the config stands for.
+      run: a run.
       rows: of an `Evaluator`, leaves ``[M, *s]``.
       plan: the points.
       stats: the points' BatchNorm statistics, leaves ``[p, ...]``, or None.

@@ -2,16 +2,18 @@
 
 from typing import Any
 
+from jsubspace.runs.settings import may_differ_between_compared_runs
 
-def name_of(config: dict[str, Any]) -> str:
-    """What a run trained, in a few words, from its config as results.json has it.
+
+def name_of(settings: dict[str, Any]) -> str:
+    """What a run trained, in a few words, from its settings as results.json has them.
 
     Example:
-      >>> from jsubspace.runs import config
-      >>> name_of(config.default().to_dict())
+      >>> from jsubspace.runs import recipes
+      >>> name_of(recipes.digits_cresnet8("line").to_dict())
       'line'
     """
-    subspace, optimizer, start = config["subspace"], config["optimizer"], config["start"]
+    subspace, optimizer, start = settings["subspace"], settings["optimizer"], settings["start"]
     names = {
         "swa_cyclic": "SWA, cyclic",
         "swa_constant": "SWA, constant",
@@ -33,8 +35,36 @@ def name_of(config: dict[str, Any]) -> str:
     if subspace["fixed_ends"]:
         words += ", ends fixed"
     extras = {
-        "dropout": config["model"]["dropout_rate"],
+        "dropout": settings["model"]["dropout_rate"],
         "label smoothing": optimizer["label_smoothing"],
         "SAM": optimizer["sam_rho"],
     }
     return ", ".join([words, *(f"{name} {given:g}" for name, given in extras.items() if given)])
+
+
+def names_of(runs: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """The method of each run. Methods with one name are told apart by the settings that differ.
+
+    Args:
+      runs: the settings of each run, by the run's folder.
+    """
+    flat = {run: _flat(settings) for run, settings in runs.items()}
+    short = {run: name_of(settings) for run, settings in runs.items()}
+    may_differ = may_differ_between_compared_runs()
+    names = {}
+    for run, name in short.items():
+        alike = [flat[other] for other in flat if short[other] == name]
+        differing = [
+            field for field in flat[run] if field not in may_differ and len({str(a.get(field)) for a in alike}) > 1
+        ]
+        names[run] = ", ".join([name, *(f"{field} = {flat[run][field]}" for field in differing)])
+    return names
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings by their full names, as ``optimizer.num_epochs``."""
+    flat: dict[str, Any] = {}
+    for name, content in settings.items():
+        inner = {f"{name}.{field}": v for field, v in _flat(content).items()} if isinstance(content, dict) else {}
+        flat |= inner or {name: content}
+    return flat

@@ -29,7 +29,7 @@ def measure(run: Run, endpoints: Endpoints) -> dict[str, Any]:
     """What is known of a run's endpoints, after one pass over the test set.
 
     Args:
-      run: what the config stands for.
+      run: a run.
       endpoints: of the subspace that is evaluated, leaves ``[m, *s]``, on the run's devices.
 
     Returns:
@@ -84,9 +84,9 @@ def early_stopping(log: list[dict[str, Any]]) -> dict[str, Any] | None:
 def describe(config: ml_collections.ConfigDict, measured: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
     """The content of results.json: settings and circumstances, followed by what was measured.
 
-    schema: `schema.SCHEMA`. config: all settings. versions, devices: what the run used. seconds: of training, over
-    interruptions, and of evaluation. Then follow what `measure` returns; early_stopping, the best test during training
-    (`early_stopping`); and finished: whether training had reached its last step.
+    schema is `schema.SCHEMA`. config has all settings. versions and devices say what the run used. seconds has the seconds
+    of training, over interruptions, and of evaluation. What `measure` returns follows. The caller adds early_stopping, the
+    best test during training (`early_stopping`), and finished, whether training had reached its last step.
     """
     devices = jax.devices()
     return {
@@ -131,6 +131,11 @@ def read(workdir: pathlib.Path) -> dict[str, Any] | None:
         raise UsageError(
             f"{path} is damaged ({type(error).__name__}: {error}); delete it, and the same command evaluates the run again."
         ) from error
+
+
+def settings_of(results: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the run that was measured, as nested dictionaries."""
+    return results["config"]
 
 
 def is_finished(results: dict[str, Any] | None) -> bool:

@@ -42,7 +42,7 @@ def _check(results: dict[str, Any]) -> None:
         row["name"], row["kind"], row["roles"]
     for row in results["ensembles"]:
         row["name"], row["kind"], row["members"]
-    results["finished"], results["config"]["data"], results["predictors"], results["midpoint"]
+    results["finished"], results["predictors"], results["midpoint"]
 
 
 def _rows(measured: dict[str, Any], midpoint: str, is_path: bool) -> dict[str, Any]:

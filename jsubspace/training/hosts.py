@@ -90,17 +90,17 @@ def check_same(fields: dict[str, Any]) -> None:
     sent[: len(text)] = np.frombuffer(text, np.uint8)
     first = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(sent))).rstrip(b"\0"))
     different = [
-        f"  config.{name}: {first.get(name)!r} on the first host, {here.get(name)!r} here"
+        f"  {name}: {first.get(name)!r} on the first host, {here.get(name)!r} here"
         for name in sorted({*first, *here})
         if first.get(name) != here.get(name)
     ]
     others = np.ravel(multihost_utils.process_allgather(np.array(bool(different))))
     if different:
-        raise UsageError("this host has another config than the first:\n" + "\n".join(different))
+        raise UsageError("this host has other settings than the first:\n" + "\n".join(different))
     if others.any():
         raise UsageError(
-            f"host {', '.join(map(str, np.flatnonzero(others)))} has another config than this one; its output says what "
-            "differs. Start the same command on every host."
+            f"host {', '.join(map(str, np.flatnonzero(others)))} has other settings than this one. Its output says which settings "
+            "differ. Start the same command on every host."
         )
 
 

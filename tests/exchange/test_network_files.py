@@ -322,6 +322,6 @@ def test_a_config_of_somebody_elses_run_prepares_no_data_where_it_says(tiny_mlp,
     settings = json.loads((tmp_path / "run" / "config.json").read_text())
     settings["data"]["dir"] = str(tmp_path / "elsewhere")
     (tmp_path / "run" / "config.json").write_text(json.dumps(settings))
-    assert evaluate.load_config(tmp_path / "run").data.dir == ""
+    assert evaluate.load_settings(tmp_path / "run").data.dir == ""
     assert "digits is not prepared in" in caplog.text
     assert not (tmp_path / "elsewhere").exists()
