@@ -1,4 +1,4 @@
-"""All figures: ``python -m experiments --scale=small``; what one has trained, the others use."""
+"""All figures: ``python -m experiments --scale=small``. What one figure has trained, the others use."""
 
 from experiments import (
     appendix_averages,

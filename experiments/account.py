@@ -1,12 +1,14 @@
 """Where the bytes of a compiled step go: ``python -m experiments.account PROGRAM OTHER``.
 
-The two are texts that `bench_tpu` wrote with --programs. For every kind of operation, the megabytes that are read and
-written in one and in the other: of a fusion its operands (or the slices that it takes of them) and results, of a copy or slice
-into the chip's fast memory what it moves, twice. What the compiler itself counts (`bench_tpu`, bytes accessed) is a few per
-cent more: loops and calls.
+The two files are texts that `bench_tpu` wrote with --programs. The table has one row per kind of operation, with the
+megabytes that it reads and writes in one program and in the other. A fusion reads its operands (or the slices that it
+takes of them) and writes its results. A copy or slice into the chip's fast memory counts twice, once read and once
+written. The compiler's own count (`bench_tpu`, bytes accessed) is a few per cent higher, because it includes loops and
+calls.
 
-The last column is what of the difference goes to or comes from the chip's main memory. The compiler copies much of what an
-operation will need into fast memory before, and counts it three times: read there, written here, read here.
+The last column is the part of the difference that goes to or from the chip's main memory. The compiler copies many
+operands into fast memory before they are needed. It counts such an operand three times: read from main memory, written
+to fast memory, and read from fast memory.
 """
 
 import argparse
@@ -27,7 +29,7 @@ _FAST = "S(1)"
 
 
 class Use(NamedTuple):
-    """What operations of a kind move: their number, bytes, and how many of these in the chip's main memory."""
+    """The number of operations of a kind, the bytes that they move, and how many of these bytes are in main memory."""
 
     count: int
     bytes: int
@@ -38,21 +40,21 @@ NONE = Use(0, 0, 0)
 
 
 def account(text: str) -> dict[str, Use]:
-    """Bytes by kind of operation, of the entry computation of a compiled program.
+    """The bytes by kind of operation in the entry computation of a compiled program.
 
     Args:
       text: ``compiled.as_text()``.
 
     Returns:
-      For every kind its `Use`. Fusions of the network (forward and backward) are "network"; others have the name of
-      their last operation, as "update" would be ``fusion: add``.
+      For every kind its `Use`. Fusions of the network (forward and backward) are "network". Other fusions have the name
+      of their last operation: an update is ``fusion: add``.
 
     Example:
       >>> account("ENTRY %main (p: f32[4]) -> f32[4] {\\n  %p = f32[4] parameter(0)\\n  ROOT %r = f32[4] negate(%p)\\n}")
       {'negate': Use(count=1, bytes=32, main=32)}
     """
     if "ENTRY " not in text:
-        raise UsageError("this is not the text of a compiled program; bench_tpu writes them with --programs.")
+        raise UsageError("this is not the text of a compiled program. Write one with bench_tpu --programs=FOLDER.")
     arrays: dict[str, Use] = {}
     sources: dict[str, str] = {}
     uses: dict[str, Use] = collections.defaultdict(lambda: NONE)
@@ -81,7 +83,7 @@ def account(text: str) -> dict[str, Use]:
 
 
 def table(first: dict[str, Use], second: dict[str, Use], least: int = 1_000_000) -> str:
-    """Two accounts side by side in Markdown; kinds that differ by fewer bytes than ``least`` are added up."""
+    """Two accounts side by side in Markdown. Kinds that differ by fewer bytes than ``least`` are added up."""
     kinds = sorted({*first, *second}, key=lambda kind: first.get(kind, NONE).bytes - second.get(kind, NONE).bytes)
     lines = [
         "| | MB | operations | other MB | operations | difference | in main memory |",
@@ -107,12 +109,12 @@ def main() -> None:
     texts = []
     for path in (arguments.program, arguments.other):
         if not path.is_file():
-            raise UsageError(f"there is no file {path}; bench_tpu writes programs with --programs=FOLDER.")
+            raise UsageError(f"there is no file {path}. Write programs with bench_tpu --programs=FOLDER.")
         texts.append(path.read_text(encoding="utf-8"))
     first, second = map(account, texts)
     print(table(first, second))
     one, other = _sum(*first.values()), _sum(*second.values())
-    print(f"\nratio of the bytes: {other.bytes / one.bytes:.4f}; of those in main memory: {other.main / one.main:.4f}")
+    print(f"\nratio of the bytes: {other.bytes / one.bytes:.4f}, in main memory alone: {other.main / one.main:.4f}")
 
 
 def _array(shape: str) -> Use:
@@ -122,7 +124,7 @@ def _array(shape: str) -> Use:
 
 
 def _sliced_parameters(text: str) -> dict[str, dict[int, int]]:
-    """For every computation, the parameters of which it takes nothing but slices: their places, and the slices' bytes."""
+    """For every computation, the places of the parameters that it only slices, with the bytes of their slices."""
     found: dict[str, dict[int, int]] = {}
     for name, body in re.findall(r"^%(\S+) \(.*?\{$(.*?)^\}$", text, re.MULTILINE | re.DOTALL):
         places = {name: int(place) for name, place in re.findall(r"%(\S+) = \S+ parameter\((\d+)\)", body)}
@@ -139,7 +141,7 @@ def _sliced_parameters(text: str) -> dict[str, dict[int, int]]:
 
 
 def _part(array: Use, size: int | None) -> Use:
-    """So many bytes of an array, if that is fewer than all."""
+    """``size`` bytes of an array, or the whole array if ``size`` is None or not smaller."""
     if size is None or size >= array.bytes:
         return array
     return Use(0, size, size if array.main else 0)
@@ -150,7 +152,7 @@ def _sum(*uses: Use) -> Use:
 
 
 def _operands(rest: str) -> str:
-    """What stands before the parenthesis that closes the operation's."""
+    """The text before the parenthesis that closes the operation."""
     depth = 1
     for i, character in enumerate(rest):
         depth += (character == "(") - (character == ")")

@@ -9,7 +9,7 @@ from experiments.lib.scenarios import Scenario
 
 
 def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
-    """Pairs that part after so many epochs; with none, independent ones."""
+    """Pairs of runs that share their first epochs, and independent pairs, which share no epoch."""
     declared = {
         "standard": jobs.declare(scenario, "standard", seeds),
         "0 epochs shared": jobs.independent_pairs(scenario, seeds),

@@ -1,10 +1,10 @@
-"""Which one waits, the data or the step? ``python -m experiments.bench_data --set=imagenet2012``.
+"""Does the data wait for the step, or the step for the data? ``python -m experiments.bench_data --set=imagenet2012``.
 
-Prints images/s of a data set's pipeline alone, of the train step alone on zeros, and of both together. JPEG
-pipelines are also compared with decoding and cropping alone, by the same decoder in as many processes, with nothing
-read, shared, sent or joined: in turn with the pipeline, round by round, because a busy machine's speed changes.
+The benchmark prints images/s of a data set's pipeline alone, of the train step alone on zeros, and of both together. JPEG
+pipelines are also compared with decoding and cropping alone. The same decoder then runs in as many processes, with nothing
+read, shared, sent or joined. It runs in turn with the pipeline, round by round, because a busy machine's speed changes.
 
-Where the data set is not prepared, random images of its size take its place, and the output says so.
+If the data set is not prepared, random images of its size take its place, and the output says so.
 """
 
 import argparse
@@ -33,7 +33,7 @@ Batch = dict[str, np.ndarray]
 Step = Callable[[Batch], Any]
 
 BUFFERED = 4
-"""Batches that a pipeline may have made ahead, which do not count."""
+"""The first batches do not count, because a pipeline may have made them ahead."""
 
 
 RECIPES = {
@@ -44,7 +44,7 @@ RECIPES = {
     "tiny_imagenet": recipes.tiny_imagenet_resnet18,
     "imagenet2012": recipes.imagenet_resnet50,
 }
-"""The network that each data set is measured with, training a line."""
+"""The network for each data set, which trains a line."""
 
 
 def make_step(data: pipeline.Pipeline, batch_size: int) -> Step:
@@ -71,7 +71,7 @@ def make_step(data: pipeline.Pipeline, batch_size: int) -> Step:
 def open_pipeline(
     data_set: sets.DataSet, data_dir: str, scratch: str, batch_size: int, num_workers: int | None
 ) -> tuple[pipeline.Pipeline, str]:
-    """The pipeline, and what its images are."""
+    """The pipeline, and a description of its images."""
     batching = Batching(batch_size, batch_size, seed=0, num_workers=num_workers)
 
     def from_disk(data_dir: str) -> pipeline.Pipeline:
@@ -110,7 +110,7 @@ def rate(batches: Iterator[Batch], seconds: float, step: Step | None = None) -> 
 
 
 def decode_and_crop(encoded: list[bytes], size: int, seconds: float) -> tuple[float, float]:
-    """Images/s of one process, and images per second that a core has worked on them."""
+    """Images/s of one process by the clock, and per second of a core's work."""
     jpeg.use_one_thread()
     rng, count, start, worked = random.Random(0), 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - start < seconds:
@@ -132,12 +132,12 @@ def core_seconds(pids: list[int]) -> float:
 def compare_with_decoder(data: imagenet.ImageNet, seconds: float, rounds: int) -> None:
     """Prints the rate of the pipeline and of its decoder alone, in the same number of processes.
 
-    By the clock, which a busy machine spoils, and by the seconds that cores worked, main process included.
+    Rates are per second by the clock, which a busy machine spoils, and per second of the cores' work, main process included.
     """
     num_processes = data.num_workers or workers.num_cores()
     records, size = data.train.records, data.data_set.image_shape[0]
     encoded = [records.read(i)[1] for i in range(min(256, len(records)))]
-    print(f"  {num_processes} processes, {np.mean([len(e) for e in encoded]) / 1000:.0f} kB an image, {jpeg.DECODER}")
+    print(f"  {num_processes} processes, {np.mean([len(e) for e in encoded]) / 1000:.0f} kB per image, {jpeg.DECODER}")
     batches: Any = data.train_batches(0)
     next(batches)
     pids = [child.pid for child in multiprocessing.active_children() if child.pid]
@@ -156,11 +156,13 @@ def compare_with_decoder(data: imagenet.ImageNet, seconds: float, rounds: int) -
             while time.perf_counter() - start < seconds:
                 count += len(next(batches)["label"])
             through = count / (time.perf_counter() - start), count / (core_seconds(pids) - worked)
-            time.sleep(BUFFERED * data.train.batch_size / through[0])  # It reads ahead, then rests.
+            time.sleep(BUFFERED * data.train.batch_size / through[0])  # The pipeline reads ahead, then rests.
             bare = alone(seconds)
             rows.append([*through, *bare, through[0] / bare[0], through[1] / bare[1]])
             print(
-                "    pipeline {:.0f}/s, {:.0f}/core-s; alone {:.0f}/s, {:.0f}/core-s; {:.0%}, {:.0%}".format(*rows[-1])
+                "    pipeline {:.0f}/s, {:.0f}/core-s, alone {:.0f}/s, {:.0f}/core-s, ratios {:.0%}, {:.0%}".format(
+                    *rows[-1]
+                )
             )
     batches.close()
     clock, work, bare_clock, bare_work, by_clock, by_work = (
@@ -197,11 +199,15 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m experiments.bench_data", description="Measures data pipelines and the train step."
     )
     parser.add_argument("--set", default="", help=f"one of {', '.join(sets.SETS)} (default: each)")
-    parser.add_argument("--data_dir", default="", help=f"of prepared data (default: {prepare.default_data_dir()})")
+    parser.add_argument(
+        "--data_dir", default="", help=f"the folder of prepared data (default: {prepare.default_data_dir()})"
+    )
     parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--num_workers", type=int, default=None, help="processes that decode (default: one a core)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=7, help="of the pipeline and its decoder in turn")
+    parser.add_argument("--num_workers", type=int, default=None, help="processes that decode (default: one per core)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="the duration of each measurement")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="rounds in which the pipeline and its decoder run in turn"
+    )
     arguments = parser.parse_args(argv)
     parallel.use_cpu_cores()
     try:

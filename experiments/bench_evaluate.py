@@ -1,12 +1,12 @@
-"""What evaluating a whole line at once saves: ``python -m experiments.bench_evaluate``.
+"""How much time is saved by evaluating a whole line at once: ``python -m experiments.bench_evaluate``.
 
 Both ways give the accuracy of P(alpha) for 21 alphas, and of the ensemble of P(alpha) and P(1 - alpha), on the same data:
 
-- *at once*: one program over all points, statistics of each point once, ensembles from the points' logits;
-- *one at a time*: as the authors' program does, for each alpha a pass over the training data for the statistics of P(alpha),
-  a fresh one for those of P(1 - alpha), and a pass over the test data for the two of them.
+- *at once*: one program over all points computes the statistics of each point once, and ensembles from the points' logits.
+- *one at a time*: as in the authors' program, each alpha takes a pass over the training data for the statistics of
+  P(alpha), another pass for the statistics of P(1 - alpha), and a pass over the test data for both points.
 
-They run in turn, and the ratio of their times is taken in each round. Images are random and of CIFAR-10's shape.
+The two ways run in turn, and the ratio of their times is taken in each round. Images are random and have CIFAR-10's shape.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def at_once(whole: Evaluator, run: Run, endpoints: Endpoints) -> np.ndarray:
 
 
 def one_at_a_time(single: Evaluator, pair: Evaluator, plan: Survey, run: Run, endpoints: Endpoints) -> np.ndarray:
-    """The same, each point and its mirror image evaluated afresh."""
+    """The same accuracies, with each point and its mirror image evaluated separately."""
     found = []
     for alpha in range(len(plan.weights)):
         mirrored = [alpha, len(plan.weights) - 1 - alpha]

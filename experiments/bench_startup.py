@@ -1,8 +1,9 @@
 """Seconds from the command to the first step: ``python -m experiments.bench_startup --config=configs/digits_cresnet8_line.py``.
 
-Starts a program that does what `jsubspace.main` does up to its first step, and splits its time: *import* is until all
-modules are there, *data* until the pipeline is, *state* until the endpoints are initialised, *compile* until the first step
-has been taken. Once with an empty compilation cache, then again with what that left.
+The benchmark starts a program that does the same as `jsubspace.main` up to its first step, and splits its time. *Import*
+lasts until all modules are loaded, *data* until the pipeline is ready, *state* until the endpoints are initialised, and
+*compile* until the first step has been taken. The first start has an empty compilation cache. The following starts have
+the cache that the first one filled.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""What a step of a subspace costs against one of standard training: ``python -m experiments.bench_step``.
+"""How much longer a step of a subspace takes than a step of standard training: ``python -m experiments.bench_step``.
 
-The steps of all methods are compiled first and then run in turn, round by round, so that a machine whose speed changes
-slows all of them. Prints the median over rounds of each method's time, and of its ratio to standard training in the
-same round. Images are random: what they show does not change the time.
+The steps of all methods are compiled first and then run in turn, round by round. A machine that becomes slower then slows
+all methods. The program prints the median over rounds of each method's time, and of its ratio to standard training in the
+same round. Images are random, because their content does not change the time.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def random_cifar(batch_size: int) -> memory.InMemory:
 
 
 def make_timer(method: dict[str, Any], batch_size: int, steps: int, sharded: bool = False) -> Callable[[], float]:
-    """A function that runs some steps, fed as in training, and returns the seconds of one."""
+    """A function that runs some steps with batches as in training, and returns the seconds per step."""
     config = recipes.cifar10_cresnet20(**method)
     config.data.batch_size = config.evaluation.batch_size = batch_size
     config.shard_endpoints = sharded
@@ -66,10 +66,14 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m experiments.bench_step", description=__doc__.splitlines()[0])
     parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), help="besides standard")
-    parser.add_argument("--sharded", action="store_true", help="endpoints divided among the devices; standard's too")
+    parser.add_argument(
+        "--methods", nargs="+", default=list(METHODS), choices=list(METHODS), help="the methods besides standard"
+    )
+    parser.add_argument(
+        "--sharded", action="store_true", help="divide the endpoints among the devices, for standard training too"
+    )
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=8, help="of each method a round")
+    parser.add_argument("--steps", type=int, default=8, help="steps per method and round")
     arguments = parser.parse_args()
     parallel.use_cpu_cores()
     names = [name for name in METHODS if name == "standard" or name in arguments.methods]

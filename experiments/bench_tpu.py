@@ -1,9 +1,9 @@
-"""What a step costs on TPU chips, without any: ``python -m experiments.bench_tpu --networks cresnet20``.
+"""The cost of a step on TPU chips, measured without a chip: ``python -m experiments.bench_tpu --networks cresnet20``.
 
-Compiles the very steps that train for a TPU topology (pip install 'jsubspace[tpu]' brings the compiler) and asks the
-executables for flops, bytes accessed, bytes on the wire and memory of a chip. Each is printed beside its ratio to standard
-training, replicated, and for sharded endpoints also to sharded standard training. A step of ResNet50 takes three minutes
-of an idle core to compile; rows that are done are read from --output, so that the command goes on where it was stopped.
+The benchmark compiles the same steps that train for a TPU topology (pip install 'jsubspace[tpu]' installs the compiler).
+It asks the executables for flops, bytes accessed, bytes on the wire and memory per chip. Each number is printed beside its
+ratio to replicated standard training, and for sharded endpoints also to sharded standard training. A step of ResNet50 takes
+an idle core three minutes to compile. Finished rows are read from --output, so the command resumes where it was stopped.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import subprocess
 import time
 from typing import Any
 
-# jax reads the first, the TPU's compiler the others: there is no TPU to ask, and none that another program could have.
+# jax reads the first variable, the TPU's compiler the others. No TPU exists to ask, or to be held by another program.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-8", "TPU_WORKER_HOSTNAMES": "localhost"}
 os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
@@ -40,7 +40,7 @@ COLUMNS = ("flops", "bytes_accessed", "wire", "state_memory", "temporary_memory"
 
 
 class ShapesOnly:
-    """A pipeline with no data: what a step is compiled for."""
+    """A pipeline without data, which has all that compiling a step needs."""
 
     steps_per_epoch = 1000
 
@@ -115,13 +115,13 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["line", "simplex6"], choices=list(METHODS))
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
     parser.add_argument("--topology", default="v5e:2x4")
-    parser.add_argument("--batch_size", type=int, default=128, help="a chip")
-    parser.add_argument("--output", type=pathlib.Path, default=OUTPUT, help="JSON file of the rows")
+    parser.add_argument("--batch_size", type=int, default=128, help="images per chip")
+    parser.add_argument("--output", type=pathlib.Path, default=OUTPUT, help="the JSON file of the rows")
     parser.add_argument("--programs", type=pathlib.Path, help="a folder for the compiled programs' text")
     parser.add_argument("--again", action="store_true", help="compile rows that --output has already")
     arguments = parser.parse_args()
     topology = topologies.get_topology_desc(platform="tpu", topology_name=arguments.topology)
-    made_by = versions()  # Now: the repository may go on while it compiles.
+    made_by = versions()  # Read now, because the repository may change during the compilation.
     rows = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}
     for network in arguments.networks:
         for mode in arguments.modes:
@@ -139,13 +139,13 @@ def main() -> None:
                     arguments.programs.mkdir(parents=True, exist_ok=True)
                     (arguments.programs / f"{name.replace('/', '_')}.txt").write_text(text)
         print(
-            f"\n{network}, {arguments.batch_size} images a chip, bfloat16, TPU {arguments.topology}; ratios to standard"
+            f"\n{network}, {arguments.batch_size} images per chip, bfloat16, TPU {arguments.topology}, ratios to standard"
         )
         print(table(rows, network))
 
 
 def versions() -> dict[str, str]:
-    """What the numbers depend on."""
+    """The versions on which the numbers depend."""
     import libtpu
 
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout

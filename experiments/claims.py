@@ -1,8 +1,9 @@
-"""What the paper claims, and what the recorded figures say of it: ``python -m experiments.claims``, a table.
+"""A table of the paper's claims and of the recorded figures' answers: ``python -m experiments.claims``.
 
-Every claim is a number of each seed that the claim says is positive: most often the difference of two methods of one seed.
-It *holds* if its mean over seeds is more than twice its standard error above zero, *does not hold* if it is as far below,
-and is *open* otherwise. With three seeds that is a coarse rule, but the same for every claim and fixed before looking.
+For every claim, each seed gives a number that is positive if the claim is true. In most cases it is the difference of two
+methods with one seed. The claim *holds* if the mean over seeds is more than twice its standard error above zero. It *does
+not hold* if the mean is as far below zero, and it is *open* otherwise. With three seeds this rule is coarse, but it is the
+same for every claim and was fixed before looking.
 """
 
 import argparse
@@ -28,7 +29,7 @@ class Record:
         self._panels = json.loads(path.read_text(encoding="utf-8"))["panels"]
 
     def values(self, panel: int, label: str, x: float | None = None) -> np.ndarray:
-        """Of one series a value a seed; at ``x`` if it has places."""
+        """One value per seed of a series, at ``x`` if the series has places."""
         found = next(series for series in self._panels[panel]["series"] if series["label"] == label)
         values = np.array(found["y"])
         if found["x"] is None:
@@ -36,11 +37,11 @@ class Record:
         return values[:, int(np.abs(np.array(found["x"]) - x).argmin())]
 
     def series(self, panel: int, label: str) -> np.ndarray:
-        """Of one series all values, ``[seeds, x]``."""
+        """All values of a series, ``[seeds, x]``."""
         return np.array(next(series["y"] for series in self._panels[panel]["series"] if series["label"] == label))
 
     def labels(self, panel: int) -> list[str]:
-        """Of the series of a panel."""
+        """The labels of the series of a panel."""
         return [series["label"] for series in self._panels[panel]["series"]]
 
     def places(self, panel: int, label: str) -> list[float]:
@@ -49,11 +50,11 @@ class Record:
 
 
 class Measured(NamedTuple):
-    """A number of each seed that a claim says is positive.
+    """A number that is positive if a claim is true.
 
     Attributes:
-      name: what it is.
-      values: of the seeds.
+      name: its name.
+      values: one value per seed.
     """
 
     name: str
@@ -79,8 +80,8 @@ class Claim(NamedTuple):
     Attributes:
       text: the sentence.
       where: section and figure.
-      figure: the record that it is measured on.
-      measure: what it says is positive, from that record.
+      figure: the figure on which it is measured.
+      measure: returns the numbers that are positive if it is true, from the figure's record.
     """
 
     text: str
@@ -90,7 +91,7 @@ class Claim(NamedTuple):
 
 
 def _over(record: Record, panel: int, a: str, b: str, x: float = 0.5, name: str = "") -> Measured:
-    """How much larger a is than b, at one place."""
+    """The difference of a and b at one place."""
     return Measured(name or f"{a} − {b}", record.values(panel, a, x) - record.values(panel, b, x))
 
 
@@ -309,7 +310,7 @@ def _shared(record: Record) -> list[str]:
 
 
 def table(folder: pathlib.Path) -> str:
-    """The claims in Markdown, from the figures' JSON files in ``folder``; a figure that is not there is said to be missing."""
+    """The claims in Markdown, from the figures' JSON files in ``folder``. A figure without a file is reported as missing."""
     lines = ["| claim of the paper | section | measured, mean ± standard deviation over seeds | at this scale |"]
     lines.append("| --- | --- | --- | --- |")
     for claim in CLAIMS:
@@ -329,12 +330,12 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m experiments.claims", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--figures", type=pathlib.Path, default=figure.OUTPUT / "small", help="folder of the JSON files"
+        "--figures", type=pathlib.Path, default=figure.OUTPUT / "small", help="the folder of the JSON files"
     )
     parser.add_argument("--write", action="store_true", help="put the table into experiments/README.md")
     arguments = parser.parse_args()
     if not arguments.figures.is_dir():
-        raise UsageError(f"there is no folder {arguments.figures}; make the figures first: python -m experiments.")
+        raise UsageError(f"there is no folder {arguments.figures}. Make the figures first: python -m experiments.")
     text = table(arguments.figures)
     print(text)
     if arguments.write:

@@ -11,7 +11,7 @@ METHODS = ("standard", "line")
 
 
 def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
-    """Both methods with every budget; a longer budget is a run of its own, with its own schedule."""
+    """Both methods with every budget. Each budget is a run of its own, with its own schedule."""
     return {
         f"{method} {factor}": jobs.declare(scenario.longer(factor), method, seeds)
         for factor in scenario.budgets

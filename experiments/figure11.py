@@ -21,7 +21,7 @@ SHOWN = {
 
 
 def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
-    """Methods with the largest m, 6; and ensembles of two for comparison."""
+    """The methods with the largest m, which is 6, and ensembles of two networks for comparison."""
     m = max(scenario.simplexes)
     six = {method: figure7.center(scenario, method, seeds, m) for method in figure7.METHODS}
     return six | {

@@ -1,4 +1,4 @@
-"""Figure 12: label noise on the large network; and a long line, a little beyond whose ends are the ensemble's members."""
+"""Figure 12: label noise on the large network, and an ensemble of points a little beyond the ends of a long line."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from experiments.lib.scenarios import Scenario
 
 BEYOND = (-0.05, 1.05)
 LONGER = 3
-"""The paper trains this line for 300 epochs, where standard training has 100: it asks whether such a line exists."""
+"""The paper trains this line for 300 epochs and standard training for 100, because it asks whether such a line exists."""
 
 
 def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
@@ -25,7 +25,7 @@ def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job
 
 
 def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
-    """Accuracy over label noise; accuracy of points beyond the ends of the long line, and of ensembles."""
+    """Accuracy over label noise, and accuracy of points beyond the ends of the long line and of ensembles."""
     noises = scenario.noise_levels
     of_noise = [
         figure.over(method, noises, [results[f"{method} {noise}"] for noise in noises])

@@ -1,6 +1,6 @@
 """Figure 2: test error on the plane through three endpoints, for a curve, a simplex and a line.
 
-A line has two; the third point of its plane is a network of standard training, as in the paper.
+A line has two endpoints. The third point of its plane is a network of standard training, as in the paper.
 """
 
 import dataclasses
@@ -31,9 +31,9 @@ class Plane:
     """Test error on a grid.
 
     Attributes:
-      title: above it.
+      title: the line above the plane.
       kind: the subspace.
-      names: of the corners.
+      names: the names of the corners.
       corners: ``[3, 2]``, their coordinates, in units of L2 distance.
       x, y: ``[g]``, coordinates of the grid.
       error: ``[g, g]``, row by row.
@@ -49,7 +49,7 @@ class Plane:
 
 
 def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
-    """One run of each, of the first seed."""
+    """One job of each kind, with the first seed."""
     details: dict[str, dict[str, Any]] = {"simplex": {"subspace__num_endpoints": 3}}
     return {
         kind: jobs.declare(scenario, kind, seeds[:1], **details.get(kind, {}))
@@ -70,7 +70,7 @@ def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list
 
 
 def _plane(folder: pathlib.Path, third: pathlib.Path | None, num: int) -> dict[str, Any]:
-    """`landscape.loss_plane` of a run's endpoints, with those of ``third`` behind them; kept beside the run."""
+    """The loss plane through a run's endpoints and, behind them, the endpoints of ``third``. It is kept beside the run."""
     kept = folder.with_name(f"{folder.name}_plane{num}.json")
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ def _endpoints(folder: pathlib.Path) -> Endpoints:
 
 
 def draw(planes: list[Plane], path: pathlib.Path, columns: int) -> None:
-    """Filled contours, on one scale of errors for all planes of a row; the subspace in white."""
+    """Draws filled contours, with one scale of errors for all planes of a row, and the subspace in white."""
     plots.planes(planes, path, columns)
 
 

@@ -18,7 +18,7 @@ def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job
 
 
 def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
-    """Over epochs; two independent networks are a level, their value at the end."""
+    """Both measures over epochs. Two independent networks are a level, which is their value at the end."""
     made = []
     for measure, label in MEASURES.items():
         series = [over_training(name, found, measure) for name, found in results.items() if name.startswith("β")]

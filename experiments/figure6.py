@@ -12,7 +12,7 @@ BETAS = (0.0, 1.0, 2.0)
 
 
 def lines(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
-    """A line for every strength; the one with the default is that of the other figures."""
+    """A line for every strength. The line with the default strength also belongs to the other figures."""
     return {
         f"β = {beta:g}": jobs.declare(scenario, "line", seeds, **({} if beta == 1 else {"penalty__beta": beta}))
         for beta in BETAS

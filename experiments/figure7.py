@@ -12,7 +12,7 @@ METHODS = ("simplex", "layerwise simplex", "SWA")
 
 
 def center(scenario: Scenario, method: str, seeds: Sequence[int], m: int, **details: Any) -> list[jobs.Job]:
-    """The runs of a method with m networks; a simplex of two is the line that is there already."""
+    """The jobs of a method with m networks. A simplex of two is the line of the other figures."""
     if m == 2 and method != "SWA":
         return jobs.declare(scenario, method.replace("simplex", "line"), seeds, **details)
     field = "optimizer__num_collected" if method == "SWA" else "subspace__num_endpoints"
@@ -20,7 +20,7 @@ def center(scenario: Scenario, method: str, seeds: Sequence[int], m: int, **deta
 
 
 def random_points(scenario: Scenario, method: str, m: int) -> dict[str, Any]:
-    """What figure 11 and the random averages look at, of the largest m: points that are drawn."""
+    """The setting that adds random points for the largest m: figure 11 and the random averages show them."""
     if m != max(scenario.simplexes):
         return {}
     kinds = "random,layerwise,weightwise" + (",gaussian" if method == "SWA" else "")

@@ -1,7 +1,7 @@
 """Figure 8: label noise and calibration, with SWA, dropout, label smoothing and early stopping.
 
-Dropout and label smoothing are swept, and at every level of noise the strength with the best mean over seeds is shown, by
-accuracy in the first panel and by calibration error in the second, as in the paper; it is chosen on the test set.
+Dropout and label smoothing are swept. At every level of noise the strength with the best mean over seeds is shown, by
+accuracy in the first panel and by calibration error in the second. As in the paper, the strength is chosen on the test set.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ PLAIN = ("standard", "SWA", "simplex")
 
 
 def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
-    """Every method at every level of noise; those that are swept at every strength."""
+    """Every method at every level of noise, and the swept methods at every strength."""
     declared, m = {}, scenario.noise_simplex
     for noise in scenario.noise_levels:
         noisy = scenario.noisy(noise)

@@ -16,7 +16,7 @@ def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job
 
 
 def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
-    """Accuracy over alpha on the clean and on every corrupted test set; then the differences to the midpoint on each."""
+    """Accuracy over alpha on the clean and on every corrupted test set, and the differences to the midpoint on each."""
     made, differences = [], []
     for name in ("clean", *results["line"][0]["shifted"]):
         on_set = {label: [_tested_on(result, name) for result in found] for label, found in results.items()}

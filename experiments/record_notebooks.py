@@ -28,12 +28,12 @@ METADATA = {
 
 
 def names() -> list[str]:
-    """Of all notebooks."""
+    """The names of all notebooks."""
     return sorted(path.stem for path in FOLDER.glob("*.py"))
 
 
 def read(name: str) -> nbformat.NotebookNode:
-    """The notebook of ``NAME.py``, without outputs; its cells are called by their places."""
+    """The notebook of ``NAME.py``, without outputs. A cell is named by its place."""
     notebook = jupytext.read(FOLDER / f"{name}.py", fmt="py:percent")
     for place, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{place}", {}

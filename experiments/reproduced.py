@@ -1,7 +1,8 @@
-"""Whether a figure that was made anew has the recorded numbers: ``python -m experiments.reproduced NEW.json``.
+"""Whether a figure that was made again has the recorded numbers: ``python -m experiments.reproduced NEW.json``.
 
-Every number of every seed that both have is compared. On the machine and versions of the recorded runs they are equal; on
-another processor, rounding differs in a first step, training magnifies it, and it is the means over seeds that agree.
+Every number is compared for every seed that both figures have. The numbers are equal on the machine and with the versions
+of the recorded runs. On another processor rounding differs in a first step and training magnifies the difference, so only
+the means over seeds agree.
 """
 
 import argparse
@@ -19,25 +20,27 @@ ROUNDING = 1e-6
 
 
 def greatest_difference(new: dict[str, Any], recorded: dict[str, Any]) -> tuple[float, str, int]:
-    """Between two figures, the contents of their JSON files.
+    """The greatest difference between two figures, which are the contents of their JSON files.
 
     Args:
-      new: of any of the seeds that are recorded.
-      recorded: of the same figure.
+      new: a figure with some of the recorded seeds.
+      recorded: the same figure as recorded.
 
     Returns:
-      The greatest absolute difference, where it is, and of how many numbers.
+      The greatest absolute difference, its place, and how many numbers were compared.
 
     Raises:
-      UsageError: if they are not of one figure and scale, do not show the same, or share no seed.
+      UsageError: if the two are not the same figure at the same scale, do not show the same, or share no seed.
     """
     if _asked(new) != _asked(recorded):
         raise UsageError(
-            f"one figure was made by {_asked(new)!r}, the other by {_asked(recorded)!r}; give two of a kind."
+            f"one figure was made by {_asked(new)!r}, the other by {_asked(recorded)!r}. Give two files of the same figure."
         )
     shared = [seed for seed in _seeds(new) if seed in _seeds(recorded)]
     if not shared:
-        raise UsageError(f"the seeds made anew are {_seeds(new)}, those recorded {_seeds(recorded)}; none is in both.")
+        raise UsageError(
+            f"the new seeds are {_seeds(new)} and the recorded seeds are {_seeds(recorded)}. No seed is in both."
+        )
     numbers, numbers_recorded = (_numbers(made, shared) for made in (new, recorded))
     if numbers.keys() != numbers_recorded.keys():
         place = min(numbers.keys() ^ numbers_recorded.keys())
@@ -48,16 +51,20 @@ def greatest_difference(new: dict[str, Any], recorded: dict[str, Any]) -> tuple[
 
 
 def main() -> None:
-    """The command; exit code 1 if a number differs."""
+    """The command. Its exit code is 1 if a number differs."""
     parser = argparse.ArgumentParser(prog="python -m experiments.reproduced", description=__doc__.splitlines()[0])
     parser.add_argument("new", type=pathlib.Path, help="JSON file of a figure")
-    parser.add_argument("--recorded", type=pathlib.Path, help="that of the repository, unless it is said")
+    parser.add_argument(
+        "--recorded", type=pathlib.Path, help="the recorded figure (default: the file in experiments/results)"
+    )
     arguments = parser.parse_args()
     recorded = arguments.recorded or figure.OUTPUT / "small" / arguments.new.name
     figures = []
     for path in (arguments.new, recorded):
         if not path.is_file():
-            raise UsageError(f"there is no file {path}; a figure's command writes it, in the folder given by --output.")
+            raise UsageError(
+                f"there is no file {path}. The command of a figure writes it, in the folder given by --output."
+            )
         figures.append(json.loads(path.read_text(encoding="utf-8")))
     difference, place, count = greatest_difference(figures[0], figures[1])
     print(f"{count} numbers, seeds {_seeds(figures[0])}: the greatest difference is {difference:.3g}, in {place}")
@@ -77,7 +84,7 @@ def _numbers(made: dict[str, Any], seeds: list[int]) -> dict[str, float]:
     found = {}
     for panel in made["panels"]:
         if "series" not in panel:
-            raise UsageError(f"{made['figure']} shows planes; only figures of curves are compared number by number.")
+            raise UsageError(f"{made['figure']} shows planes. Only figures of curves are compared number by number.")
         for series in panel["series"]:
             for seed in seeds:
                 for i, value in enumerate(series["y"][_seeds(made).index(seed)]):

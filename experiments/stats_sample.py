@@ -1,7 +1,7 @@
-"""How many training images a point's BatchNorm statistics need: accuracy of a line's points over the size of the sample.
+"""How many training images the BatchNorm statistics of a point need: accuracy along a line over the size of the sample.
 
-The paper passes over the whole training set for every point. On ImageNet that is 1.3 million images for each of 21 points,
-and `recipes.imagenet_resnet50` takes a sample; here is what a sample costs where all can be taken.
+The paper passes over the whole training set for every point. On ImageNet this takes 1.3 million images for each of 21
+points, so `recipes.imagenet_resnet50` takes a sample. This figure shows the cost of a sample where all images can be taken.
 """
 
 import json
@@ -23,7 +23,7 @@ from jsubspace.types import Endpoints
 
 METRICS = {"accuracy": "test accuracy (%)", "nll": "NLL (nats)"}
 POINTS = 3
-"""Of the line: its ends and its midpoint."""
+"""The points of the line: its ends and its midpoint."""
 
 
 def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job]]:
@@ -32,7 +32,7 @@ def declare(scenario: Scenario, seeds: Sequence[int]) -> dict[str, list[jobs.Job
 
 
 def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list[Panel]:
-    """Both metrics over the number of images, which are doubled until it is all."""
+    """Both metrics over the number of images, which is doubled until all images are taken."""
     measured = [_measured(result["folder"]) for result in results["line"]]
     x = [float(count) for count in measured[0]["images"]]
     made = []
@@ -46,7 +46,7 @@ def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list
 
 
 def _measured(folder: pathlib.Path) -> dict[str, Any]:
-    """Of a run: numbers of images, and each metric ``[points][numbers]``; kept beside the run."""
+    """Numbers of images, and each metric as ``[points][numbers]``. The result is kept beside the run."""
     kept = folder.with_name(f"{folder.name}_stats_sample.json")
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))

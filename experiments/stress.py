@@ -1,12 +1,13 @@
-"""Kills a training at random moments until it is through: ``python -m experiments.stress --kills=200``.
+"""Kills a training run at random moments until it ends: ``python -m experiments.stress --kills=200``.
 
-A small MLP is trained on the digits, by every method in turn and with a checkpoint after each epoch: first undisturbed,
-then killed (SIGKILL, now and then SIGTERM) and started again, at moments drawn at random from all of a run and from
-inside of its saves. Between two lives a checkpoint is damaged now and then: a bit flipped, a file cut or deleted. In the
-end parameters, optimizer state, metrics, TensorBoard points and results must be those of the undisturbed run, bit for bit.
+A small MLP is trained on the digits, by every method in turn and with a checkpoint after each epoch. The first run is
+undisturbed. The second run is killed (by SIGKILL, sometimes by SIGTERM) and started again. The moments are drawn at random
+from the whole run and from inside its saves. Between two lives a checkpoint is sometimes damaged: a bit is flipped, or a
+file is cut or deleted. In the end parameters, optimizer state, metrics, TensorBoard points and results must equal the
+undisturbed run's, bit for bit.
 
-Every life is a process of its own that runs ``python -m jsubspace.main``, forked from one that has done the imports.
-The report is written after each kill; started again with the same folder, the command goes on.
+Every life is a process of its own that runs ``python -m jsubspace.main``. It is forked from a process that has done the
+imports. The report is written after each kill. Started again with the same folder, the command resumes.
 """
 
 import argparse
@@ -76,10 +77,12 @@ LAST_STEP = 3 * SETTINGS["optimizer.num_epochs"]
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m experiments.stress", description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=0, help="stop after so many (0: --minutes decides)")
-    parser.add_argument("--minutes", type=float, default=0, help="stop after so long (0: --kills decides)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments and the damage")
-    parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("runs/stress"), help="of runs and report")
+    parser.add_argument("--kills", type=int, default=0, help="stop after this number of kills (0: --minutes decides)")
+    parser.add_argument("--minutes", type=float, default=0, help="stop after this time (0: --kills decides)")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the moments and the damage")
+    parser.add_argument(
+        "--folder", type=pathlib.Path, default=pathlib.Path("runs/stress"), help="the folder of the runs and the report"
+    )
     arguments = parser.parse_args()
     if arguments.kills <= 0 and arguments.minutes <= 0:
         parser.error("say --kills=N or --minutes=N")
@@ -91,11 +94,11 @@ def main() -> None:
 
 
 class Stress:
-    """Runs under attack, and the report of it.
+    """Runs under attack, and the report about them.
 
     Args:
-      folder: where they are; a report in it is continued.
-      seed: of everything that is drawn.
+      folder: the folder of the runs. A report in it is continued.
+      seed: the seed of everything that is drawn.
     """
 
     def __init__(self, folder: pathlib.Path, seed: int) -> None:
@@ -126,14 +129,14 @@ class Stress:
             before = json.loads(self._path.read_text())
             same = all(before[name] == self._report[name] for name in ("seed", "versions"))
             if not same:
-                raise UsageError(f"{self._path} is the report of another seed or version; choose another --folder.")
+                raise UsageError(f"{self._path} is the report of another seed or version. Choose another --folder.")
             self._report = before
         self._until_saving = 0.0  # seconds of a life until its first save, when last seen
         self._before = self._report["seconds"]
         self._start = time.monotonic()
 
     def run(self, kills: int, minutes: float) -> bool:
-        """Goes on until so many kills or minutes, and then to the end of the run that is under way."""
+        """Continues until ``kills`` or ``minutes`` are reached, and then to the end of the run that is under way."""
 
         def enough() -> bool:
             killed, seconds = self._report["kills"], time.monotonic() - self._start
@@ -153,7 +156,7 @@ class Stress:
         return not self._report["failures"]
 
     def _undisturbed(self, method: str) -> tuple[dict[str, Any], float]:
-        """What a run that nobody kills ends with, and how long a second one takes."""
+        """The end of a run that nobody kills, and the seconds that a second such run takes."""
         name = f"undisturbed_{list(METHODS).index(method)}"
         path = self._folder / f"{name}.json"
         if not path.is_file():
@@ -168,7 +171,7 @@ class Stress:
         return content["end"], content["seconds"]
 
     def _live(self, method: str, workdir: pathlib.Path, seconds: float, peaceful: bool) -> bool:
-        """One life of a run; whether it needs another one."""
+        """Lives one life of a run, and returns whether the run needs another life."""
         report = self._report
         rng = random.Random(f"{report['seed']} {report['lives']}")
         report["lives"] += 1
@@ -249,7 +252,7 @@ class Life:
         return self._code is None
 
     def sleep_until(self, happens: Callable[[], bool], seconds: float) -> None:
-        """Returns when something happens, or the process has ended, or after so long."""
+        """Returns when something happens, when the process has ended, or after ``seconds``."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.is_running() and not happens():
             time.sleep(0.004)
@@ -266,7 +269,7 @@ class Life:
 
 
 def saving(workdir: pathlib.Path) -> set[tuple[str, int]]:
-    """Checkpoints that are being written, or were when somebody was killed: names and times of birth."""
+    """Checkpoints that are being written, or were being written at a kill, by name and time of creation."""
     found = set()
     for path in (workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
         with contextlib.suppress(FileNotFoundError):  # complete by now
@@ -275,7 +278,7 @@ def saving(workdir: pathlib.Path) -> set[tuple[str, int]]:
 
 
 def phase_of(workdir: pathlib.Path, rows: int, left: set[tuple[str, int]]) -> str:
-    """What a life that began with so many rows of metrics and left-over saves is doing, as far as its folder shows."""
+    """The phase of a life, as far as its folder shows. The folder had ``rows`` and ``left`` at the start of the life."""
     if saving(workdir) - left:
         return "saving"
     if (workdir / "checkpoints" / str(LAST_STEP)).exists():
@@ -284,7 +287,7 @@ def phase_of(workdir: pathlib.Path, rows: int, left: set[tuple[str, int]]) -> st
 
 
 def damage(folder: pathlib.Path, rng: random.Random, counts: dict[str, int]) -> None:
-    """Damages the newest checkpoint, if there is another one before it."""
+    """Damages the newest checkpoint, if an older one exists."""
     steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
     if len(steps) < 2:
         return
@@ -325,7 +328,7 @@ def end_of(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def points(workdir: pathlib.Path) -> list[list[Any]]:
-    """Step, tag and value of every TensorBoard point, but for the speed."""
+    """Step, tag and value of every TensorBoard point except the speed."""
     from tensorboardX.proto import event_pb2
 
     found = []
@@ -340,7 +343,7 @@ def points(workdir: pathlib.Path) -> list[list[Any]]:
 
 
 def in_a_process(function: Callable[[], Any]) -> Any:
-    """What ``function`` returns, as JSON, run where jax may be started: this process must stay fit to be forked."""
+    """The result of ``function`` as JSON. It runs in a process where jax may start, because this process must stay fit to fork."""
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
@@ -362,7 +365,7 @@ def in_a_process(function: Callable[[], Any]) -> Any:
 
 
 def count(counts: dict[str, int], name: str) -> None:
-    """One more of that name."""
+    """Adds one to the count of that name."""
     counts[name] = counts.get(name, 0) + 1
 
 

@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, read from its text."""
+"""The data that a compiled program sends between devices, read from its text."""
 
 import math
 import re
@@ -9,9 +9,9 @@ KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective
 _BYTES = {"pred": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f64": 8, "s64": 8, "u64": 8, "s8": 1, "u8": 1}
 _INSTRUCTION = re.compile(rf"^\s*(?:ROOT )?%?\S+ = (.*?) ({'|'.join(KINDS)})(-start)?\((.*)$", re.MULTILINE)
 SHAPE = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\]")
-"""Of an array in a program's text: dtype and dimensions."""
+"""The dtype and dimensions of an array in a program's text."""
 _CHAIN = re.compile(r'chain_id="(\d+)"')
-# Of devices that communicate: listed, as "groups, devices in each", or (jax 0.12) by a mesh and some of its axes.
+# The devices that communicate are listed, given as "groups, devices in each", or (jax 0.12) by a mesh and some of its axes.
 _GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]*)\}|\[\d+,(\d+)\]|mesh\[([^\]]*)\] *\{([^}]*)\})")
 _AXIS = re.compile(r"'(\w+)'=(\d+)")
 
@@ -21,8 +21,8 @@ class Collective(NamedTuple):
 
     Attributes:
       kind: one of `KINDS`.
-      numbers: of the whole arrays that it is about: what is reduced, what has been gathered, what is to be scattered.
-      bytes: the same in bytes.
+      numbers: the size of the whole arrays, which are reduced, have been gathered, or will be scattered.
+      bytes: the same size in bytes.
     """
 
     kind: str
@@ -31,12 +31,12 @@ class Collective(NamedTuple):
 
     @property
     def wire(self) -> int:
-        """Bytes on the wire: an all-reduce is a scatter and a gather and counts twice, all else once."""
+        """Bytes on the wire: an all-reduce is a scatter and a gather and counts twice, other kinds count once."""
         return 2 * self.bytes if self.kind == "all-reduce" else self.bytes
 
 
 def collectives(program: str) -> list[Collective]:
-    """Every collective in the text of a compiled program, ``compiled.as_text()``; one in a loop counts once.
+    """Every collective in the text of a compiled program, ``compiled.as_text()``. A collective in a loop counts once.
 
     Example:
       >>> collectives("  %r = f32[4,2]{1,0} all-reduce(%x), replica_groups={{0,1}}, to_apply=%add")
@@ -44,7 +44,7 @@ def collectives(program: str) -> list[Collective]:
     """
     found, chains = [], set()
     for result, kind, start, rest in _INSTRUCTION.findall(program):
-        # A TPU overlaps one with computation by cutting it into steps, each of which is written as the whole.
+        # A TPU overlaps a collective with computation by cutting it into steps, and writes each step as the whole.
         if chain := _CHAIN.search(rest):
             if (kind, chain.group(1)) in chains:
                 continue

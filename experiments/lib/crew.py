@@ -20,11 +20,11 @@ from jsubspace.program import PREEMPTED
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 ONE_CORE = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
-"""XLA's threads for single operations gain nothing on small images; without them a job is one core's work."""
+"""XLA's threads for single operations gain nothing on small images. Without them a job is one core's work."""
 
 
 def finish(declared: Sequence[Job], root: pathlib.Path, at_once: int) -> None:
-    """Trains the missing jobs of ``declared`` and the missing jobs that they start from; an interrupted job resumes.
+    """Trains the missing jobs of ``declared`` and the missing jobs that they start from. An interrupted job resumes.
 
     Args:
       declared: jobs to be finished.
@@ -32,8 +32,8 @@ def finish(declared: Sequence[Job], root: pathlib.Path, at_once: int) -> None:
       at_once: how many are trained at once.
 
     Raises:
-      UsageError: if a job fails; the message has the last line of its log.
-      Preempted: after SIGINT or SIGTERM; the jobs under way have been saved.
+      UsageError: if a job fails. The message has the last line of its log.
+      Preempted: after SIGINT or SIGTERM. The jobs under way have been saved.
     """
     ordered = jobs.in_order(declared)
     missing = [job for job in ordered if jobs.results(job, root) is None]

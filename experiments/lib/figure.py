@@ -28,7 +28,7 @@ class Series:
     Attributes:
       label: the name of the method, from which its style follows.
       y: one row per seed, with one value per x, or with a single value if x is None.
-      x: where the values stand; None for a level that holds everywhere.
+      x: where the values stand, or None for a level that holds everywhere.
     """
 
     label: str
@@ -42,7 +42,7 @@ class Panel:
 
     Attributes:
       title: the line above the axes.
-      x_label, y_label: the labels of the axes; with an empty ``x_label`` every series is a level, and the levels stand side
+      x_label, y_label: the labels of the axes. With an empty ``x_label`` every series is a level, and the levels stand side
         by side.
       series: the lines that are drawn.
       percent: whether y is a fraction that is shown in percent.
@@ -68,8 +68,8 @@ class Figure:
       jobs: ``(scenario, seeds) -> {label: jobs}``, one job per seed.
       panels: ``(scenario, {label: results}) -> panels``, which are dataclasses. The results are the contents of results.json,
         each with the folder of its run under "folder".
-      draw: ``(panels, path without suffix, columns)``; by default it draws curves.
-      table: ``panel -> Markdown``; by default the table of a figure of curves.
+      draw: ``(panels, path without suffix, columns)``. By default it draws curves.
+      table: ``panel -> Markdown``. By default it is the table of a figure of curves.
       columns: how many panels stand in a row.
     """
 
@@ -87,7 +87,7 @@ class Figure:
         return {scenario: self.jobs(scenario, seeds) for scenario in self.scenarios[scale]}
 
     def make(self, scale: str, seeds: Sequence[int], root: pathlib.Path, output: pathlib.Path) -> list[pathlib.Path]:
-        """Writes the figure from finished jobs; returns the paths of its files."""
+        """Writes the figure from finished jobs, and returns the paths of its files."""
         panels, everything = [], []
         for scenario, labelled in self.declared(scale, seeds).items():
             found = {}
@@ -95,7 +95,7 @@ class Figure:
                 read = [jobs.results(job, root) for job in of_label]
                 missing = [job.name for job, result in zip(of_label, read, strict=True) if result is None]
                 if missing:
-                    raise UsageError(f"{missing[0]} is not finished; give the command again without --plot.")
+                    raise UsageError(f"{missing[0]} is not finished. Give the command again without --plot.")
                 found[label] = [
                     result | {"folder": root / job.name} for job, result in zip(of_label, read, strict=True) if result
                 ]
@@ -178,7 +178,7 @@ def along(label: str, results: Sequence[dict[str, Any]], metric: str = "accuracy
 
 
 def ensembles_along(label: str, results: Sequence[dict[str, Any]], metric: str = "accuracy") -> Series:
-    """A metric of the ensemble of P(alpha) and P(1 - alpha) over alpha; at 1/2 it is the midpoint's."""
+    """A metric of the ensemble of P(alpha) and P(1 - alpha) over alpha. At 1/2 it is the midpoint's."""
     y = []
     for result in results:
         pairs = [row for row in result["ensembles"] if row["kind"] in ("ends", "pair")]
@@ -190,7 +190,7 @@ def ensembles_along(label: str, results: Sequence[dict[str, Any]], metric: str =
 def along_and_ensembles(
     scenario: Scenario, results: dict[str, list[dict[str, Any]]], of_ensembles: Sequence[Series] = ()
 ) -> list[Panel]:
-    """Accuracy of P(alpha), and of its ensemble with P(1 - alpha), for every label; the label "standard" is a level.
+    """Accuracy of P(alpha), and of its ensemble with P(1 - alpha), for every label. The label "standard" is a level.
 
     Args:
       scenario: its title is the panels' title.
@@ -225,7 +225,7 @@ def level(label: str, results: Sequence[dict[str, Any]], metric: str = "accuracy
 def over(
     label: str, x: Sequence[float], results: Sequence[Sequence[dict[str, Any]]], metric: str = "accuracy"
 ) -> Series:
-    """A metric of the midpoint over x; for each x, ``results`` has one entry per seed."""
+    """A metric of the midpoint over x. For each x, ``results`` has one entry per seed."""
     values = np.array([[midpoint(result)[metric] for result in at_x] for at_x in results])
     return Series(label, values.T.tolist(), list(x))
 

@@ -36,7 +36,7 @@ class Job:
       seed: the seed of the initialisation, the alphas and the order of the data.
       settings: fields that make the method.
       details: further fields, which are a part of the job's name.
-      starts: jobs whose networks it starts from.
+      starts: jobs that trained the networks from which it starts.
     """
 
     scenario: Scenario
@@ -125,7 +125,7 @@ def in_order(jobs: Sequence[Job]) -> list[Job]:
 
 
 def results(job: Job, root: pathlib.Path) -> dict[str, Any] | None:
-    """The content of a finished job's results.json; None if the job is not finished.
+    """The content of a finished job's results.json, or None if the job is not finished.
 
     Raises:
       UsageError: if the folder holds a run with other settings.

@@ -1,4 +1,4 @@
-"""How the figures look, and their tables: one style for a method wherever it stands."""
+"""The look of the figures and their tables. A method has the same style in every figure."""
 
 import math
 import pathlib
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 STYLES: dict[str, tuple[str, str, str]] = {
-    # Of the palette of Okabe and Ito, which colour-blind readers can tell apart; baselines are dashed.
+    # The colours are from the palette of Okabe and Ito, which colour-blind readers can tell apart. Baselines are dashed.
     "standard": ("#000000", "--", ""),
     "two independent": ("#7F7F7F", ":", ""),
     "early stopping": ("#7F7F7F", "--", "v"),
@@ -45,7 +45,7 @@ def curves(panels: list[Any], path: pathlib.Path, columns: int) -> None:
 
 
 def _styles(panels: list[Any]) -> dict[str, tuple[str, str, str]]:
-    """Of every label, the same in all panels."""
+    """The style of every label, which is the same in all panels."""
     labels = dict.fromkeys(series.label for panel in panels for series in panel.series if series.label not in STYLES)
     return STYLES | {label: (OTHERS[i % len(OTHERS)], "-", "o^sDPv"[i % 6]) for i, label in enumerate(labels)}
 
@@ -72,7 +72,7 @@ def _curves(axes: Any, panel: Any, styles: dict[str, tuple[str, str, str]]) -> N
 
 
 def _levels(axes: Any, panel: Any, styles: dict[str, tuple[str, str, str]]) -> None:
-    """Methods side by side, a dot each; the bar is one standard deviation over seeds, the small dots are the seeds."""
+    """Methods side by side, with one dot each. The bar is one standard deviation over seeds, and the small dots are the seeds."""
     for place, series in enumerate(panel.series):
         values = np.array(series.y)[:, 0]
         color = styles[series.label][0] if series.label in STYLES else "#0072B2"
@@ -102,7 +102,7 @@ def _finish(axes: Any, panel: Any) -> None:
 
 
 def _legends(figure: Any, places: list[Any], columns: int) -> None:
-    """One legend below all panels for what is in the first; a panel that shows other things has its own."""
+    """One legend below all panels for the labels of the first panel. A panel with other labels has its own legend."""
     shared: dict[str, Any] = {}
     for axes in places:
         handles, labels = axes.get_legend_handles_labels()
@@ -140,7 +140,7 @@ def table(panel: Any) -> str:
 
 
 def _shown(x: list[float]) -> list[float]:
-    """All places if there are few, else the ends, the quarters and the middle."""
+    """All places if there are few of them, else the ends, the quarters and the middle."""
     return x if len(x) <= 7 else [x[round(part * (len(x) - 1))] for part in (0, 0.25, 0.5, 0.75, 1)]
 
 
@@ -154,7 +154,7 @@ def _statistics(series: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def save(figure: Any, path: pathlib.Path) -> None:
-    """``figure`` as ``path``.png and ``path``.pdf, which say nothing of when they were made: the same runs, the same file."""
+    """Writes ``figure`` as ``path``.png and ``path``.pdf without their dates, so that the same runs give the same files."""
     figure.savefig(path.with_suffix(".png"), dpi=160)
     figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
     _pyplot().close(figure)
@@ -170,7 +170,7 @@ def _pyplot() -> Any:
 
 
 def planes(panels: list[Any], path: pathlib.Path, columns: int) -> None:
-    """Test error on planes, as filled contours with one scale for all; the subspace that was trained is drawn in."""
+    """Test error on planes, as filled contours with one scale for all. The trained subspace is drawn on top."""
     pyplot = _pyplot()
     from matplotlib import ticker
 
@@ -179,7 +179,7 @@ def planes(panels: list[Any], path: pathlib.Path, columns: int) -> None:
         rows, columns, figsize=(3.2 * columns, 2.8 * rows), squeeze=False, layout="constrained"
     )
     errors = np.concatenate([np.ravel(panel.error) for panel in panels])
-    # Denser where the subspaces are: far from them the error is several times that of its minimum.
+    # The levels are denser where the subspaces are. Far from them the error is several times its minimum.
     levels = errors.min() * np.geomspace(1, errors.max() / errors.min(), 15)
     for place, panel in zip(axes.flat, panels, strict=False):
         filled = place.contourf(panel.x, panel.y, panel.error, levels=levels, cmap="cividis", norm="log", extend="max")

@@ -1,4 +1,4 @@
-"""What made a recorded number: commit, versions, machine."""
+"""The commit, the versions and the machine that made a recorded number."""
 
 import importlib.metadata
 import pathlib
@@ -9,8 +9,11 @@ from jsubspace.data.workers import num_cores
 
 
 def commit() -> str:
-    """The commit of this repository, with ``+`` if its files have been changed since (but for those that are not tracked,
-    and recorded results, which do not say how they were made); "" without git."""
+    """The commit of this repository, or "" without git.
+
+    It ends with ``+`` if tracked files have changed since. Recorded results do not count, because they do not change how
+    results are made.
+    """
 
     def git(*arguments: str) -> str:
         try:
@@ -25,13 +28,13 @@ def commit() -> str:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Of Python, jax and ``packages``."""
+    """The versions of Python, jax, Flax and ``packages``."""
     names = ("jax", "flax", *packages)
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
 
 
 def machine() -> str:
-    """The processor, as far as the system tells, and how many of its cores this process may use."""
+    """The processor, as far as the system names it, and how many of its cores this process may use."""
     model = platform.processor() or platform.machine()
     try:
         for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

@@ -1,4 +1,4 @@
-"""What the figures are about: data, network and budget, at the paper's scale and at one for two CPU cores."""
+"""The data, network and budget of the figures, at the paper's scale and at a scale for two CPU cores."""
 
 import dataclasses
 from typing import Any
@@ -6,26 +6,26 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Scenario:
-    """What all runs of a panel share.
+    """Data, network and budget, which all jobs of a panel share.
 
     Attributes:
-      name: of the folder of its runs.
-      title: in a figure.
-      config: a file in ``configs/``, of standard training.
+      name: the name of the folder of its runs.
+      title: its title in a figure.
+      config: a file in ``configs/``, for standard training.
       num_epochs: the budget.
-      settings: other fields than the file's.
-      noise_levels: fractions of random labels (figures 8 and 12); 0 is among them.
+      settings: fields that differ from the file.
+      noise_levels: fractions of random labels, with 0 among them (figures 8 and 12).
       simplexes: numbers of endpoints m (figure 7).
-      noise_simplex: m of the simplex that stands against label noise (figure 8).
-      samples: positions a step (appendix B).
+      noise_simplex: m of the simplex that is trained with label noise (figure 8).
+      samples: numbers of positions per step (appendix B).
       budgets: factors of ``num_epochs`` (figure 10).
-      sweep: strengths of dropout and label smoothing, of which the best is reported.
-      sweep_seeds: how many of the seeds the sweep has; the others' comparisons have all.
-      corruptions: of the test set (figure 9).
-      shared_epochs: after so many, runs of one beginning part (appendix H).
-      plane_points: a side of the grid on a plane (figure 2).
-      tests: of the midpoint during standard training, whose best is the early stopping.
-      one_core: whether a run is one core's work, so that as many go at once as there are cores.
+      sweep: strengths of dropout and label smoothing. The best strength is reported.
+      sweep_seeds: how many of the seeds the sweep has. The other comparisons have all seeds.
+      corruptions: the corruptions of the test set (figure 9).
+      shared_epochs: the numbers of epochs after which runs with the same beginning part (appendix H).
+      plane_points: the points per side of the grid on a plane (figure 2).
+      tests: how often the midpoint is tested during standard training. The best test is the early stopping.
+      one_core: whether a job is one core's work, so that one job per core can run at once.
     """
 
     name: str
@@ -47,13 +47,13 @@ class Scenario:
     one_core: bool = False
 
     def noisy(self, fraction: float) -> "Scenario":
-        """The same with random labels; without noise, itself."""
+        """The same scenario with random labels, or itself without noise."""
         if not fraction:
             return self
         return self._variant(f"{self.name}_noise{fraction:g}", self.num_epochs, {"data.label_noise": fraction})
 
     def longer(self, factor: float) -> "Scenario":
-        """The same with another budget; itself with the factor 1."""
+        """The same scenario with another budget, or itself with the factor 1."""
         if factor == 1:
             return self
         num_epochs = round(self.num_epochs * factor)
@@ -88,8 +88,9 @@ WIDE_RESNET50 = Scenario(
     corruptions="snow_3,contrast_3",
 )
 
-# Ours: few images, small, in small batches, so that a run has the thousands of steps that a subspace needs within two
-# minutes of one core; the whole test set. How a line does against standard training depends on the budget (figure 10).
+# Our own small scale has few and small images in small batches, so that a job has the thousands of steps that a subspace
+# needs within two minutes of one core. The test set is whole. How a line compares with standard training depends on the
+# budget (figure 10).
 _SMALL = (
     ("data.num_train", 2000),
     ("data.pooling", 2),
@@ -113,7 +114,7 @@ FASHION = Scenario(
     budgets=(0.5, 1, 2, 4),
     sweep=(0.2,),
     sweep_seeds=1,
-    corruptions="snow_1,contrast_1",  # the mildest: the net was never shown a background that is not black
+    corruptions="snow_1,contrast_1",  # the mildest, because the network has only seen black backgrounds
     shared_epochs=(5, 60),
     plane_points=11,
     tests=10,

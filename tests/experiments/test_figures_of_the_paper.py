@@ -340,12 +340,12 @@ def test_a_figure_made_anew_is_compared_number_by_number(tmp_path):
     del new["panels"][0]["series"][0]
     with pytest.raises(UsageError, match="is in one of the figures and not in the other"):
         reproduced.greatest_difference(new, recorded)
-    with pytest.raises(UsageError, match="none is in both"):
+    with pytest.raises(UsageError, match="No seed is in both"):
         reproduced.greatest_difference(new | {"command": new["command"].replace("--seeds 2", "--seeds 7")}, recorded)
     plane = json.loads(path.with_name("figure2.json").read_text())
     with pytest.raises(UsageError, match="figure2 shows planes"):
         reproduced.greatest_difference(plane, plane)
-    with pytest.raises(UsageError, match="give two of a kind"):
+    with pytest.raises(UsageError, match="Give two files of the same figure"):
         reproduced.greatest_difference(new | {"command": "python -m experiments.figure6 --seeds 2"}, recorded)
 
 
