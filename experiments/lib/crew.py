@@ -15,7 +15,7 @@ from typing import Any
 from experiments.lib import jobs, provenance
 from experiments.lib.jobs import Job
 from jsubspace.errors import Preempted, UsageError
-from jsubspace.program import PREEMPTED
+from jsubspace.errors import PREEMPTED
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
