@@ -64,13 +64,15 @@ def _validate_method(config: ml_collections.ConfigDict, require: Any) -> None:
     else:
         names = ", ".join(schedules.COLLECTING)
         require(
-            settings.num_collected == 0, "optimizer.num_collected", f"0 unless config.optimizer.schedule is of {names}"
+            settings.num_collected == 0,
+            "optimizer.num_collected",
+            f"0 unless config.optimizer.schedule is one of {names}",
         )
     require(single or settings.sam_rho == 0, "optimizer.sam_rho", "0 unless config.subspace.name is point")
     require(
         settings.sam_rho == 0 or not config.shard_endpoints,
         "shard_endpoints",
-        "False with config.optimizer.sam_rho, whose step has the length of the whole network's gradient",
+        "False with config.optimizer.sam_rho, because its step needs the length of the whole network's gradient",
     )
     bends = config.subspace.name in ("curve", "chain")
     require(
@@ -99,6 +101,7 @@ def _validate_method(config: ml_collections.ConfigDict, require: Any) -> None:
 
 
 def _validate_evaluation(config: ml_collections.ConfigDict, require: Any) -> None:
+    """The rules between what is evaluated and what is trained."""
     settings = config.evaluation
     collecting = collects(config)
     kinds = split(settings.random_points)
@@ -121,7 +124,7 @@ def _validate_evaluation(config: ml_collections.ConfigDict, require: Any) -> Non
     require(
         settings.plane_points == 0 or m == 3 or (m == 0 and config.subspace.name in ("curve", "chain")),
         "evaluation.plane_points",
-        "0 unless there are three endpoints: a plane goes through three networks (config.start.runs stacks those of runs)",
+        "0 unless there are three endpoints: a plane goes through three networks (config.start.runs stacks the networks of runs)",
     )
     for alpha in settings.ensemble:
         if collecting or config.subspace.name == "simplex":
@@ -140,6 +143,7 @@ def _validate_evaluation(config: ml_collections.ConfigDict, require: Any) -> Non
 
 
 def _validate_size_of_data(config: ml_collections.ConfigDict, require: Any) -> None:
+    """The rules between a data set and how much of it is used."""
     data_set, num_train, pooling = sets.find(config.data.name), config.data.num_train, config.data.pooling
     height, width, _ = data_set.image_shape
     require(
@@ -152,11 +156,12 @@ def _validate_size_of_data(config: ml_collections.ConfigDict, require: Any) -> N
         require(
             pooling == 1,
             "data.pooling",
-            f"1 for {data_set.name}, whose images are cropped and resized as they are read",
+            f"1 for {data_set.name}, because its images are cropped and resized when they are read",
         )
 
 
 def _validate_model(config: ml_collections.ConfigDict, require: Any) -> None:
+    """The depths and widths that each network can have."""
     name, depth = config.model.name, config.model.depth
     if name == "cresnet":
         require(depth >= 8 and depth % 6 == 2, "model.depth", "6n + 2 for a cresnet: 8, 14, 20, 26, 32, ...")
@@ -168,6 +173,7 @@ def _validate_model(config: ml_collections.ConfigDict, require: Any) -> None:
 
 
 def _validate_num_endpoints(config: ml_collections.ConfigDict, require: Any) -> None:
+    """The numbers of endpoints that each subspace can have."""
     name, field = config.subspace.name, "subspace.num_endpoints"
     m = config.subspace.num_endpoints
     if name == "simplex":
