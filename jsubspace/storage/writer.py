@@ -130,7 +130,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
 class _Events:
     """TensorBoard events in a new file, in the place of those that were there; nothing if the extra is not installed.
 
-    They are written here and now. tensorboardX's own ``SummaryWriter`` leaves that to a thread, and waits for it for ever
+    They are written here and now. tensorboardX's own `SummaryWriter` leaves that to a thread, and waits for it for ever
     once a full disk has ended it.
     """
 

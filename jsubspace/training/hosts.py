@@ -1,6 +1,6 @@
 """Several processes, one for each host, as one program: how they meet, agree on what to do, and who writes.
 
-All of them run the same program on the same config. Each reads its share of every batch (`data.shards`), and what a step
+All of them run the same program on the same config. Each reads its share of every batch (`data.hosts`), and what a step
 returns is the same on all; so one of them writes for all, and nothing else is different.
 """
 

@@ -25,9 +25,9 @@ class Preemption:
     it raises `Preempted`. A second signal ends the process at once with 128 + its number, even while the main thread
     compiles or waits for a disk: a thread of its own listens for it.
 
-    It listens to nothing if it is not entered, which is what `runs.train` does for a notebook (Ctrl-C raises
+    It listens to nothing if it is not entered, which is what `loop.train` does for a notebook (Ctrl-C raises
     KeyboardInterrupt there, as always), or if several hosts train together: they must end at the same step, which
-    `storage.checkpoint.Checkpoints.reached_preemption` finds out.
+    `Checkpoints.reached_preemption` finds out.
 
     Example:
       >>> with Preemption() as preemption, preemption.held():
