@@ -122,10 +122,12 @@ def quoted(text):
 def in_source(text):
     """(name, classes around it) of every reference in the docstrings of a module, and of every full name in its text."""
     yield from ((name, ()) for name in OURS.findall(text))
-    for scope, doc in docstrings(ast.parse(text)):
+    tree = ast.parse(text)
+    variables = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    for scope, doc in docstrings(tree):
         yield from ((name, scope) for name in quoted(doc))
         code = (name for name in DOUBLE.findall(doc) if not name.endswith(FILE_ENDINGS))
-        yield from ((name, scope) for name in code if name.split(".")[0] in MODULE_NAMES)
+        yield from ((name, scope) for name in code if name.split(".")[0] in MODULE_NAMES - variables)
 
 
 def test_the_names_in_documents_resolve():

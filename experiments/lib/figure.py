@@ -88,7 +88,8 @@ class Figure:
 
     def make(self, scale: str, seeds: Sequence[int], root: pathlib.Path, output: pathlib.Path) -> list[pathlib.Path]:
         """Writes the figure from finished jobs, and returns the paths of its files."""
-        panels, everything = [], []
+        panels: list[Any] = []
+        everything: list[Job] = []
         for scenario, labelled in self.declared(scale, seeds).items():
             found = {}
             for label, of_label in labelled.items():
