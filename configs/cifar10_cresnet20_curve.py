@@ -3,7 +3,7 @@
     python -m jsubspace.main --config=configs/cifar10_cresnet20_curve.py
 
 Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 2, 4 and 5.
-The paper plots accuracies between 0.913 and 0.935 along its subspaces; its numbers are in no table.
+The paper plots accuracies between 0.913 and 0.935 along its subspaces. No table has its numbers.
 """
 
 import ml_collections

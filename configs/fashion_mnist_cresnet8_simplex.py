@@ -3,7 +3,7 @@
     python -m jsubspace.main --config=configs/fashion_mnist_cresnet8_simplex.py
 
 After Wortsman et al., Learning Neural Network Subspaces, ICML 2021: figures 7, 8 and 11.
-Three corners; others by ``--config.subspace.num_endpoints=m``, in the paper 2 to 6.
+The simplex has three corners. ``--config.subspace.num_endpoints=m`` sets another number (2 to 6 in the paper).
 """
 
 import ml_collections

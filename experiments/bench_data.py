@@ -24,6 +24,7 @@ import jax
 import numpy as np
 
 from jsubspace.data import imagenet, jpeg, memory, pipeline, prepare, sets, stand_in, workers
+from jsubspace.data.batching import Batching
 from jsubspace.errors import UsageError
 from jsubspace.runs import build, recipes
 from jsubspace.training import parallel
@@ -71,11 +72,10 @@ def open_pipeline(
     data_set: sets.DataSet, data_dir: str, scratch: str, batch_size: int, num_workers: int | None
 ) -> tuple[pipeline.Pipeline, str]:
     """The pipeline, and what its images are."""
+    batching = Batching(batch_size, batch_size, seed=0, num_workers=num_workers)
 
     def from_disk(data_dir: str) -> pipeline.Pipeline:
-        return pipeline.make_pipeline(
-            data_set.name, data_dir, batch_size=batch_size, eval_batch_size=batch_size, seed=0, num_workers=num_workers
-        )
+        return pipeline.make_pipeline(data_set.name, data_dir, batching)
 
     try:
         return from_disk(data_dir), f"as prepared in {data_dir or prepare.default_data_dir()}"
@@ -85,7 +85,7 @@ def open_pipeline(
         rng = np.random.default_rng(0)
         images = rng.integers(256, size=(50_000, *data_set.image_shape), dtype=np.uint8)
         examples = memory.Examples(images, rng.integers(data_set.num_classes, size=len(images), dtype=np.int32))
-        data = memory.InMemory(data_set, examples, examples, batch_size, batch_size, 0)
+        data = memory.InMemory(data_set, examples, examples, batching)
         return data, "random images, NOT the data set"
     stand_in.prepare_imagenet(
         scratch, {"train": stand_in.examples(1024), data_set.test_split: stand_in.examples(batch_size)}

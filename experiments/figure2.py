@@ -15,7 +15,7 @@ import numpy as np
 
 from experiments.lib import figure, plots, problems, runs
 from experiments.lib.problems import Problem
-from jsubspace.runs import build, folders, landscape, trained_endpoints
+from jsubspace.runs import build, config_files, landscape, trained_endpoints
 from jsubspace.storage.writer import write_json
 from jsubspace.types import Endpoints
 
@@ -77,7 +77,7 @@ def _plane(folder: pathlib.Path, third: pathlib.Path | None, num: int) -> dict[s
     endpoints = _endpoints(folder)
     if third is not None:
         endpoints = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), endpoints, _endpoints(third))
-    settings = folders.load(folder)
+    settings = config_files.load(folder)
     settings.evaluation.plane_points = num
     run = build.build(settings)
     found = landscape.loss_plane(run, run.devices.put(endpoints))
@@ -86,7 +86,7 @@ def _plane(folder: pathlib.Path, third: pathlib.Path | None, num: int) -> dict[s
 
 
 def _endpoints(folder: pathlib.Path) -> Endpoints:
-    return trained_endpoints(build.build(folders.load(folder)), folder)
+    return trained_endpoints(build.build(config_files.load(folder)), folder)
 
 
 def draw(planes: list[Plane], path: pathlib.Path, columns: int) -> None:

@@ -16,7 +16,7 @@ from experiments.lib.figure import Panel, Series
 from experiments.lib.problems import Problem
 from jsubspace.evaluation import estimates, survey
 from jsubspace.evaluation.evaluator import Evaluator
-from jsubspace.runs import build, folders, trained_endpoints
+from jsubspace.runs import build, config_files, trained_endpoints
 from jsubspace.runs.build import Run
 from jsubspace.storage.writer import write_json
 from jsubspace.types import Endpoints
@@ -50,7 +50,7 @@ def _measured(folder: pathlib.Path) -> dict[str, Any]:
     kept = folder.with_name(f"{folder.name}_stats_sample.json")
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
-    settings = folders.load(folder)
+    settings = config_files.load(folder)
     run = build.build(settings)
     endpoints, total = run.devices.put(trained_endpoints(run, folder)), run.pipeline.steps_per_epoch
     found: dict[str, Any] = {"images": [], **{metric: [[] for _ in range(POINTS)] for metric in METRICS}}

@@ -37,7 +37,7 @@ import jsubspace.runs.run
 from jsubspace import errors, program
 from jsubspace.data import prepare
 from jsubspace.errors import UsageError
-from jsubspace.runs import build, folders
+from jsubspace.runs import build, config_files
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.writer import read_rows, write_json
 
@@ -304,7 +304,7 @@ def damage(folder: pathlib.Path, rng: random.Random, counts: dict[str, int]) -> 
 
 def end_of(workdir: pathlib.Path) -> dict[str, Any]:
     """Everything about a finished run that must be the same, as digests and numbers."""
-    run = build.build(folders.load(workdir))
+    run = build.build(config_files.load(workdir))
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         state, notes = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)
     leaves = {

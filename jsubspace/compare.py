@@ -14,7 +14,7 @@ import numpy as np
 
 from jsubspace import program
 from jsubspace.errors import UsageError
-from jsubspace.runs import figures, report
+from jsubspace.runs import figures, report, settings
 from jsubspace.storage.writer import write_json, write_text
 
 METRICS = {
@@ -25,14 +25,6 @@ METRICS = {
     "adaptive_ece": "adaptive ECE",
 }
 """What can be compared, and what it is called."""
-
-MAY_DIFFER = (
-    "seed",
-    "start.runs",
-    *("num_devices", "shard_endpoints", "data.dir", "data.num_workers"),
-    *("log_every_steps", "checkpoint_every_epochs", "keep_checkpoints", "keep_epochs"),
-)
-"""Settings in which the runs of one method may differ, besides those of the evaluation."""
 
 
 class Entry(NamedTuple):
@@ -150,15 +142,12 @@ def _read(folder: pathlib.Path) -> dict[str, Any]:
 def _names(flat: dict[str, dict[str, Any]], found: dict[str, dict[str, Any]]) -> dict[str, str]:
     """The method of each run; where two methods would be called the same, with the settings that tell them apart."""
     short = {run: report.method(results["config"]) for run, results in found.items()}
+    may_differ = settings.may_differ_between_compared_runs()
     names = {}
     for run, name in short.items():
         alike = [flat[other] for other in flat if short[other] == name]
         differing = [
-            field
-            for field in flat[run]
-            if field not in MAY_DIFFER
-            and not field.startswith("evaluation.")
-            and len({str(a.get(field)) for a in alike}) > 1
+            field for field in flat[run] if field not in may_differ and len({str(a.get(field)) for a in alike}) > 1
         ]
         names[run] = ", ".join([name, *(f"{field} = {flat[run][field]}" for field in differing)])
     return names

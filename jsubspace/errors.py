@@ -1,14 +1,14 @@
-"""What a program may end with, other than its results; every message is complete."""
+"""The exceptions that a user may see. Every message is complete."""
 
 import errno
 import os
 
 
 class UsageError(ValueError):
-    """Something about the call, the config or the files is not as it must be.
+    """A call, a setting or a file is not as it must be.
 
-    Its message is complete: what was given, what was expected, what to do. Programs print it alone, without
-    a stack trace, and exit with code 2.
+    The message says what was given, what was expected and what to do. Programs print the message alone, without a stack
+    trace, and exit with code 2.
     """
 
 
@@ -17,9 +17,10 @@ class TrainingDiverged(ArithmeticError):
 
 
 class Preempted(BaseException):
-    """A signal asked the run to end before its time. Nothing is lost: the message says where it goes on.
+    """A signal asked the run to stop early. Nothing is lost: the message says where the run resumes.
 
-    Like KeyboardInterrupt it may be raised anywhere, and is no Exception lest somebody takes it for an error.
+    Like KeyboardInterrupt it may be raised anywhere. It is no Exception, so that ``except Exception`` does not treat it as
+    an error.
     """
 
 

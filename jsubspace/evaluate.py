@@ -16,7 +16,7 @@ import ml_collections
 from jsubspace import program, runs
 from jsubspace.data import prepare, sets
 from jsubspace.errors import UsageError
-from jsubspace.runs import build, config, folders, limits, report
+from jsubspace.runs import build, config, config_files, limits, report
 from jsubspace.storage import checkpoint, lock
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.training import parallel
@@ -58,7 +58,7 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     Raises:
       UsageError: if the folder holds no run or no checkpoint.
     """
-    settings = folders.load(workdir)
+    settings = config_files.load(workdir)
     if not any(path.name.isdigit() for path in (workdir / checkpoint.FOLDER).glob("*")):
         raise UsageError(
             f"{workdir} has no checkpoint yet; train it first: python -m jsubspace.main --workdir={workdir}."

@@ -1,4 +1,4 @@
-"""How a program of this library ends: with its output, or with one clear message and an exit code."""
+"""How a program of this library ends: with its output, or with one message and an exit code."""
 
 import logging
 import os
@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import TextIO, TypeVar
 
-import jax
 from absl import logging as absl_logging
+from jax.experimental.compilation_cache import compilation_cache
 
 from jsubspace.errors import EXIT_CODES
 
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 def call(main: Callable[[], Result]) -> Result:
-    """What ``main`` returns; what `errors` knows ends the program with its message alone, on standard error."""
+    """Returns the result of ``main``. An exception of `errors` ends the program with its message on standard error."""
     log_ours_only()
     try:
         return main()
@@ -31,21 +31,21 @@ def call(main: Callable[[], Result]) -> Result:
 def use_compilation_cache() -> None:
     """Keeps compiled programs under ``~/.cache/jsubspace/compiled``, so that the next start need not compile them.
 
-    JAX's own variables have the last word: ``JAX_COMPILATION_CACHE_DIR`` names another folder, and
-    ``JAX_ENABLE_COMPILATION_CACHE=false`` keeps nothing. A folder that cannot be written costs a warning of JAX's.
+    JAX's own variables take precedence: ``JAX_COMPILATION_CACHE_DIR`` names another folder, and
+    ``JAX_ENABLE_COMPILATION_CACHE=false`` keeps nothing. JAX prints a warning if the folder cannot be written.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         caches = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(caches / "jsubspace" / "compiled"))
+        compilation_cache.set_cache_dir(str(caches / "jsubspace" / "compiled"))
 
 
 def log_ours_only(stream: TextIO | None = None) -> None:
-    """The library's own lines as they are, and nobody else's: for programs, and for a notebook that wants to see progress.
+    """Shows the log of this library and no other log. Programs call it, and so may a notebook that shows progress.
 
-    Orbax tells of every file that it renames, and of an error in pages; it raises it, too.
+    Orbax logs every file that it renames, and it logs pages about an error that it also raises.
 
     Args:
-      stream: where to; standard error if not given.
+      stream: the log is written here, or to standard error if not given.
     """
     absl_logging.set_verbosity(absl_logging.FATAL)
     ours = logging.getLogger("jsubspace")

@@ -11,7 +11,7 @@ from places import REPOSITORY
 
 from jsubspace import errors, program
 from jsubspace.errors import Preempted, TrainingDiverged, UsageError
-from jsubspace.runs import config, folders, limits, recipes
+from jsubspace.runs import config, config_files, limits, recipes
 
 LINE = REPOSITORY / "configs" / "digits_cresnet8_line.py"
 
@@ -55,9 +55,9 @@ def test_exit_codes_and_messages(capsys):
 BAD_SETTINGS = [
     ("data.name", "mnist", "one of digits"),
     ("data.batch_size", 0, "at least 1"),
-    ("data.label_noise", 1.5, "between 0 and 1"),
-    ("data.num_train", -1, "a number of images, or 0 for all"),
-    ("data.pooling", 0, "a divisor of 32 and 32"),
+    ("data.label_noise", 1.5, "at least 0 and at most 1"),
+    ("data.num_train", -1, "at least 0"),
+    ("data.pooling", 0, "at least 1"),
     ("data.pooling", 3, "a divisor of 32 and 32, the sides of the images of cifar10"),
     ("model.name", "cresent", "did you mean 'cresnet'"),
     ("model.depth", 9, "6n \\+ 2"),
@@ -66,18 +66,18 @@ BAD_SETTINGS = [
     ("model.dropout_rate", 1.0, "less than 1"),
     ("subspace.name", "lines", "did you mean 'line'"),
     ("subspace.num_endpoints", 3, "2 for a line"),
-    ("subspace.num_endpoints", -1, "2 for a line"),
+    ("subspace.num_endpoints", -1, "at least 0"),
     ("subspace.num_samples", 0, "at least 1"),
     ("subspace.num_samples", 3, "a divisor of config.data.batch_size, which is 128"),
     ("penalty.beta", -1.0, "at least 0"),
-    ("optimizer.learning_rate", 0.0, "positive"),
+    ("optimizer.learning_rate", 0.0, "more than 0"),
     ("optimizer.momentum", 1.0, "less than 1"),
     ("optimizer.weight_decay", -1e-4, "at least 0"),
     ("optimizer.label_smoothing", 1.0, "less than 1"),
     ("optimizer.num_epochs", 0, "at least 1"),
     ("optimizer.warmup_epochs", 160, "less than config.optimizer.num_epochs, which is 160"),
     ("evaluation.batch_size", 0, "at least 1"),
-    ("evaluation.num_points", 20, "odd and at least 3"),
+    ("evaluation.num_points", 20, "odd, at least 3"),
     ("evaluation.num_random_points", 0, "at least 1"),
     ("evaluation.num_bins", 0, "at least 1"),
     ("seed", -1, "at least 0"),
@@ -127,7 +127,7 @@ def test_a_damaged_config_json_is_a_clear_error(tmp_path):
     for content in ("{", '{"sed": 0}', '{"seed": "zero"}'):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(UsageError, match=r"config.json is not the config of a run of this version"):
-            folders.load(tmp_path)
+            config_files.load(tmp_path)
 
 
 def test_compiled_programs_are_kept_unless_jax_is_told_otherwise(monkeypatch, tmp_path):

@@ -19,11 +19,12 @@ from places import CONFIGS
 import jsubspace
 from jsubspace import compare, errors, evaluate, export, main, program, runs
 from jsubspace.data import pipeline, prepare, sets
+from jsubspace.data.batching import Batching
 from jsubspace.errors import UsageError
 from jsubspace.exchange import authors, network_files
 from jsubspace.models.cresnet import CResNet
 from jsubspace.models.resnet import ResNet
-from jsubspace.runs import folders, limits, recipes
+from jsubspace.runs import command_line, config_files, limits, recipes
 
 LINE = CONFIGS / "digits_cresnet8_line.py"
 TRAIN = f"--config={LINE}"
@@ -40,7 +41,7 @@ COMMANDS = {
         # fields
         ([TRAIN, "--config.optimizer.learning_rat=0.2"], "no field .*did you mean config.optimizer.learning_rate"),
         ([TRAIN, "--config.batch_size=64"], r"no field config.batch_size; did you mean config.data.batch_size\?"),
-        ([TRAIN, "--config.zzz=1"], r"no field config.zzz; jsubspace/config.py lists the fields\."),
+        ([TRAIN, "--config.zzz=1"], r"no field config.zzz; docs/settings.md lists the fields\."),
         # types
         ([TRAIN, "--config.seed=zero"], "config.seed is 'zero'; it must be of type int"),
         ([TRAIN, "--config.seed=1.5"], "config.seed is '1.5'; it must be of type int"),
@@ -55,8 +56,12 @@ COMMANDS = {
         ([TRAIN, "--config.optimizer.learning_rate=inf"], "config.optimizer.learning_rate is inf; .*finite"),
         ([TRAIN, "--config.penalty.beta=nan"], "config.penalty.beta is nan; .*finite"),
         ([TRAIN, "--config.penalty.beta=-1"], r"config.penalty.beta is -1.0; it must be at least 0"),
-        ([TRAIN, "--config.seed=5000000000"], "config.seed is 5000000000; it must be less than"),
+        ([TRAIN, "--config.seed=5000000000"], "config.seed is 5000000000; it must be .* less than 4294967296"),
         ([TRAIN, "--config.data.batch_size=0"], "config.data.batch_size is 0; it must be at least 1"),
+        ([TRAIN, "--config.evaluation.num_resamples=3000000000"], "is 3000000000; it must be .* at most 1000000"),
+        ([TRAIN, "--config.model.width=2147483648"], "width is 2147483648; it must be at least 1 and at most 65536"),
+        ([TRAIN, "--config.evaluation.plane_points=1"], "plane_points is 1; it must be 0, or at least 2"),
+        ([TRAIN, "--config.keep_epochs=(0,)"], r"keep_epochs is \(0,\); it must be epochs: integers, each at least 1"),
         ([TRAIN, "--config.subspace.num_samples=3"], "num_samples is 3; it must be a divisor of .*which is 128"),
         ([TRAIN, "--config.subspace.num_endpoints=3"], "num_endpoints is 3; it must be 2 for a line"),
         ([TRAIN, "--config.subspace.name=simplex"], "num_endpoints is 0; it must be at least 1 for a simplex"),
@@ -118,7 +123,12 @@ COMMANDS = {
         (["--workdir=nothing"], r"nothing holds no run \(it has no config.json\)"),
         (["--workdir={other}"], "holds no run"),
         (["--workdir={broken}"], "config.json is not the config of a run of this version"),
-        (["--workdir={bad}"], "config.optimizer.learning_rate is -1.0; it must be positive"),
+        (["--workdir={lacking}"], "is not the config of a run of this version: it lacks seed. Restore"),
+        (
+            ["--workdir={run}", f"--config.evaluation.ensemble=({'1' * 400},)"],
+            "it must be alphas: numbers at least -1000 and at most 1000",
+        ),
+        (["--workdir={bad}"], "config.optimizer.learning_rate is -1.0; it must be more than 0"),
         (["--workdir={new}"], "has no checkpoint yet"),
         (["--workdir={run}", "--config.seed=1"], "config.seed belongs to training"),
         (["--workdir={run}", "--config.evaluation.num_points=4"], "num_points is 4; it must be odd"),
@@ -238,7 +248,7 @@ CALLS = {
     "no such stem": (lambda: ResNet(10, stem="big"), 'the stem is "imagenet" or "tiny"'),
     "unknown set": (lambda: sets.find("cifar11"), "did you mean 'cifar10"),
     "unknown pipeline": (
-        lambda: pipeline.make_pipeline("digit", "", batch_size=1, eval_batch_size=1, seed=0),
+        lambda: pipeline.make_pipeline("digit", "", Batching(1, 1, seed=0)),
         "unknown data set 'digit'",
     ),
     "no network there": (lambda: network_files.load("nothing"), "nothing is neither a safetensors file nor a folder"),
@@ -275,14 +285,16 @@ def run_folders(tmp_path_factory):
     ):
         settings = recipes.digits_cresnet8(subspace, **fields)
         settings.seed = 7
-        folders.save(home / name, settings)
+        config_files.save(home / name, settings)
         (home / name / "checkpoints" / "12").mkdir(parents=True)
-    for name in ("new", "bad", "broken", "damaged"):
-        folders.save(home / name, recipes.digits_cresnet8("line"))
+    for name in ("new", "bad", "broken", "damaged", "lacking"):
+        config_files.save(home / name, recipes.digits_cresnet8("line"))
     bad = json.loads((home / "bad" / "config.json").read_text())
     bad["optimizer"]["learning_rate"] = -1.0
     (home / "bad" / "config.json").write_text(json.dumps(bad))
     (home / "broken" / "config.json").write_text('{"seed": "ze')
+    del bad["seed"]
+    (home / "lacking" / "config.json").write_text(json.dumps(bad))
     (home / "damaged" / "results.json").write_text('{"points": [')
     (home / "other").mkdir()
     (home / "other" / "thesis.tex").write_text("")
@@ -292,7 +304,7 @@ def run_folders(tmp_path_factory):
 def run_main(argv):
     with flagsaver.flagsaver():
         flags.FLAGS["config"].present = 0
-        program.call(lambda: main.parse_flags(["main", *argv]))
+        program.call(lambda: command_line.parse(["main", *argv]))
         program.call(main.main)
 
 
@@ -351,7 +363,7 @@ def test_a_config_file_that_fails_is_named_with_its_line(tmp_path, monkeypatch, 
     ):
         path = tmp_path / "mine.py"
         path.write_text(
-            f"from jsubspace import config\ndef get_config():\n  c = config.default()\n  {line}\n  return c\n"
+            f"from jsubspace.runs import config\ndef get_config():\n  c = config.default()\n  {line}\n  return c\n"
         )
         with pytest.raises(SystemExit) as end:
             run_main([f"--config={path}"])

@@ -1,8 +1,8 @@
-"""Data sets: what they are (`sets`), how they get onto the disk (`prepare`), into memory (`memory`) and into the step (`augment`).
+"""Data sets: the facts (`sets`), and how they get onto the disk (`prepare`), into memory (`memory`) and into a step (`augment`).
 
-Photographs do not fit into memory: `imagenet` reads them as training goes on, `jpeg` decodes and crops them, in the
+Photographs do not fit into memory. `imagenet` reads them during training, and `jpeg` decodes and crops them in the
 processes of `workers`.
 
-A module a data set family that is not TensorFlow Datasets' own. TensorFlow is needed by some official
-builders, and only to prepare.
+A family of data sets that TensorFlow Datasets does not provide has its own module. Some official builders need TensorFlow,
+and only to prepare.
 """

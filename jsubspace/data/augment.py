@@ -1,7 +1,7 @@
 """Augmentation and normalisation of small images, inside the jitted step.
 
-Images travel to the device as uint8, a quarter of the bytes, and each is augmented by a key that depends on
-its place in the batch alone: the result is the same on one device and on eight.
+Images travel to the device as uint8, a quarter of the bytes of float32. Each image is augmented by a key that depends on
+its place in the batch alone, so the result is the same on one device and on eight.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) ->
 
 
 def random_crop_and_flip(key: jax.Array, images: jax.Array, index: jax.Array, padding: int, flip: bool) -> jax.Array:
-    """Shifts each image by up to ``padding`` pixels, black where nothing was, and mirrors it half of the time.
+    """Shifts each image by up to ``padding`` pixels, fills the border with black, and mirrors half of the images.
 
     Args:
       key: the step's key, the same on every device.
       images: ``[n, h, w, c]``, any dtype.
       index: ``[n]``, the places of the images in the whole batch.
-      padding: of black pixels on each side, from which a crop of h x w is taken uniformly.
+      padding: the number of black pixels that are added on each side before a crop of h x w is taken uniformly.
       flip: whether to mirror.
 
     Returns:

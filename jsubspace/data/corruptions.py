@@ -1,7 +1,7 @@
-"""Corrupted test sets: which there are, and what they are called.
+"""The corrupted test sets and their names.
 
 The corrupted copy of the data set ``cifar10`` with fog of severity 3 is the data set ``cifar10_corrupted/fog_3``. It is
-prepared and read like any other; it has a test split only.
+prepared and read like any other data set, and has only a test split.
 
 References:
   Hendrycks and Dietterich (2019), Benchmarking Neural Network Robustness to Common Corruptions and Perturbations.
@@ -34,16 +34,17 @@ MAIN = (
 """The benchmark's corruptions, by ImageNet-C's names."""
 
 EXTRA = ("gaussian_blur", "saturate", "spatter", "speckle_noise")
-"""Those that its authors set aside to choose hyperparameters on."""
+"""The corruptions that the benchmark's authors set aside for the choice of hyperparameters."""
 
 CORRUPTIONS = (*MAIN, *EXTRA)
 SEVERITIES = (1, 2, 3, 4, 5)
 
 SMALLEST_SIDE = 24
-"""Pixels. The corruptions are defined from 32 on; images between the two are padded, smaller ones would be mostly padding."""
+"""In pixels. The corruptions are defined for 32 pixels and more. Images below 32 are padded, and images below this number
+would be mostly padding."""
 
 _SUFFIX = "_corrupted"
-# TFDS's names of CIFAR-10-C's files, where they are not ImageNet-C's.
+# TFDS's names for the files of CIFAR-10-C that differ from the names of ImageNet-C.
 _CIFAR10_NAMES = {"glass_blur": "frosted_glass_blur", "elastic_transform": "elastic"}
 _FROST = tuple(f"frost{i}.{'png' if i <= 3 else 'jpg'}" for i in range(1, 7))
 
@@ -51,39 +52,39 @@ _FROST = tuple(f"frost{i}.{'png' if i <= 3 else 'jpg'}" for i in range(1, 7))
 def corrupted(data_set: DataSet, corruption: str, severity: int) -> DataSet:
     """The corrupted test set of ``data_set``.
 
-    CIFAR-10-C, ImageNet-C and Tiny-ImageNet-C are the published ones; ImageNet-C is computed by TFDS's builder from the
-    validation images. For every other data set the same corruptions, with ImageNet-C's constants, are computed
-    here (`locally_corrupted`).
+    CIFAR-10-C, ImageNet-C and Tiny-ImageNet-C are the published sets. TFDS's builder computes ImageNet-C from the
+    validation images. For every other data set, `locally_corrupted` computes the same corruptions with ImageNet-C's
+    constants.
 
     Raises:
       UsageError: for an unknown corruption or severity, or images that are too small.
     """
     _check(corruption, severity)
-    name, config = f"{data_set.name}{_SUFFIX}", f"{corruption}_{severity}"
+    name, variant = f"{data_set.name}{_SUFFIX}", f"{corruption}_{severity}"
     match data_set.name:
         case "cifar10":
-            config = f"{_CIFAR10_NAMES.get(corruption, corruption)}_{severity}"
-            return dataclasses.replace(data_set, name=f"{name}/{config}", archives=("CIFAR-10-C.tar",))
+            variant = f"{_CIFAR10_NAMES.get(corruption, corruption)}_{severity}"
+            return dataclasses.replace(data_set, name=f"{name}/{variant}", archives=("CIFAR-10-C.tar",))
         case "imagenet2012":
             return dataclasses.replace(
                 data_set,
-                name=f"{name}/{config}",
-                needs="tensorflow,corruptions",  # TFDS corrupts with the packages of that extra
+                name=f"{name}/{variant}",
+                needs="tensorflow,corruptions",  # TFDS corrupts with the packages of the extra "corruptions"
                 archives=("ILSVRC2012_img_val.tar", *_FROST),
                 sizes=data_set.sizes[1:],
             )
-        case "tiny_imagenet":  # all in one data set, a split a corruption: its archive is read once
-            builder, archives = "jsubspace.data.tiny_imagenet_c:TinyImagenetCorrupted", ("Tiny-ImageNet-C.tar",)
-            return dataclasses.replace(data_set, name=name, test_split=config, builder=builder, archives=archives)
+        case "tiny_imagenet":  # One data set has one split per corruption, so its archive is read once.
+            builder, archives = "jsubspace.data.tiny_imagenet_c", ("Tiny-ImageNet-C.tar",)
+            return dataclasses.replace(data_set, name=name, test_split=variant, builder=builder, archives=archives)
     height, width, _ = data_set.image_shape
     if min(height, width) < SMALLEST_SIDE:
         raise UsageError(
             f"images of {data_set.name} are {height} x {width}; the corruptions are defined for 32 x 32 and larger, and for "
             f"images padded to that from {SMALLEST_SIDE} x {SMALLEST_SIDE} on."
         )
-    builder = f"jsubspace.data.locally_corrupted:{''.join(word.title() for word in name.split('_'))}"
+    builder = "jsubspace.data.locally_corrupted"
     return dataclasses.replace(
-        data_set, name=f"{name}/{config}", test_split="test", builder=builder, needs="corruptions", archives=()
+        data_set, name=f"{name}/{variant}", test_split="test", builder=builder, needs="corruptions", archives=()
     )
 
 
@@ -91,8 +92,8 @@ def parse(text: str) -> tuple[tuple[str, int], ...]:
     """The corruptions and severities that a setting lists.
 
     Args:
-      text: "all" (19 types, five severities), or names with commas between: "fog_3", or "fog" for its five severities;
-        "" for none.
+      text: names with commas between, as "fog_3", or "fog" for its five severities. "all" stands for all 19 corruptions
+        with five severities each, and "" for no corruption.
 
     Raises:
       UsageError: for an unknown name.
@@ -116,23 +117,23 @@ def parse(text: str) -> tuple[tuple[str, int], ...]:
 
 
 def find(name: str) -> tuple[DataSet, ...]:
-    """The data sets that ``name`` stands for: a clean one by its name, a corrupted one as in the module's docstring.
+    """The data sets that ``name`` stands for: a clean data set, or a corrupted one as in the module's docstring.
 
     ``cifar10_corrupted/fog`` stands for its five severities and ``cifar10_corrupted`` for all 95 sets.
 
     Raises:
       UsageError: for an unknown name.
     """
-    family, _, config = name.partition("/")
+    family, _, variant = name.partition("/")
     if not family.endswith(_SUFFIX):
         return (sets.find(name),)
     data_set = sets.find(family.removesuffix(_SUFFIX))
-    corruption, severities = config, list(SEVERITIES)
-    if config[-2:-1] == "_" and config[-1].isdigit():
-        corruption, severities = config[:-2], [int(config[-1])]
+    corruption, severities = variant, list(SEVERITIES)
+    if variant[-2:-1] == "_" and variant[-1].isdigit():
+        corruption, severities = variant[:-2], [int(variant[-1])]
     corruption = next((ours for ours, theirs in _CIFAR10_NAMES.items() if theirs == corruption), corruption)
     found: dict[str, DataSet] = {}
-    for one in (corruption,) if config else CORRUPTIONS:
+    for one in (corruption,) if variant else CORRUPTIONS:
         for severity in severities:
             row = corrupted(data_set, one, severity)
             found.setdefault(row.name, row)

@@ -1,4 +1,4 @@
-"""Handwritten digits, 8 x 8 grey, as a TFDS builder that needs neither a network nor TensorFlow."""
+"""Handwritten digits, 8 x 8 pixels in grey, as a TFDS builder that needs neither a network nor TensorFlow."""
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -7,7 +7,7 @@ TEST_EXAMPLES = 360
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
-    """The 1,797 digits that scikit-learn carries, split by a fixed permutation into 1,437 and 360."""
+    """The 1,797 digits of scikit-learn, split by a fixed permutation into 1,437 training and 360 test images."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Sixteen grey levels stretched to 0..255; a fixed random fifth is the test split."}
@@ -26,8 +26,8 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager):
-        del dl_manager  # Nothing to download.
-        from sklearn.datasets import load_digits  # needed to prepare only
+        del dl_manager  # Nothing is downloaded.
+        from sklearn.datasets import load_digits  # only needed to prepare
 
         digits = load_digits()
         images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
@@ -44,7 +44,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
 
 def png(image: np.ndarray):
-    """``image`` uint8 ``[h, w, c]`` as a PNG file in memory; TFDS would call TensorFlow to encode an array."""
+    """``image`` uint8 ``[h, w, c]`` as a PNG file in memory. TFDS would need TensorFlow to encode an array."""
     import io
 
     from PIL import Image

@@ -1,7 +1,7 @@
-"""ImageNet: JPEGs read by Grain, decoded and cropped in worker processes, each host its share of every batch.
+"""ImageNet: JPEGs that Grain reads and worker processes decode and crop. Each host reads its part of every batch.
 
-What a batch holds is a function of the seed and the step. Nothing else is kept: an item of the Grain data set is
-a part of a step's batch, found by arithmetic, so that a run resumes at any step without reading what was before.
+The content of a batch is a function of the seed and the step, and no other state is kept. An item of the Grain data set
+is a part of a step's batch, found by arithmetic, so a run resumes at any step without reading earlier batches.
 """
 
 import contextlib
@@ -16,18 +16,23 @@ import numpy as np
 from absl import logging
 
 from jsubspace.data import augment, jpeg, labels, prepare, workers
+from jsubspace.data.batching import Batch, Batching
 from jsubspace.data.sets import DataSet
-from jsubspace.data.shards import Hosts
+from jsubspace.data.shards import Shard, of_this_process
 from jsubspace.errors import UsageError
 
-Batch = dict[str, np.ndarray]
-
-_MEND = "delete the folder and prepare the data set again."
+_FIX = "delete the folder and prepare the data set again."
 
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """One split on the disk: ``source[i]``, i < len, is a serialised ``tf.Example`` of image, label and file name."""
+    """One split on the disk.
+
+    Attributes:
+      source: ``source[i]``, i < len, is a serialised ``tf.Example`` of image, label and file name.
+      where: the name of the split and its folder, for messages.
+      data_set: the facts about the data set.
+    """
 
     source: Any
     where: str
@@ -37,9 +42,9 @@ class Records:
         return len(self.source)
 
     def read(self, i: int) -> tuple[str, bytes, int]:
-        """What to call record i in a message, its encoded image and its label.
+        """The name of record i for messages, its encoded image and its label.
 
-        TFDS would parse the record as well, but takes four times as long: 6 % of what decoding takes.
+        TFDS would parse the record as well, but takes four times as long, which is 6 % of the time of decoding.
         """
         from tensorflow_datasets.proto import tf_example_pb2
 
@@ -49,9 +54,9 @@ class Records:
             name += f" ({features['file_name'].bytes_list.value[0].decode()})"
             encoded, label = features["image"].bytes_list.value[0], features["label"].int64_list.value[0]
         except Exception as error:
-            raise UsageError(f"{name} cannot be read ({error}); {_MEND}") from error
+            raise UsageError(f"{name} cannot be read ({error}); {_FIX}") from error
         if not 0 <= label < self.data_set.num_classes:
-            raise UsageError(f"{name} has the label {label}, not one of 0 to {self.data_set.num_classes - 1}; {_MEND}")
+            raise UsageError(f"{name} has the label {label}, not one of 0 to {self.data_set.num_classes - 1}; {_FIX}")
         return name, encoded, label
 
     def image(self, i: int, crop: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, int]:
@@ -60,7 +65,7 @@ class Records:
         try:
             return crop(jpeg.decode(encoded)), label
         except Exception as error:
-            raise UsageError(f"{name} is not a readable image ({error}); {_MEND}") from error
+            raise UsageError(f"{name} is not a readable image ({error}); {_FIX}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,23 +73,20 @@ class TrainParts:
     """Endless training batches of one host.
 
     Attributes:
-      records: of the training split.
-      noisy_labels: ``[n]``, -1 where the label is not replaced; or None.
-      batch_size: over all hosts.
-      seed: of order, crops and flips.
-      host_index, host_count: this host is one of so many.
-      num_parts: number of parts of a host's share of a batch.
-      multiple: see `Hosts`.
+      records: the training split.
+      noisy_labels: ``[n]``, -1 where the label is not replaced, or None.
+      batch_size: the number of examples in a batch, over all hosts.
+      seed: determines the order, crops and flips.
+      shard: the part of each batch that this host reads.
+      num_parts: the number of parts into which this host's part is cut for its worker processes.
     """
 
     records: Records
     noisy_labels: np.ndarray | None
     batch_size: int
     seed: int
-    host_index: int
-    host_count: int
+    shard: Shard
     num_parts: int
-    multiple: int = 1
 
     def __len__(self) -> int:
         return 2**62  # Grain wants a length.
@@ -98,21 +100,21 @@ class TrainParts:
         return self.records.data_set.image_shape
 
     def batch(self, step: int) -> tuple[int, int, range]:
-        """The epoch, the place in it where the step's batch begins, and this host's places in the batch."""
+        """The epoch, the place in the epoch where the step's batch begins, and this host's places in the batch."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         first = batch * self.batch_size
         size = min(self.batch_size, len(self.records) - first)
-        return epoch, first, Hosts(self.host_index, self.host_count, self.multiple).share(size)
+        return epoch, first, self.shard.places(size)
 
     def size(self, item: int) -> int:
         step, part = divmod(item, self.num_parts)
-        return len(_share(self.batch(step)[2], part, self.num_parts))
+        return len(_part(self.batch(step)[2], part, self.num_parts))
 
     def fill(self, item: int, images: np.ndarray, labels: np.ndarray) -> None:
         step, part = divmod(item, self.num_parts)
         epoch, first, places = self.batch(step)
         order = _order(self.seed, epoch, len(self.records))
-        for i, place in enumerate(_share(places, part, self.num_parts)):
+        for i, place in enumerate(_part(places, part, self.num_parts)):
             position = first + place
             record = int(order[position])
             crop = functools.partial(self._augment, epoch=epoch, position=position)
@@ -121,7 +123,7 @@ class TrainParts:
                 labels[i] = self.noisy_labels[record]
 
     def _augment(self, image: np.ndarray, epoch: int, position: int) -> np.ndarray:
-        # Python's generator: to seed it takes a tenth of the time that numpy's takes, which is 3 % of a decode.
+        # Seeding numpy's generator takes 3 % of a decode, and seeding Python's takes a tenth of this time.
         rng = random.Random(self.seed << 80 | epoch << 40 | position)
         box, mirror = jpeg.random_box(rng, *image.shape[:2]), rng.random() < 0.5
         return jpeg.resized_crop(image, box, self.image_shape[0], mirror)
@@ -129,18 +131,20 @@ class TrainParts:
 
 @dataclasses.dataclass(frozen=True)
 class TestParts:
-    """Every test example once, in the files' order, padded with black.
+    """Every test example once, in the order of the files, padded with black images.
 
-    Attributes as `TrainParts` has them, and ``cropped``: whether the images on the disk are the central crops already, as
-    those of ImageNet-C are.
+    Attributes:
+      records: the test split.
+      batch_size, num_parts: as in `TrainParts`.
+      shard: the part of each batch that this host reads. The hosts must divide the batch.
+      cropped: whether the images on the disk are the central crops already, as in ImageNet-C.
     """
 
-    __test__ = False  # for pytest, which takes it for a test by its name
+    __test__ = False  # The name would make pytest collect the class as a test.
 
     records: Records
     batch_size: int
-    host_index: int
-    host_count: int
+    shard: Shard
     num_parts: int
     cropped: bool = False
 
@@ -154,10 +158,10 @@ class TestParts:
     @property
     def places(self) -> range:
         """This host's places in every batch."""
-        return _share(range(self.batch_size), self.host_index, self.host_count)
+        return _part(range(self.batch_size), self.shard.index, self.shard.count)
 
     def size(self, item: int) -> int:
-        return len(_share(self.places, item % self.num_parts, self.num_parts))
+        return len(_part(self.places, item % self.num_parts, self.num_parts))
 
     def fill(self, item: int, images: np.ndarray, labels: np.ndarray) -> None:
         step, part = divmod(item, self.num_parts)
@@ -165,7 +169,7 @@ class TestParts:
         side = self.image_shape[0]
         resize = side if self.cropped else side * 8 // 7  # 256 for 224
         crop = functools.partial(jpeg.central_crop, resize=resize, size=side)
-        for i, place in enumerate(_share(self.places, part, self.num_parts)):
+        for i, place in enumerate(_part(self.places, part, self.num_parts)):
             record = step * self.batch_size + place
             if record < len(self.records):
                 images[i], labels[i] = self.records.image(record, crop)
@@ -175,7 +179,7 @@ class TestParts:
 class ImageNet:
     """A `Pipeline` over `TrainParts` and `TestParts`, which do the work in ``num_workers`` processes.
 
-    Crops and flips are done with the decoding, where the image is still large; `augment` only normalises.
+    The processes crop and flip when they decode, while the image is still large. `augment` only normalises.
     """
 
     data_set: DataSet
@@ -197,62 +201,51 @@ class ImageNet:
         return padded_batches(self.test, self.num_workers)
 
     def augment(self, key: jax.Array, images: jax.Array, index: jax.Array) -> jax.Array:
-        del key, index  # Cropped and mirrored already.
+        del key, index  # The images are cropped and mirrored already.
         return self.preprocess(images)
 
     def preprocess(self, images: jax.Array) -> jax.Array:
         return augment.normalize(images, self.data_set.mean, self.data_set.std)
 
 
-def load(
-    data_set: DataSet,
-    data_dir: str,
-    *,
-    batch_size: int,
-    eval_batch_size: int,
-    seed: int,
-    label_noise: float = 0.0,
-    host_index: int | None = None,
-    host_count: int | None = None,
-    num_workers: int | None = None,
-    num_samples: int = 1,
-) -> ImageNet:
+def load(data_set: DataSet, data_dir: str, batching: Batching, shard: Shard | None = None) -> ImageNet:
     """Opens a prepared data set of JPEGs. See `pipeline.make_pipeline`.
 
     Args:
-      data_set, data_dir, batch_size, eval_batch_size, seed, label_noise: as there.
-      host_index, host_count: which share of each batch to yield, host_index of host_count; None for jax's.
-      num_workers: processes that decode; None for one a core; 0 for threads in this process.
-      num_samples: see `pipeline.make_pipeline`.
+      data_set, data_dir, batching: as in `pipeline.make_pipeline`.
+      shard: the part of each batch that this host reads, or None for the part of this process.
 
     Raises:
-      UsageError: if the data is not there or not whole, or the hosts do not divide a batch.
+      UsageError: if the data does not exist or is not complete, or the hosts do not divide a batch.
     """
-    host_index = jax.process_index() if host_index is None else host_index
-    host_count = jax.process_count() if host_count is None else host_count
-    num_workers = workers.num_cores() if num_workers is None else num_workers
-    for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-        if size % host_count:
-            raise UsageError(f"{name} is {size}, which {host_count} hosts do not divide; make it a multiple.")
+    shard = of_this_process() if shard is None else shard
+    shard = dataclasses.replace(shard, multiple=batching.num_samples)
+    num_workers = workers.num_cores() if batching.num_workers is None else batching.num_workers
+    for name, size in (("batch_size", batching.batch_size), ("eval_batch_size", batching.eval_batch_size)):
+        if size % shard.count:
+            raise UsageError(
+                f"{name} is {size}, but it must be a multiple of {shard.count}, the number of hosts: each host reads an "
+                "equal part."
+            )
     builder = prepare.prepared(data_set, data_dir)
     train, test = (_open(builder, split, data_set) for split in ("train", data_set.test_split))
     noisy = None
-    if label_noise:
-        # Which labels are replaced, and by what, does not depend on the labels: none is read.
-        noisy = labels.add_noise(np.full(len(train), -1, np.int32), label_noise, data_set.num_classes)
-    largest = Hosts(host_index, host_count, num_samples).largest_share(batch_size, len(train))
-    parts, eval_parts = (-(-size // workers.PART_SIZE) for size in (largest, eval_batch_size // host_count))
+    if batching.label_noise:
+        # Neither the choice of the replaced labels nor the new ones depend on the old labels, so no label is read.
+        noisy = labels.add_noise(np.full(len(train), -1, np.int32), batching.label_noise, data_set.num_classes)
+    largest = shard.largest(batching.batch_size, len(train))
+    parts, eval_parts = (-(-n // workers.PART_SIZE) for n in (largest, batching.eval_batch_size // shard.count))
     logging.info("%s: %d processes decode by %s.", data_set.name, num_workers, jpeg.DECODER)
     return ImageNet(
         data_set,
-        TrainParts(train, noisy, batch_size, seed, host_index, host_count, parts, num_samples),
-        TestParts(test, eval_batch_size, host_index, host_count, eval_parts),
+        TrainParts(train, noisy, batching.batch_size, batching.seed, shard, parts),
+        TestParts(test, batching.eval_batch_size, shard, eval_parts),
         num_workers,
     )
 
 
 def padded_batches(test: TestParts, num_workers: int) -> Iterator[Batch]:
-    """Every test example once: ``image``, ``label`` and ``mask``; the last batch is padded with black."""
+    """Every test example once: ``image``, ``label`` and ``mask``. The last batch is padded with black images."""
     made = workers.batches(test, 0, num_workers, jpeg.use_one_thread)
     with contextlib.closing(made):
         for step, (images, targets) in enumerate(made):
@@ -263,20 +256,21 @@ def padded_batches(test: TestParts, num_workers: int) -> Iterator[Batch]:
 def corrupted_batches(
     data_set: DataSet, data_dir: str, *, eval_batch_size: int, num_workers: int | None = None
 ) -> Iterator[Batch]:
-    """Every example of a corrupted test set once, decoded as it is read; see `padded_batches`.
+    """Every example of a corrupted test set once, decoded when it is read. See `padded_batches`.
 
     Args:
-      data_set: of `corruptions.corrupted`.
-      data_dir, eval_batch_size, num_workers: as `load` takes them.
+      data_set: a result of `corruptions.corrupted`.
+      data_dir: the folder of prepared data, or "" for the default folder.
+      eval_batch_size, num_workers: as in `Batching`.
 
     Raises:
       UsageError: if the set is not prepared.
     """
     num_workers = workers.num_cores() if num_workers is None else num_workers
     records = _open(prepare.prepared(data_set, data_dir), data_set.test_split, data_set)
-    hosts = jax.process_count()
-    parts = -(-eval_batch_size // hosts // workers.PART_SIZE)
-    test = TestParts(records, eval_batch_size, jax.process_index(), hosts, parts, cropped=True)
+    shard = of_this_process()
+    parts = -(-eval_batch_size // shard.count // workers.PART_SIZE)
+    test = TestParts(records, eval_batch_size, shard, parts, cropped=True)
     return padded_batches(test, num_workers)
 
 
@@ -297,7 +291,7 @@ def _order(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(n)
 
 
-def _share(places: range, part: int, num_parts: int) -> range:
-    """``part`` of ``num_parts`` of consecutive places, as equal as can be."""
+def _part(places: range, part: int, num_parts: int) -> range:
+    """Part number ``part`` of ``num_parts`` parts of consecutive places. The sizes differ by one at most."""
     n = len(places)
     return places[n * part // num_parts : n * (part + 1) // num_parts]

@@ -1,8 +1,9 @@
 """Photographs on the host: JPEG to uint8 pixels, torchvision's crops, resizing.
 
-simplejpeg decodes and OpenCV resizes where they are installed (the extra ``imagenet``), Pillow otherwise, at half
-the speed. The decoded pixels are the same. Training crops differ a little, by the filter: OpenCV averages over
-areas, Pillow (and torchvision) over triangles. Test crops are always resized by Pillow, and are torchvision's to the bit.
+simplejpeg decodes and OpenCV resizes if both are installed (the extra ``imagenet``). Otherwise Pillow does both, at half
+the speed. The decoded pixels are the same. Training crops differ a little because the filters differ: OpenCV averages over
+areas, Pillow and torchvision average over triangles. Pillow always resizes test crops, which equal torchvision's to the
+bit.
 """
 
 import importlib
@@ -21,7 +22,7 @@ except ModuleNotFoundError:
     cv2 = simplejpeg = None
 
 DECODER = "simplejpeg and OpenCV" if simplejpeg is not None else "Pillow"
-"""What this process decodes and resizes with."""
+"""The packages that decode and resize in this process."""
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 Box = tuple[int, int, int, int]
@@ -29,16 +30,16 @@ Box = tuple[int, int, int, int]
 
 
 def use_one_thread() -> None:
-    """Keeps OpenCV from starting threads of its own, in a process that is one of many."""
+    """Keeps OpenCV from starting threads. Call it in a process that is one of many."""
     if cv2 is not None:
         cv2.setNumThreads(1)
 
 
 def decode(encoded: bytes) -> np.ndarray:
-    """The image ``[h, w, 3]`` uint8 in RGB, whatever the file is: colour, grey or CMYK, JPEG or another format.
+    """The image ``[h, w, 3]`` uint8 in RGB. The file may be a JPEG or another format, in colour, grey or CMYK.
 
     Raises:
-      ValueError, OSError: if the image is damaged. A file cut off in the middle is.
+      ValueError, OSError: if the image is damaged, for example cut off in the middle.
     """
     if _is_plain_jpeg(encoded):
         try:
@@ -46,17 +47,18 @@ def decode(encoded: bytes) -> np.ndarray:
         except ValueError as error:
             if "Premature end" in str(error):
                 raise
-            # Else it breaks a rule without harm, which Pillow lets pass.
+            # Otherwise the file breaks a rule without harm, and Pillow reads it.
     from PIL import Image
 
     return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
 
 
 def random_box(rng: random.Random, height: int, width: int) -> Box:
-    """The part of an image that a random resized crop takes: torchvision's algorithm.
+    """The part of an image that a random resized crop takes, by torchvision's algorithm.
 
-    Ten attempts at a uniform area (of `SCALE` of the image) and a log-uniform aspect ratio (of `RATIO`); then the
-    largest central box whose ratio is allowed.
+    The algorithm draws an area uniformly (a part of the image between the bounds of `SCALE`) and an aspect ratio
+    log-uniformly (between the bounds of `RATIO`). If ten draws do not fit into the image, it takes the largest central box
+    with an allowed ratio.
     """
     for _ in range(10):
         area = height * width * rng.uniform(*SCALE)
@@ -69,19 +71,19 @@ def random_box(rng: random.Random, height: int, width: int) -> Box:
 
 
 def resized_crop(image: np.ndarray, box: Box, size: int, mirror: bool = False) -> np.ndarray:
-    """The box of ``image [h, w, 3]``, antialiased, as ``[size, size, 3]``; left and right exchanged if ``mirror``."""
+    """The box of ``image [h, w, 3]``, resized to ``[size, size, 3]`` with antialiasing and mirrored if ``mirror``."""
     top, left, h, w = box
     crop = image[top : top + h, left : left + w]
     if cv2 is None:
         crop = _resize(crop, size, size)
         return crop[:, ::-1] if mirror else crop
-    # INTER_AREA is for shrinking only: where it enlarges it repeats pixels.
+    # INTER_AREA is for shrinking only: it repeats pixels if it enlarges.
     crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if min(h, w) >= size else cv2.INTER_LINEAR)
     return cv2.flip(crop, 1) if mirror else crop
 
 
 def central_crop(image: np.ndarray, resize: int, size: int) -> np.ndarray:
-    """``image [h, w, 3]`` with its short side resized to ``resize``, then its middle ``[size, size, 3]``."""
+    """The middle ``[size, size, 3]`` of ``image [h, w, 3]``, after its short side was resized to ``resize``."""
     height, width, _ = image.shape
     if height <= width:
         height, width = resize, int(resize * width / height)
@@ -92,7 +94,7 @@ def central_crop(image: np.ndarray, resize: int, size: int) -> np.ndarray:
 
 
 def _is_plain_jpeg(encoded: bytes) -> bool:
-    """Whether simplejpeg decodes it as Pillow does. A few images of ImageNet are CMYK, one is a PNG."""
+    """Whether simplejpeg decodes the image as Pillow does. ImageNet has a few images in CMYK and one PNG."""
     return (
         simplejpeg is not None
         and simplejpeg.is_jpeg(encoded)

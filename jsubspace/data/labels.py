@@ -3,14 +3,17 @@
 import numpy as np
 
 DATA_SEED = 0
-"""Of the permutation and the random labels. Not the run's seed: runs are compared on one noisy data set."""
+"""The seed of the permutation and the random labels. It is not the run's seed: all runs see one noisy data set."""
 
 
 def add_noise(labels: np.ndarray, fraction: float, num_classes: int) -> np.ndarray:
-    """``labels [n]`` with the first ``int(n * fraction)`` of a fixed permutation drawn anew from all k classes.
+    """``labels [n]``, with the first ``int(n * fraction)`` labels of a fixed permutation replaced by random labels.
 
-    The true class is among those drawn from, so a share 1 / k of the noisy labels is right by chance. A larger
-    fraction changes the labels that a smaller one does, to the same values, and more.
+    A random label is one of all k classes, so a share 1 / k of the noisy labels is right by chance. A larger fraction
+    changes the labels that a smaller fraction changes, to the same values, and more.
+
+    Raises:
+      ValueError: if the fraction is not between 0 and 1.
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"label noise is the fraction of labels replaced, between 0 and 1, not {fraction}.")

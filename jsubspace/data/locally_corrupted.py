@@ -1,4 +1,4 @@
-"""Corrupted test sets of the data sets that have no published one, computed here and kept as TFDS data sets."""
+"""Corrupted test sets of data sets without a published corrupted set. They are computed here and kept as TFDS data sets."""
 
 import zlib
 
@@ -8,20 +8,20 @@ import tensorflow_datasets as tfds
 from jsubspace.data import corruptions, digits, examples, sets
 
 LIBRARY_SIDE = 32
-"""The smallest image that the library of corruptions takes."""
+"""The smallest side in pixels that the library of corruptions accepts."""
 
 
 def corrupt(images: np.ndarray, corruption: str, severity: int, name: str = "") -> np.ndarray:
-    """``images``, each corrupted by itself.
+    """Corrupts each of ``images`` independently.
 
-    Grey images are corrupted as RGB and averaged back. Images smaller than 32 x 32 are padded to that by repeating
+    Grey images are corrupted as RGB and averaged back. Images smaller than 32 x 32 are padded to this size by repeating
     their borders, and cropped afterwards. The noise of an image depends on ``name``, ``corruption``, ``severity`` and
     its place in ``images`` alone.
 
     Args:
       images: uint8 ``[n, h, w, c]`` with one or three channels.
       corruption, severity: as in `corruptions`.
-      name: of the data set; a part of the seed.
+      name: the name of the data set, which is a part of the seed.
 
     Returns:
       uint8 ``[n, h, w, c]``.
@@ -29,7 +29,7 @@ def corrupt(images: np.ndarray, corruption: str, severity: int, name: str = "") 
     References:
       Michaelis et al. (2019), Benchmarking Robustness in Object Detection, for the library.
     """
-    import imagecorruptions  # needed to prepare only
+    import imagecorruptions  # only needed to prepare
 
     _, height, width, channels = images.shape
     above, left = ((max(LIBRARY_SIDE - side, 0)) // 2 for side in (height, width))
@@ -40,7 +40,7 @@ def corrupt(images: np.ndarray, corruption: str, severity: int, name: str = "") 
     try:
         for i, image in enumerate(images):
             np.random.seed([seed, i])
-            # Two corruptions take a seed of their own, and would draw it from the clock.
+            # Two corruptions have their own seed, which the library would otherwise take from the clock.
             own = {"seed": np.random.randint(2**31)} if corruption in ("glass_blur", "impulse_noise") else {}
             image = np.pad(image, ((above, below), (left, right), (0, 0)), mode="edge")
             image = np.repeat(image, 3 // channels, axis=-1)
@@ -53,10 +53,10 @@ def corrupt(images: np.ndarray, corruption: str, severity: int, name: str = "") 
 
 
 class _LocallyCorrupted(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """The test split of a prepared data set, corrupted; a configuration for every corruption and severity."""
+    """The corrupted test split of a prepared data set. Every corruption and severity has its own configuration."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "imagecorruptions-imaug with ImageNet-C's constants; every image has a seed of its own."}
+    RELEASE_NOTES = {"1.0.0": "imagecorruptions-imaug with ImageNet-C's constants; every image has its own seed."}
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(name=f"{corruption}_{severity}", description=f"{corruption} of severity {severity}")
         for corruption in corruptions.CORRUPTIONS
@@ -79,8 +79,8 @@ class _LocallyCorrupted(tfds.core.GeneratorBasedBuilder, skip_registration=True)
         )
 
     def _split_generators(self, dl_manager):
-        del dl_manager  # Nothing to download.
-        import imagecorruptions  # noqa: F401  missing, it is better missed before the reading than after
+        del dl_manager  # Nothing is downloaded.
+        import imagecorruptions  # noqa: F401  If the package is missing, this fails before the images are read.
 
         data_set = sets.SETS[self.source]
         return {"test": self._generate_examples(examples.read(data_set, self._data_dir_root, data_set.test_split))}
@@ -93,12 +93,12 @@ class _LocallyCorrupted(tfds.core.GeneratorBasedBuilder, skip_registration=True)
 
 
 class FashionMnistCorrupted(_LocallyCorrupted):
-    """Of Fashion-MNIST, 28 x 28 grey."""
+    """The corrupted Fashion-MNIST, 28 x 28 pixels in grey."""
 
     source = "fashion_mnist"
 
 
 class Cifar100Corrupted(_LocallyCorrupted):
-    """Of CIFAR-100. The published CIFAR-100-C has weaker constants; TFDS does not know it."""
+    """The corrupted CIFAR-100. The published CIFAR-100-C has weaker constants, and TFDS does not provide it."""
 
     source = "cifar100"

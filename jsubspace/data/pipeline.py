@@ -1,24 +1,21 @@
-"""What training and evaluation ask of a data pipeline, and which pipeline a data set has."""
+"""The methods that training and evaluation need of a data pipeline, and the choice of a pipeline for a data set."""
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 import jax
-import numpy as np
 
 from jsubspace.data import corruptions, imagenet, memory, prepare, sets, shards
+from jsubspace.data.batching import Batch, Batching
 from jsubspace.data.sets import DataSet
-
-Batch = dict[str, np.ndarray]
 
 
 class Pipeline(Protocol):
     """Batches of a data set, as a function of the seed and the step alone.
 
     Attributes:
-      data_set: the facts.
-      steps_per_epoch: number of batches that hold every training example once; the last may be smaller.
+      data_set: the facts about the data set.
+      steps_per_epoch: the number of batches that hold every training example once. The last batch may be smaller.
     """
 
     @property
@@ -30,74 +27,47 @@ class Pipeline(Protocol):
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         """Endless training batches from step ``start_step`` on.
 
-        Each has ``image`` uint8 ``[b, h, w, c]``, ``label`` int32 ``[b]`` and ``index`` int32 ``[b]``, the places
-        in the batch.
+        Each batch has ``image`` uint8 ``[b, h, w, c]``, ``label`` int32 ``[b]`` and ``index`` int32 ``[b]``, the places
+        of the examples in the batch.
         """
 
     def test_batches(self) -> Iterator[Batch]:
-        """Every test example once: ``image``, ``label`` and ``mask`` bool ``[b]``, all of one size; padding has mask False."""
+        """Every test example once, in batches of equal size.
+
+        Each batch has ``image``, ``label`` and ``mask`` bool ``[b]``. The mask is False for padding.
+        """
 
     def augment(self, key: jax.Array, images: jax.Array, index: jax.Array) -> jax.Array:
-        """Training images, inside the step: uint8 ``[b, h, w, c]`` to normalised float32."""
+        """Converts training images inside the step: uint8 ``[b, h, w, c]`` to augmented and normalised float32."""
 
     def preprocess(self, images: jax.Array) -> jax.Array:
-        """Test images, inside the step: uint8 ``[b, h, w, c]`` to normalised float32."""
+        """Converts test images inside the step: uint8 ``[b, h, w, c]`` to normalised float32."""
 
 
-def make_pipeline(
-    name: str,
-    data_dir: str,
-    *,
-    batch_size: int,
-    eval_batch_size: int,
-    seed: int,
-    label_noise: float = 0.0,
-    num_train: int = 0,
-    pooling: int = 1,
-    num_workers: int | None = None,
-    num_samples: int = 1,
-) -> Pipeline:
+def make_pipeline(name: str, data_dir: str, batching: Batching) -> Pipeline:
     """The pipeline of the data set ``name``, prepared under ``data_dir``.
 
     Args:
       name: one of `sets.SETS`.
-      data_dir: the folder of prepared data; "" for the default one (`prepare.default_data_dir`).
-      batch_size, eval_batch_size: of the whole batch, over all devices.
-      seed: of the order of the training examples, and of what is done to them on the host.
-      label_noise: fraction of training labels that are replaced (`labels.add_noise`).
-      num_train: training examples, the first so many; 0 for all. Of data held in memory.
-      pooling: side of the squares of pixels that are averaged. Of data held in memory.
-      num_workers: processes that decode JPEGs; None for one a core, 0 for threads. Not for data held in memory.
-      num_samples: parts into which a step cuts its batch; what a host reads of a batch is a multiple of it.
+      data_dir: the folder of prepared data, or "" for the default folder (`prepare.default_data_dir`).
+      batching: how the examples are read and put into batches.
 
     Raises:
-      UsageError: if the data set is unknown or not prepared; the message says how to prepare it.
+      UsageError: if the data set is unknown or not prepared. The message says how to prepare it.
     """
     data_set = sets.find(name)
-    if data_set.in_memory:
-        load: Callable[..., Pipeline] = functools.partial(memory.load, num_train=num_train, pooling=pooling)
-    else:
-        load = functools.partial(imagenet.load, num_workers=num_workers)
-    return load(
-        data_set,
-        data_dir,
-        batch_size=batch_size,
-        eval_batch_size=eval_batch_size,
-        seed=seed,
-        label_noise=label_noise,
-        num_samples=num_samples,
-    )
+    return (memory if data_set.in_memory else imagenet).load(data_set, data_dir, batching)
 
 
 def check_corrupted(name: str, data_dir: str, listed: str) -> None:
-    """Sees to it that corrupted test sets will be there when they are asked for: those that ``listed`` names.
+    """Checks that corrupted test sets will exist when they are asked for. Sets that are computed here are computed now.
 
     Args:
       name, data_dir: of the clean data set.
-      listed: as `corruptions.parse` takes it. Sets that are computed here are computed now.
+      listed: the corruptions, as `corruptions.parse` takes them.
 
     Raises:
-      UsageError: if one does not exist or is not prepared; the message says how to prepare it.
+      UsageError: if a set does not exist or is not prepared. The message says how to prepare it.
     """
     for corruption, severity in corruptions.parse(listed):
         prepare.prepared(corruptions.corrupted(sets.find(name), corruption, severity), data_dir)
@@ -112,10 +82,10 @@ def corrupted_batches(
     pooling: int = 1,
     num_workers: int | None = None,
 ) -> Iterator[Batch]:
-    """The corrupted test set of the data set ``name``, as `Pipeline.test_batches` gives the clean one.
+    """The corrupted test set of the data set ``name``, in batches as `Pipeline.test_batches` yields them.
 
     Raises:
-      UsageError: if there is no such corruption of the data set, or it is not prepared; the message says how to prepare it.
+      UsageError: if the data set has no such corruption, or it is not prepared. The message says how to prepare it.
     """
     data_set = sets.find(name)
     if data_set.in_memory:

@@ -1,7 +1,7 @@
 """Puts data sets onto the disk: ``python -m jsubspace.data.prepare NAME [--data_dir=...] [--manual_dir=...]``.
 
-Prepared once, as ``array_record`` files that are read without TensorFlow. Safe to interrupt and to repeat:
-TFDS writes into a folder of its own and renames it when it is complete.
+A data set is prepared once, as ``array_record`` files that are read without TensorFlow. The command may be interrupted
+and repeated: TFDS writes into a separate folder and renames the folder when it is complete.
 """
 
 import argparse
@@ -24,17 +24,17 @@ from jsubspace.errors import UsageError
 def default_data_dir() -> pathlib.Path:
     """$JSUBSPACE_DATA_DIR, or ``~/.cache/jsubspace``.
 
-    Not TFDS's own default: a TFDS folder holds one file format, and there it usually is tfrecord, which cannot be
-    read without TensorFlow.
+    TFDS's own default folder is not used. A TFDS folder holds one file format, which is usually tfrecord in the default
+    folder, and tfrecord cannot be read without TensorFlow.
     """
     return pathlib.Path(os.environ.get("JSUBSPACE_DATA_DIR") or "~/.cache/jsubspace").expanduser()
 
 
 def prepared(data_set: DataSet, data_dir: str = "") -> Any:
-    """The TFDS builder of a data set that is on the disk; one that needs no archive is prepared now.
+    """The TFDS builder of a data set on the disk. A data set that needs no archive is prepared now.
 
     Raises:
-      UsageError: if it is not there; the message has the command that prepares it.
+      UsageError: if the data set is not on the disk. The message has the command that prepares it.
     """
     folder = _folder(data_dir)
     builder = _builder(data_set, folder)
@@ -47,26 +47,26 @@ def prepared(data_set: DataSet, data_dir: str = "") -> Any:
 
 
 def is_prepared(data_set: DataSet, data_dir: str = "") -> bool:
-    """Whether a data set is on the disk; nothing is written."""
+    """Whether a data set is on the disk. The function writes nothing."""
     folder = _folder(data_dir)
     return folder.is_dir() and pathlib.Path(_builder(data_set, folder).data_path).exists()
 
 
 def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> pathlib.Path:
-    """Prepares a data set, unless it already is, and returns its folder.
+    """Prepares a data set if it is not prepared yet, and returns its folder.
 
     Args:
-      name: one of `sets.SETS`, or of its corrupted test sets (`corruptions.find`).
-      data_dir: where to; "" for `default_data_dir`.
-      manual_dir: a folder with the original archives, for machines without a network; their checksums are
-        verified. "" to download.
+      name: one of `sets.SETS`, or a corrupted test set (`corruptions.find`).
+      data_dir: the folder for prepared data, or "" for `default_data_dir`.
+      manual_dir: a folder with the original archives, for machines without a network. Their checksums are verified. "" to
+        download.
 
     Returns:
-      The folder of the data set, or of all of them if the name stands for several.
+      The folder of the data set, or the common folder if the name stands for several data sets.
 
     Raises:
-      UsageError: for an unknown name, a package that preparing needs, an archive that is missing or not the original,
-        a folder that cannot be written.
+      UsageError: for an unknown name, a missing package, an archive that is missing or not the original, or a folder that
+        cannot be written.
     """
     folder = _folder(data_dir)
     archives = pathlib.Path(manual_dir).expanduser() if manual_dir else None
@@ -75,7 +75,7 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> pathlib.Path
 
 
 def _prepare_one(data_set: DataSet, folder: pathlib.Path, manual_dir: pathlib.Path | None) -> pathlib.Path:
-    import requests  # by which TFDS downloads
+    import requests  # TFDS downloads with this package
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
     from tensorflow_datasets.core.download.extractor import ExtractError
@@ -88,17 +88,17 @@ def _prepare_one(data_set: DataSet, folder: pathlib.Path, manual_dir: pathlib.Pa
         _check_packages(data_set)
         _check_archives(data_set, manual_dir)
         with _alone(folder, data_set.name.partition("/")[0]):
-            for leftover in path.parent.glob(f"incomplete.*_{path.name}"):  # of a run that was killed
+            for leftover in path.parent.glob(f"incomplete.*_{path.name}"):  # of a process that was killed
                 shutil.rmtree(leftover)
-            config = tfds.download.DownloadConfig(
+            how = tfds.download.DownloadConfig(
                 manual_dir=str(manual_dir) if manual_dir else None, try_download_gcs=False
             )
-            builder.download_and_prepare(download_config=config, file_format="array_record")
+            builder.download_and_prepare(download_config=how, file_format="array_record")
     except UsageError:
         raise
     except NonMatchingChecksumError as error:
         raise UsageError(
-            f"an archive of {data_set.name} is not the original, it may be incomplete; download it again into "
+            f"an archive of {data_set.name} is not the original and may be incomplete; download it again into "
             f"{manual_dir or folder / 'downloads'}. {error}"
         ) from error
     except (ExtractError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
@@ -121,24 +121,24 @@ def _folder(data_dir: str) -> pathlib.Path:
 
 
 def _builder(data_set: DataSet, folder: pathlib.Path) -> Any:
-    """With a message for a folder that TFDS filled in a format that needs TensorFlow to be read."""
+    """The TFDS builder. Raises UsageError if the folder has files in a format that needs TensorFlow to be read."""
     try:
         return data_set.tfds_builder(str(folder))
     except ValueError as error:
         if "file format" not in str(error).lower() and "file_format" not in str(error).lower():
             raise
         raise UsageError(
-            f"{data_set.name} is in {folder} in another file format than array_record ({error}); "
+            f"{folder} has {data_set.name} in another file format than array_record ({error}); "
             "choose another --data_dir for jsubspace."
         ) from error
 
 
 @contextlib.contextmanager
 def _alone(folder: pathlib.Path, name: str) -> Iterator[None]:
-    """One preparation of a data set at a time: a second waits. The lock goes with its process, even a killed one."""
+    """Lets one process at a time prepare a data set. A second process waits. The lock ends with its process, even if killed."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / f".{name}.lock", "w") as lock:
-        with contextlib.suppress(ImportError):  # on systems that have no such lock
+        with contextlib.suppress(ImportError):  # on systems without such a lock
             import fcntl
 
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -146,11 +146,11 @@ def _alone(folder: pathlib.Path, name: str) -> Iterator[None]:
 
 
 _PACKAGES = {"digits": "sklearn", "corruptions": "imagecorruptions", "tensorflow": "tensorflow"}
-"""What each extra that a data set can need brings."""
+"""The package that each extra installs. Data sets name the extras that they need."""
 
 
 def _check_packages(data_set: DataSet) -> None:
-    """Before anything is downloaded."""
+    """Checks, before anything is downloaded, that the packages that preparing needs are installed."""
     for extra in filter(None, data_set.needs.split(",")):
         if importlib.util.find_spec(_PACKAGES[extra]) is None:
             raise UsageError(
@@ -183,7 +183,7 @@ def _check_archives(data_set: DataSet, manual_dir: pathlib.Path | None) -> None:
         found = (manual_dir / name).stat().st_size
         if found != size:
             raise UsageError(
-                f"{manual_dir / name} is not the original, it may be incomplete: it has {found} bytes instead of {size}; "
+                f"{manual_dir / name} is not the original and may be incomplete: it has {found} bytes instead of {size}; "
                 "download it again."
             )
 
@@ -204,7 +204,7 @@ def _how_to_prepare(data_set: DataSet, folder: pathlib.Path) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command. Returns its exit code: 2 for what the user can mend."""
+    """The command. Returns its exit code, which is 2 for a mistake that the user can fix."""
     parser = argparse.ArgumentParser(
         prog="python -m jsubspace.data.prepare", description="Prepares a data set for training."
     )

@@ -1,4 +1,4 @@
-"""The data sets that the library knows, as a table of facts."""
+"""The data sets that the library knows: a table of facts."""
 
 import dataclasses
 import difflib
@@ -12,23 +12,23 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """What a pipeline must know of a data set.
+    """The facts that a pipeline needs to know.
 
     Attributes:
-      name: as in a config; also TFDS's name, with its configuration after a slash, unless ``builder`` says otherwise.
+      name: the name in the settings and in TFDS. The name of TFDS's variant may follow after a slash.
       image_shape: ``(h, w, c)`` of one uint8 image.
-      num_classes: k; labels are 0, ..., k - 1.
-      mean, std: of each channel, for pixels scaled to [0, 1].
-      crop_padding: training crops are taken from the image with so many black pixels on each side.
+      num_classes: k. Labels are 0, ..., k - 1.
+      mean, std: the mean and standard deviation of each channel, for pixels scaled to [0, 1].
+      crop_padding: the number of black pixels that are added on each side before a training crop is taken.
       flip: whether training images are mirrored at random.
-      test_split: TFDS's name of the split that is evaluated on.
-      builder: ``module:class`` of a builder of ours; empty for TFDS's own.
-      needs: what preparing takes: "" for nothing, else extras in setup.py, with commas between.
-      archives: files that ``--manual_dir`` must hold where there is no network; empty if there is nothing to download.
-      sizes: of the first archives in bytes, where TFDS has no checksum and a tar cut between two files would pass for a
-        whole one.
-      downloads: whether the archives can be fetched from the network; those of ImageNet can not.
-      in_memory: whether the images are of one size and few enough to be held in memory.
+      test_split: TFDS's name of the split that is evaluated.
+      builder: the module of the builder if the builder is ours, or empty if it is TFDS's.
+      needs: the extras of setup.py that preparing needs, with commas between, or "".
+      archives: the files that ``--manual_dir`` must hold on a machine without a network, or empty if nothing is downloaded.
+      sizes: the sizes in bytes of the first archives, if TFDS has no checksum. Without a size, a tar file that was cut
+        between two members would be taken for the whole archive.
+      downloads: whether a program can download the archives. ImageNet's archives cannot be downloaded by a program.
+      in_memory: whether the images have one size and fit into memory.
     """
 
     name: str
@@ -47,21 +47,21 @@ class DataSet:
     in_memory: bool = True
 
     def pooled(self, side: int) -> "DataSet":
-        """The same with squares of ``side`` x ``side`` pixels averaged (`Examples.pooled`), cropped as far in proportion."""
+        """The data set with squares of ``side`` x ``side`` pixels averaged (`Examples.pooled`).
+
+        The padding of the crops shrinks in proportion.
+        """
         height, width, channels = self.image_shape
         shape = (height // side, width // side, channels)
         return dataclasses.replace(self, image_shape=shape, crop_padding=-(-self.crop_padding // side))
 
     def tfds_builder(self, data_dir: str) -> Any:
-        """The TFDS builder for ``data_dir``. Importing TFDS here keeps it out of programs that have no data."""
+        """The TFDS builder for ``data_dir``. TFDS is imported here, so programs without data do not import it."""
         import tensorflow_datasets as tfds
 
-        if not self.builder:
-            return tfds.builder(self.name, data_dir=data_dir, file_format="array_record")
-        module, name = self.builder.split(":")
-        config = self.name.partition("/")[2] or None
-        builder = getattr(importlib.import_module(module), name)
-        return builder(data_dir=data_dir, config=config, file_format="array_record")
+        if self.builder:
+            importlib.import_module(self.builder)  # This makes the builder known to TFDS by its name.
+        return tfds.builder(self.name, data_dir=data_dir, file_format="array_record")
 
 
 _ALL = (
@@ -73,7 +73,7 @@ _ALL = (
         std=(0.376,),
         crop_padding=1,
         flip=False,
-        builder="jsubspace.data.digits:Digits",
+        builder="jsubspace.data.digits",
         needs="digits",
     ),
     DataSet(
@@ -120,13 +120,13 @@ _ALL = (
         crop_padding=4,
         flip=True,
         test_split="validation",
-        builder="jsubspace.data.tiny_imagenet:TinyImagenet",
+        builder="jsubspace.data.tiny_imagenet",
         needs="",
         archives=("tiny-imagenet-200.zip",),
     ),
     DataSet(
         name="imagenet2012",
-        image_shape=(224, 224, 3),  # of what its pipeline yields; on the disk they are of any size
+        image_shape=(224, 224, 3),  # images from its pipeline have this shape, images on the disk any
         num_classes=1000,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
@@ -144,10 +144,10 @@ SETS = {data_set.name: data_set for data_set in _ALL}
 
 
 def find(name: str) -> DataSet:
-    """The data set of that name.
+    """The data set with this name.
 
     Raises:
-      UsageError: for an unknown name; it lists the known ones, the nearest first.
+      UsageError: for an unknown name. The message has the nearest name and lists all names.
     """
     if name in SETS:
         return SETS[name]

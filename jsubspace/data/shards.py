@@ -6,26 +6,27 @@ import jax
 
 
 @dataclasses.dataclass(frozen=True)
-class Hosts:
-    """The hosts that share each batch, and which of them this is.
+class Shard:
+    """The part of every batch that one host reads.
 
     Attributes:
-      index, count: this host is one of so many.
-      multiple: of what a host's part must be a multiple: the number of parts into which the step cuts it.
+      index: the number of this host, from 0.
+      count: the number of hosts that share a batch.
+      multiple: the size of a part is a multiple of this number, because the step cuts each part into this many pieces.
     """
 
     index: int = 0
     count: int = 1
     multiple: int = 1
 
-    def share(self, size: int) -> range:
-        """This host's places in a batch of ``size`` examples: equal parts, in order.
+    def places(self, size: int) -> range:
+        """This host's places in a batch of ``size`` examples. The hosts have equal parts, in order.
 
-        A batch that does not divide, the last of an epoch, each host reads whole: they then compute the same, and the
-        mean of equal gradients is the gradient, as with the devices of one host.
+        If the hosts do not divide a batch (the last one of an epoch), each host reads the whole batch. Then all hosts
+        compute the same, and the mean of equal gradients is the gradient, as with the devices of one host.
 
         Example:
-          >>> Hosts(1, 2).share(8), Hosts(1, 2).share(5)
+          >>> Shard(1, 2).places(8), Shard(1, 2).places(5)
           (range(4, 8), range(0, 5))
         """
         if size % (self.count * self.multiple):
@@ -33,16 +34,16 @@ class Hosts:
         part = size // self.count
         return range(self.index * part, (self.index + 1) * part)
 
-    def largest_share(self, batch_size: int, num_examples: int) -> int:
-        """The most examples that one host reads of a batch."""
+    def largest(self, batch_size: int, num_examples: int) -> int:
+        """The largest number of examples that this host reads of one batch of an epoch."""
         last = num_examples % batch_size
-        return max(len(self.share(batch_size)), len(self.share(last)))
+        return max(len(self.places(batch_size)), len(self.places(last)))
 
 
-def of_this_process(multiple: int = 1) -> Hosts:
-    """The processes of `jax.distributed`."""
-    return Hosts(jax.process_index(), jax.process_count(), multiple)
+def of_this_process(multiple: int = 1) -> Shard:
+    """The part of this process among the processes of `jax.distributed`."""
+    return Shard(jax.process_index(), jax.process_count(), multiple)
 
 
-ONE_HOST = Hosts()
-"""Which reads all."""
+WHOLE_BATCH = Shard()
+"""The part of the only host, which reads every batch whole."""

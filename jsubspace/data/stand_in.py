@@ -1,4 +1,4 @@
-"""Random photographs in ImageNet's place: for tests and benchmarks where the real ones are not at hand."""
+"""Random photographs that replace ImageNet in tests and benchmarks on machines without the real images."""
 
 import io
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ Example = tuple[str, bytes, int]
 
 
 def photograph(rng: np.random.Generator, height: int = 375, width: int = 500) -> np.ndarray:
-    """An image ``[h, w, 3]`` uint8 whose spectrum falls like a photograph's, and which compresses like one."""
+    """An image ``[h, w, 3]`` uint8 with the spectrum of a photograph, so that it compresses like a photograph."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     amplitude = np.maximum(frequency, 1 / max(height, width)) ** -1.3
     phases = np.exp(2j * np.pi * rng.random((3, *frequency.shape)))
@@ -22,7 +22,7 @@ def photograph(rng: np.random.Generator, height: int = 375, width: int = 500) ->
 
 
 def encode(image: np.ndarray, quality: int = 90) -> bytes:
-    """A JPEG of ``image [h, w, 3]`` or ``[h, w]``."""
+    """The JPEG file of ``image [h, w, 3]`` or ``[h, w]``."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -38,7 +38,7 @@ def examples(count: int, num_classes: int = 1000, height: int = 375, width: int 
 
 
 def prepare_imagenet(data_dir: str, splits: Mapping[str, Iterable[Example]]) -> None:
-    """Writes ``splits`` where, and as, TFDS's own ``imagenet2012`` is prepared. It needs no TensorFlow."""
+    """Writes ``splits`` in the place and format of TFDS's prepared ``imagenet2012``, without TensorFlow."""
     import tensorflow_datasets as tfds
 
     with tfds.core.registered.skip_registration():
@@ -63,7 +63,7 @@ def prepare_imagenet(data_dir: str, splits: Mapping[str, Iterable[Example]]) -> 
                 )
 
             def _split_generators(self, dl_manager: Any) -> Any:
-                del dl_manager  # Nothing to download.
+                del dl_manager  # Nothing is downloaded.
                 return {split: self._generate_examples(examples) for split, examples in splits.items()}
 
             def _generate_examples(self, examples: Iterable[Example]) -> Any:

@@ -1,4 +1,4 @@
-"""Tiny-ImageNet as a TFDS builder. TFDS has none; this one needs no TensorFlow."""
+"""Tiny-ImageNet as a TFDS builder that needs no TensorFlow. TFDS itself has no builder for it."""
 
 import io
 import re
@@ -16,7 +16,7 @@ NUM_CLASSES = 200
 
 
 def features() -> tfds.features.FeaturesDict:
-    """Of clean and corrupted images; a JPEG goes in as it is, grey ones too: whoever decodes converts them to RGB."""
+    """The features of clean and corrupted images. JPEGs are stored unchanged, and grey images become RGB when decoded."""
     return tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(64, 64, 3), encoding_format="jpeg"),
@@ -26,14 +26,14 @@ def features() -> tfds.features.FeaturesDict:
 
 
 class TinyImagenet(tfds.core.GeneratorBasedBuilder):
-    """100,000 training and 10,000 validation images, 64 x 64, of 200 classes; the test images have no labels.
+    """100,000 training and 10,000 validation images, 64 x 64, of 200 classes. The test images have no labels.
 
-    Labels are the places of the classes' WordNet identifiers in alphabetical order.
+    The label of a class is the place of its WordNet identifier in alphabetical order.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "The archive's JPEG files, unchanged."}
-    # The size and SHA-256 of the published archive; from the network or from manual_dir, it is compared with them.
+    # The size and SHA-256 of the published archive. TFDS checks them for a download and for manual_dir.
     url_infos = {
         URL: checksums.UrlInfo(
             size=248_100_043,
@@ -77,7 +77,7 @@ def _validation(archive: zipfile.ZipFile):
 
 
 def labels_of(wnids: list[str], archive: str) -> dict[str, int]:
-    """The label of each class, from the WordNet identifiers of all of them."""
+    """The label of each class, from the WordNet identifiers of all classes."""
     if len(set(wnids)) != NUM_CLASSES:
         raise UsageError(f"{archive} has {len(set(wnids))} classes instead of {NUM_CLASSES}: it is not the original.")
     return {wnid: label for label, wnid in enumerate(sorted(set(wnids)))}

@@ -16,15 +16,15 @@ URL = "https://zenodo.org/record/8206060/files/"
 
 
 class TinyImagenetCorrupted(tfds.core.GeneratorBasedBuilder):
-    """A split for every corruption and severity (``fog_3``), 10,000 images each, labels as in Tiny-ImageNet.
+    """One split per corruption and severity (``fog_3``) with 10,000 images each. The labels are as in Tiny-ImageNet.
 
-    The second archive, of the four extra corruptions, may be missing from ``manual_dir``; so are their splits then.
+    The second archive has the four extra corruptions. If it is missing from ``manual_dir``, their splits are missing too.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "The archives' JPEG files, unchanged."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"{ARCHIVE} and, for the extra corruptions, {EXTRA_ARCHIVE}, from {URL}"
-    # TFDS registers SHA-256; publicly known are these MD5 sums, which tell a damaged file as well.
+    # TFDS registers SHA-256, but these MD5 sums are publicly known. They detect a damaged file as well.
     md5 = {ARCHIVE: "f9c9a9dbdc11469f0b850190f7ad8be1", EXTRA_ARCHIVE: "0db0588d243cf403ef93449ec52b70eb"}
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -38,7 +38,7 @@ class TinyImagenetCorrupted(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager):
         try:
             paths = [path for path in (dl_manager.manual_dir / name for name in self.md5) if path.exists()]
-        except AssertionError:  # TFDS's way to say that there is no such folder
+        except AssertionError:  # TFDS raises it if the folder does not exist
             paths = dl_manager.download([URL + name for name in self.md5])
         for path, md5 in zip(paths, self.md5.values(), strict=False):
             _check(pathlib.Path(path), md5)
@@ -61,12 +61,12 @@ def _check(path: pathlib.Path, md5: str) -> None:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if found != md5:
         raise UsageError(
-            f"{path} is not the original, it may be incomplete: its MD5 sum is {found} instead of {md5}; download it again."
+            f"{path} is not the original and may be incomplete: its MD5 sum is {found} instead of {md5}; download it again."
         )
 
 
 def _index(path: pathlib.Path):
-    """Split, class, name, and the file, first byte and length of every image: read once, for all splits."""
+    """The split, class, name, file, first byte and length of every image. The archive is read once for all splits."""
     with tarfile.open(path, "r:") as archive:
         for member in archive:
             match = re.search(r"(?:^|/)(\w+)/([1-5])/(n\d+)/([^/]+\.JPEG)$", member.name)

@@ -1,7 +1,7 @@
-"""Batches made in worker processes, part by part, ahead of need; Grain runs the processes.
+"""Batches that worker processes make in advance, part by part. Grain runs the processes.
 
-Images come back in one piece of shared memory that is used again and again. To send them, or to have new shared
-memory for each part as Grain does by itself, costs a tenth and more of decoding them.
+Images come back in one piece of shared memory that is reused. Sending the images, or new shared memory for each part as
+Grain does by default, would take a tenth or more of the time of decoding.
 """
 
 import dataclasses
@@ -21,18 +21,20 @@ from absl import flags
 
 from jsubspace.errors import UsageError
 
-Batch = dict[str, np.ndarray]
 Arrays = tuple[np.ndarray, np.ndarray]
 """Images uint8 ``[k, h, w, c]`` and labels int32 ``[k]``."""
 
 PART_SIZE = 32
-"""Images that a worker makes at a time, at most. Few, so that a start takes little time and reading ahead little memory."""
+"""The largest number of images that a worker makes at a time.
+
+The number is small, so that a start takes little time and reading ahead takes little memory.
+"""
 
 
 class Parts(Protocol):
-    """Batches, each cut into ``num_parts`` parts: item ``step * num_parts + part`` is a part.
+    """Batches that are each cut into ``num_parts`` parts. Item ``step * num_parts + part`` is a part.
 
-    It is sent to other processes, and what it makes is a function of the item alone.
+    The object is sent to other processes. The content of an item is a function of the item's number alone.
     """
 
     @property
@@ -44,43 +46,43 @@ class Parts(Protocol):
     def __len__(self) -> int: ...
 
     def size(self, item: int) -> int:
-        """Number of images of a part, at most `PART_SIZE`."""
+        """The number of images in a part, at most `PART_SIZE`."""
 
     def fill(self, item: int, images: np.ndarray, labels: np.ndarray) -> None:
-        """Writes a part: ``[k, h, w, c]`` and ``[k]``, k its size."""
+        """Writes the images ``[k, h, w, c]`` and labels ``[k]`` of a part, where k is its size."""
 
 
 def num_cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def batches(
     parts: Parts, start_step: int, num_workers: int, on_start: Callable[[], None] | None = None
 ) -> Generator[Arrays, None, None]:
-    """Images and labels of each step from ``start_step`` on, two batches made ahead.
+    """The images and labels of each step from ``start_step`` on. Two batches are made in advance.
 
     Args:
-      parts: what to make.
-      start_step: where to begin; what is before costs nothing.
-      num_workers: processes; 0 for threads in this one.
+      parts: makes the parts of the batches.
+      start_step: the first step. Earlier steps take no time.
+      num_workers: the number of processes, or 0 for threads in this process.
       on_start: called in each process when it starts.
 
     Raises:
-      UsageError: if a process ends before its time, or memory for its images is not to be had. What
-        ``parts.fill`` raises, this raises.
+      UsageError: if a process ends early, or there is not enough memory for its images. Exceptions of ``parts.fill`` are
+        raised as they are.
     """
     import grain
 
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own, and a notebook parses none.
+        flags.FLAGS.mark_as_parsed()  # Grain reads its own flags, and a notebook does not parse flags.
     first = start_step * parts.num_parts
     ahead = 2 * parts.num_parts + max(num_workers, 1)
     if num_workers:
         ring = _Ring.create(ahead, parts.image_shape)
         source = grain.MapDataset.source(_InRing(parts, first, ring))[first:]
         inline = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-        # The ring bounds what is made ahead, Grain's own buffers do not.
+        # The ring limits the number of parts made in advance. Grain's own buffers do not.
         options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=ahead)
         start = _Start(on_start)
         iterator = iter(source.to_iter_dataset(inline).mp_prefetch(options, worker_init_fn=start))
@@ -110,25 +112,26 @@ def batches(
             raise
         raise UsageError(
             f"a process that decodes images ended: {error} Exit code -9 usually means that memory ran out, -7 that /dev/shm "
-            f"did; use fewer processes than {num_workers} (0: threads)."
+            f"was full; use fewer processes than {num_workers} (0: threads)."
         ) from error
     finally:
         if ring is not None:
-            ring.free(2**62)  # Nobody waits any more.
+            ring.free(2**62)  # No worker waits any longer.
         iterator.close()
         if ring is not None:
             ring.close()
 
 
 class _Ring:
-    """Slots for parts in shared memory, taken in turn: item n, counted from the first, lies in slot n mod their number.
+    """Slots for parts in shared memory. Item n, counted from the first item, lies in slot n modulo the number of slots.
 
-    It begins with the number of items that have been read; an item may be written when the one that lay in its slot has been.
+    The memory begins with the number of items that have been read. A worker may write an item as soon as the earlier item
+    in the same slot has been read.
     """
 
     def __init__(self, name: str, num_slots: int, image_shape: tuple[int, int, int]):
         self.name, self.num_slots, self.image_shape = name, num_slots, image_shape
-        self._memory: SharedMemory | None = None  # each process opens it for itself
+        self._memory: SharedMemory | None = None  # Each process opens the memory itself.
 
     @classmethod
     def create(cls, num_slots: int, image_shape: tuple[int, int, int]) -> "_Ring":
@@ -159,7 +162,7 @@ class _Ring:
         return np.frombuffer(self._buffer, np.int64, 1)
 
     def slot(self, n: int) -> Arrays:
-        """The arrays of item n. They must be gone before `close`."""
+        """The arrays of item n. No reference to them may exist when `close` is called."""
         num_pixels = PART_SIZE * math.prod(self.image_shape)
         start = 64 + n % self.num_slots * (num_pixels + 4 * PART_SIZE)
         images = np.frombuffer(self._buffer, np.uint8, num_pixels, start).reshape(PART_SIZE, *self.image_shape)
@@ -171,10 +174,10 @@ class _Ring:
             time.sleep(0.001)
             parent = multiprocessing.parent_process()
             if parent is not None and not parent.is_alive():
-                os._exit(1)  # The run was killed; nobody else would tell us.
+                os._exit(1)  # The run was killed, and this process gets no other notice.
 
     def free(self, n: int) -> None:
-        """Item n has been read, and all before it."""
+        """Records that item n and all items before it have been read."""
         self._num_read[0] = n + 1
 
     def close(self) -> None:
@@ -185,7 +188,7 @@ class _Ring:
 
 @dataclasses.dataclass(frozen=True)
 class _InRing:
-    """``parts`` as a source for Grain, that writes into a ring and returns nothing of note."""
+    """``parts`` as a source for Grain that writes into a ring and returns only the number of the item."""
 
     parts: Parts
     first: int
@@ -220,15 +223,15 @@ class _InMemory:
 
 @dataclasses.dataclass(frozen=True)
 class _Start:
-    """What a worker does first; Grain calls it with the worker's number and how many there are."""
+    """The first action of a worker. Grain calls it with the worker's number and the number of workers."""
 
     on_start: Callable[[], None] | None
 
     def __call__(self, index: int, count: int) -> None:
         del index, count
         for number in (signal.SIGINT, signal.SIGTERM):
-            # A terminal's Ctrl-C and many schedulers signal the whole group. The run needs batches to finish its step,
-            # and ends its processes itself.
+            # A terminal's Ctrl-C and many schedulers signal the whole group of processes. The run still needs batches to
+            # finish its step, and it ends its processes itself.
             signal.signal(number, signal.SIG_IGN)
         if self.on_start is not None:
             self.on_start()

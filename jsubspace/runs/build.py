@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 import optax
 
 from jsubspace import penalties, points
 from jsubspace.data import corruptions, pipeline
+from jsubspace.data.batching import Batch, Batching
 from jsubspace.gradients import Objective
 from jsubspace.runs import parts
 from jsubspace.shares import Shares, axes_of
@@ -22,8 +22,6 @@ from jsubspace.training.parallel import AXIS, SAME, SPLIT, DataParallel
 from jsubspace.training.train_state import TrainState, init_train_state
 from jsubspace.training.train_step import TrainStep, classification_loss, make_train_step
 from jsubspace.types import Params
-
-Batch = dict[str, np.ndarray]
 
 INIT_KEY = 2**32 - 1
 """Number of the key that initialises the endpoints. Training steps have the numbers from 0."""
@@ -151,14 +149,16 @@ def build(config: ml_collections.ConfigDict) -> Run:
     data = pipeline.make_pipeline(
         config.data.name,
         config.data.dir,
-        batch_size=config.data.batch_size,
-        eval_batch_size=config.evaluation.batch_size,
-        seed=config.seed,
-        label_noise=config.data.label_noise,
-        num_train=config.data.num_train,
-        pooling=config.data.pooling,
-        num_workers=parts.num_workers(config),
-        num_samples=config.subspace.num_samples,
+        Batching(
+            batch_size=config.data.batch_size,
+            eval_batch_size=config.evaluation.batch_size,
+            seed=config.seed,
+            label_noise=config.data.label_noise,
+            num_train=config.data.num_train,
+            pooling=config.data.pooling,
+            num_workers=parts.num_workers(config),
+            num_samples=config.subspace.num_samples,
+        ),
     )
     pipeline.check_corrupted(config.data.name, config.data.dir, config.evaluation.corruptions)
     return assemble(config, data, devices)

@@ -1,6 +1,6 @@
-"""Settings that the configs of one data set and network share; a config adds which subspace is trained.
+"""Settings that the configs of one data set and network share. A config adds the subspace that is trained.
 
-The paper's are in its section 4 and, where the text leaves them out, those of the authors' program.
+The paper's settings are from its section 4. The authors' program provides the settings that the text leaves out.
 """
 
 import ml_collections
@@ -9,7 +9,7 @@ from jsubspace.runs import config
 
 
 def digits_cresnet8(subspace: str, **fields: int | bool) -> ml_collections.ConfigDict:
-    """cResNet-8 on 1,437 handwritten digits of 8 x 8 pixels: a minute on two CPU cores. Ours, not the paper's."""
+    """cResNet-8 on 1,437 handwritten digits of 8 x 8 pixels: a minute on two CPU cores. The paper has no such run."""
     settings = _start(subspace, fields)
     settings.data.name = "digits"
     settings.model.depth = 8
@@ -20,7 +20,7 @@ def digits_cresnet8(subspace: str, **fields: int | bool) -> ml_collections.Confi
 
 
 def fashion_mnist_cresnet8(subspace: str, **fields: int | bool) -> ml_collections.ConfigDict:
-    """cResNet-8 on Fashion-MNIST: some hours on two CPU cores. Ours, not the paper's."""
+    """cResNet-8 on Fashion-MNIST: some hours on two CPU cores. The paper has no such run."""
     settings = _start(subspace, fields)
     settings.data.name = "fashion_mnist"
     settings.model.depth = 8
@@ -46,7 +46,7 @@ def tiny_imagenet_resnet18(subspace: str, **fields: int | bool) -> ml_collection
 
 
 def imagenet_resnet50(subspace: str, **fields: int | bool) -> ml_collections.ConfigDict:
-    """ResNet50 on ImageNet: 200 epochs, batch 256, decay 5e-5; BatchNorm statistics from a sample."""
+    """ResNet50 on ImageNet: 200 epochs, batch 256, decay 5e-5, and BatchNorm statistics from a sample."""
     settings = _start(subspace, fields)
     settings.data.name = "imagenet2012"
     settings.data.batch_size = 256
@@ -56,14 +56,15 @@ def imagenet_resnet50(subspace: str, **fields: int | bool) -> ml_collections.Con
     settings.model.stem = "imagenet"
     settings.optimizer.weight_decay = 5e-5
     settings.optimizer.num_epochs = 200
-    # 51,200 images a point, where the paper takes 1.3 million for each of 21; `experiments.stats_sample` has what it costs.
+    # 51,200 images per point. The paper takes 1.3 million for each of 21 points. `experiments.stats_sample` measures the
+    # loss of accuracy.
     settings.evaluation.num_stats_batches = 200
     settings.checkpoint_every_epochs = 1
     return settings
 
 
 def imagenet_wide_resnet50(subspace: str, **fields: int | bool) -> ml_collections.ConfigDict:
-    """WideResNet50-2 on ImageNet: as ResNet50, for 100 epochs."""
+    """WideResNet50-2 on ImageNet: the settings of ResNet50, for 100 epochs."""
     settings = imagenet_resnet50(subspace, **fields)
     settings.model.inner_width = 2
     settings.optimizer.num_epochs = 100

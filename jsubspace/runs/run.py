@@ -9,10 +9,10 @@ import jax
 import ml_collections
 
 from jsubspace import penalties, shares
-from jsubspace.runs import build, figures, folders, limits, report, results, stacks
+from jsubspace.runs import build, config_files, figures, limits, report, results, settings, stacks
 from jsubspace.runs import config as config_lib
 from jsubspace.runs.build import Run
-from jsubspace.storage import checkpoint, lock
+from jsubspace.storage import checkpoint, folders, lock
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.journal import Row
 from jsubspace.storage.writer import read_rows
@@ -54,8 +54,9 @@ def train(
     """
     workdir = pathlib.Path(workdir)
     limits.validate(config)
-    hosts.check_same(config_lib.fields(config))
-    folders.check_same_run(workdir, config)
+    may_differ = settings.may_differ_between_hosts()
+    hosts.check_same({name: value for name, value in config_lib.fields(config).items() if name not in may_differ})
+    config_files.check_same_run(workdir, config)
     written = report.read(workdir)
     if written and report.is_finished(written):
         log.info("%s holds the finished run; nothing to do.", workdir)
@@ -71,8 +72,8 @@ def train(
     hosts.wait_for_all("folder")  # All hosts have looked at the same folder before the first one writes into it.
     with lock.alone(workdir) if hosts.is_first() else contextlib.nullcontext():
         if hosts.is_first():
-            folders.check_same_run(workdir, config)  # Another process may have started a run here in the meantime.
-            folders.save(workdir, config)
+            config_files.check_same_run(workdir, config)  # Another process may have started a run here in the meantime.
+            config_files.save(workdir, config)
         seconds = train_endpoints(run, workdir, preemption or Preemption())
         return evaluate(run, workdir, seconds)
 

@@ -14,7 +14,7 @@ import ml_collections
 
 from jsubspace import points, tree
 from jsubspace.errors import UsageError
-from jsubspace.runs import config, folders, parts, report
+from jsubspace.runs import config, config_files, parts, report
 from jsubspace.runs.build import Run
 from jsubspace.storage.checkpoint import FOLDER, Checkpoints
 from jsubspace.subspaces import Chain, Curve
@@ -48,7 +48,7 @@ def start_runs(settings: ml_collections.ConfigDict) -> list[pathlib.Path]:
     """
     paths = [pathlib.Path(folder) for folder in config.split(settings.start.runs)]
     for path in paths:
-        folders.load(path)
+        config_files.load(path)
         results = report.read(path)
         if settings.start.epoch == 0 and not (results and report.is_finished(results)):
             raise UsageError(
@@ -77,7 +77,7 @@ def collected(run: Run, checkpoints: Checkpoints[TrainState]) -> Endpoints:
 
 def _network(run: Run, folder: pathlib.Path) -> Params:
     """The midpoint at the end of the run in ``folder``, leaves ``[*s]``."""
-    settings = folders.load(folder)
+    settings = config_files.load(folder)
     checkpoints: Checkpoints[TrainState]
     with Checkpoints(folder / FOLDER, read_only=True) as checkpoints:
         endpoints = checkpoints.restore_part("endpoints", run.devices.replicated)
@@ -122,7 +122,7 @@ def _branch(run: Run, settings: ml_collections.ConfigDict, paths: list[pathlib.P
     """The whole state of the one run that is named, after ``start.epoch`` epochs."""
     if len(paths) != 1:
         raise UsageError(f"config.start.epoch resumes from one run, but config.start.runs names {len(paths)}.")
-    theirs = folders.load(paths[0])
+    theirs = config_files.load(paths[0])
     for field in ("data.name", "data.batch_size", "data.num_train", "data.pooling", "model", "subspace"):
         a, b = (config.value(either, field) for either in (theirs, settings))
         if a != b:

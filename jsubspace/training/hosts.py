@@ -25,7 +25,6 @@ VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 TPU pods, SLURM and MPI provide them. Elsewhere they are set by hand.
 """
 
-_MAY_DIFFER = ("data.dir", "data.num_workers")
 _LONGEST = 1 << 16
 
 
@@ -74,14 +73,17 @@ def is_first() -> bool:
 
 
 def check_same(fields: dict[str, Any]) -> None:
-    """Returns when all hosts have called it with the same settings, by their names; where data lie may differ.
+    """Returns when all hosts have called it with the same settings.
+
+    Args:
+      fields: the settings that must agree, by their names.
 
     Raises:
-      UsageError: on every host if one has others, with those that differ from the first host's.
+      UsageError: on every host if one host has other values. Its message has the values that differ from the first host's.
     """
     if jax.process_count() == 1:
         return
-    here = json.loads(json.dumps({name: value for name, value in fields.items() if name not in _MAY_DIFFER}))
+    here = json.loads(json.dumps(fields))
     text = json.dumps(here).encode()
     assert len(text) < _LONGEST
     sent = np.zeros(_LONGEST, np.uint8)

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from jsubspace.data import examples, pipeline, sets
+from jsubspace.data.batching import Batching
 from jsubspace.errors import UsageError
 
 
@@ -75,7 +76,7 @@ def test_imagenet_keeps_its_jpeg_files_and_labels(fake_data):
 @pytest.mark.parametrize("name", ["digits", "fashion_mnist", "cifar10", "cifar100", "tiny_imagenet"])
 def test_pipeline_of_a_small_data_set(fake_data, name):
     data_set = sets.find(name)
-    data = pipeline.make_pipeline(name, fake_data, batch_size=32, eval_batch_size=16, seed=0)
+    data = pipeline.make_pipeline(name, fake_data, Batching(32, 16, seed=0))
     batch = next(data.train_batches(0))
     assert batch["image"].shape == (32, *data_set.image_shape)
     assert data.preprocess(batch["image"]).dtype == np.float32

@@ -19,7 +19,9 @@ import pytest
 from PIL import Image
 
 from jsubspace.data import imagenet, jpeg, labels, pipeline, sets, stand_in
+from jsubspace.data.batching import Batching
 from jsubspace.data.imagenet import ImageNet
+from jsubspace.data.shards import Shard
 from jsubspace.errors import UsageError
 
 pytest.importorskip("grain")
@@ -55,16 +57,9 @@ def data_dir(tmp_path_factory) -> str:
 
 @pytest.fixture
 def load(data_dir):
-    def load(**changes) -> ImageNet:
-        settings = {
-            "batch_size": 10,
-            "eval_batch_size": 4,
-            "seed": 0,
-            "num_workers": 0,
-            "data_dir": data_dir,
-            **changes,
-        }
-        return imagenet.load(SMALL, **settings)
+    def load(data_dir: str = data_dir, shard: Shard | None = None, **changes) -> ImageNet:
+        settings = {"batch_size": 10, "eval_batch_size": 4, "seed": 0, "num_workers": 0, **changes}
+        return imagenet.load(SMALL, data_dir, Batching(**settings), shard)
 
     return load
 
@@ -141,7 +136,7 @@ def test_processes_and_threads_make_the_same(load):
 def test_hosts_share_each_batch(load, num_hosts):
     settings = {"batch_size": 12, "eval_batch_size": 6}
     whole = load(**settings)
-    hosts = [load(**settings, host_index=i, host_count=num_hosts) for i in range(num_hosts)]
+    hosts = [load(**settings, shard=Shard(i, num_hosts)) for i in range(num_hosts)]
 
     def joined(streams: list[list[dict]]) -> list[dict]:
         """What each reads whole, the last batch of an epoch that the hosts do not divide, they have alike."""
@@ -162,8 +157,8 @@ def test_hosts_share_each_batch(load, num_hosts):
 
 
 def test_hosts_must_divide_a_batch(load):
-    with pytest.raises(UsageError, match="eval_batch_size is 4, which 3 hosts do not divide"):
-        load(batch_size=12, host_index=0, host_count=3)
+    with pytest.raises(UsageError, match="eval_batch_size is 4, but it must be a multiple of 3, the number of hosts"):
+        load(batch_size=12, shard=Shard(0, 3))
 
 
 def test_test_images_are_torchvisions_to_the_bit_and_each_comes_once(load):
@@ -343,11 +338,11 @@ def test_a_missing_split_is_named(load, tmp_path):
 
 def test_data_that_is_not_there_is_explained(tmp_path):
     with pytest.raises(UsageError, match=r"jsubspace.data.prepare imagenet2012"):
-        pipeline.make_pipeline("imagenet2012", str(tmp_path), batch_size=2, eval_batch_size=2, seed=0)
+        pipeline.make_pipeline("imagenet2012", str(tmp_path), Batching(2, 2, seed=0))
 
 
 def test_make_pipeline_reads_it_at_full_size(data_dir):
-    data = pipeline.make_pipeline("imagenet2012", data_dir, batch_size=3, eval_batch_size=2, seed=0, num_workers=0)
+    data = pipeline.make_pipeline("imagenet2012", data_dir, Batching(3, 2, seed=0, num_workers=0))
     assert take(data.train_batches(0), 1)[0]["image"].shape == (3, 224, 224, 3)
     assert take(data.test_batches(), 1)[0]["image"].shape == (2, 224, 224, 3)
 
@@ -403,9 +398,10 @@ def test_a_killed_run_leaves_no_processes(data_dir, tmp_path):
         textwrap.dedent(f"""
             import multiprocessing, time
             from jsubspace.data import pipeline
+            from jsubspace.data.batching import Batching
 
             if __name__ == "__main__":
-                data = pipeline.make_pipeline("imagenet2012", {data_dir!r}, batch_size=4, eval_batch_size=2, seed=0, num_workers=2)
+                data = pipeline.make_pipeline("imagenet2012", {data_dir!r}, Batching(4, 2, seed=0, num_workers=2))
                 batches = data.train_batches(0)
                 next(batches)
                 print(*[child.pid for child in multiprocessing.active_children()], flush=True)
@@ -458,7 +454,7 @@ def test_the_official_builders_files_are_read(tmp_path):
     builder = tfds.builder("imagenet2012", data_dir=str(tmp_path / "data"), file_format="array_record")
     config = tfds.download.DownloadConfig(manual_dir=str(tmp_path))
     builder.download_and_prepare(download_config=config, file_format="array_record")
-    data = imagenet.load(SMALL, str(tmp_path / "data"), batch_size=4, eval_batch_size=3, seed=0, num_workers=0)
+    data = imagenet.load(SMALL, str(tmp_path / "data"), Batching(4, 3, seed=0, num_workers=0))
     assert sorted(join(take(data.train_batches(0), 2), "label")) == [0, 0, 0, 1, 1, 1]
     batches = list(data.test_batches())
     assert join(batches, "mask").sum() == 4

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jsubspace.data import examples, memory, sets
+from jsubspace.data.batching import Batching
 from jsubspace.errors import UsageError
 
 DIGITS = sets.find("digits")
@@ -24,7 +25,7 @@ def numbers(batch):
 
 
 def data(n=1000, batch_size=128, seed=0, n_test=300, eval_batch_size=64):
-    return memory.InMemory(DIGITS, numbered(n), numbered(n_test), batch_size, eval_batch_size, seed)
+    return memory.InMemory(DIGITS, numbered(n), numbered(n_test), Batching(batch_size, eval_batch_size, seed))
 
 
 def take(data, n, start=0):
@@ -83,7 +84,7 @@ def test_label_noise_is_on_training_labels_only_and_the_same_for_every_seed(monk
     clean = dataclasses.replace(numbered(1000), labels=np.arange(1000, dtype=np.int32) % 10)
     monkeypatch.setattr(examples, "read", lambda *_: clean)
     settings = {"batch_size": 8, "eval_batch_size": 8, "label_noise": 0.5}
-    one, two = (memory.load(DIGITS, "", seed=seed, **settings) for seed in (0, 1))
+    one, two = (memory.load(DIGITS, "", Batching(seed=seed, **settings)) for seed in (0, 1))
     np.testing.assert_array_equal(one.train.labels, two.train.labels)
     np.testing.assert_array_equal(one.test.labels, clean.labels)
     assert 0.4 < (one.train.labels != clean.labels).mean() < 0.5  # half drawn anew, a tenth of it right by chance
@@ -92,7 +93,7 @@ def test_label_noise_is_on_training_labels_only_and_the_same_for_every_seed(monk
 def test_pooling_averages_squares_of_pixels_and_shrinks_the_crops_in_proportion(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), dtype=np.uint8)
     monkeypatch.setattr(examples, "read", lambda *_: memory.Examples(images, np.arange(5, dtype=np.int32)))
-    found = memory.load(DIGITS, "", batch_size=2, eval_batch_size=2, seed=0, pooling=4)
+    found = memory.load(DIGITS, "", Batching(2, 2, seed=0, pooling=4))
     assert found.data_set.image_shape == (2, 2, 1)
     assert found.data_set.crop_padding == 1
     for split in (found.train, found.test):
@@ -105,11 +106,11 @@ def test_pooling_averages_squares_of_pixels_and_shrinks_the_crops_in_proportion(
 
 def test_a_part_of_the_training_images_and_all_of_the_test_images(monkeypatch):
     monkeypatch.setattr(examples, "read", lambda *_: numbered(1000))
-    found = memory.load(DIGITS, "", batch_size=8, eval_batch_size=8, seed=0, num_train=100)
+    found = memory.load(DIGITS, "", Batching(8, 8, seed=0, num_train=100))
     assert found.train.labels.tolist() == list(range(100))
     assert len(found.test) == 1000
     assert found.steps_per_epoch == 13
-    noisy = memory.load(DIGITS, "", batch_size=8, eval_batch_size=8, seed=0, num_train=100, label_noise=0.5)
-    assert 40 <= (noisy.train.labels != found.train.labels).sum() <= 50  # a fraction of those that are there
-    with pytest.raises(UsageError, match="there are 1000 examples, and 1001 were asked for"):
-        memory.load(DIGITS, "", batch_size=8, eval_batch_size=8, seed=0, num_train=1001)
+    noisy = memory.load(DIGITS, "", Batching(8, 8, seed=0, num_train=100, label_noise=0.5))
+    assert 40 <= (noisy.train.labels != found.train.labels).sum() <= 50  # a fraction of the 100 examples
+    with pytest.raises(UsageError, match="num_train=1001 was asked for but there are 1000 examples"):
+        memory.load(DIGITS, "", Batching(8, 8, seed=0, num_train=1001))

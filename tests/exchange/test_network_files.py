@@ -19,7 +19,7 @@ from jsubspace.exchange import authors, network_files
 from jsubspace.models.cresnet import CResNet
 from jsubspace.models.mlp import MLP
 from jsubspace.models.resnet import ResNet
-from jsubspace.runs import build, folders
+from jsubspace.runs import build, config_files
 from jsubspace.storage import lock
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.subspaces import Line, Point, Simplex
@@ -88,7 +88,7 @@ def make_run(tmp_path):
     def make(settings):
         settings.num_devices = 1
         run = build.build(settings)
-        folders.save(tmp_path / "run", settings)
+        config_files.save(tmp_path / "run", settings)
         with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
             checkpoints.save(run.devices.run_once(run.init_state), 0, {"seconds": 0.0})
         return run

@@ -12,6 +12,7 @@ from places import CONFIGS
 
 from jsubspace import runs
 from jsubspace.data import imagenet, pipeline, sets
+from jsubspace.data.batching import Batching
 from jsubspace.runs import build, config, limits, parts, recipes
 from jsubspace.storage.writer import read_rows
 from jsubspace.training.parallel import DataParallel
@@ -36,7 +37,7 @@ def smoke(settings, data_dir):
     else:
         settings.model.depth, settings.model.inner_width = 10, 1
     settings.data.batch_size = settings.evaluation.batch_size = 16
-    data = pipeline.make_pipeline(settings.data.name, data_dir, batch_size=1, eval_batch_size=1, seed=0, num_workers=0)
+    data = pipeline.make_pipeline(settings.data.name, data_dir, Batching(1, 1, seed=0, num_workers=0))
     settings.data.batch_size = data.steps_per_epoch
     settings.evaluation.num_points, settings.evaluation.num_random_points = 3, 2
     settings.evaluation.num_resamples = 10

@@ -16,7 +16,7 @@ from whole_runs import StopAt, final_state, without_speed
 
 from jsubspace import errors, evaluate, runs
 from jsubspace.errors import Preempted, TrainingDiverged, UsageError
-from jsubspace.runs import folders
+from jsubspace.runs import config_files
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.writer import read_rows
 from jsubspace.training import loop
@@ -82,7 +82,7 @@ def test_kill_9_and_sigterm_and_again(data_dir, tmp_path):
     _, stderr = again.communicate()
     assert "resuming from step" in stderr
     assert again.returncode == 0
-    run_config = folders.load(tmp_path / "killed")
+    run_config = config_files.load(tmp_path / "killed")
     runs.train(run_config, tmp_path / "whole")
     jax.tree.map(
         np.testing.assert_array_equal,
@@ -135,12 +135,12 @@ def test_a_run_that_was_evaluated_on_its_way_goes_on(tiny_mlp, tmp_path):
 
 
 def test_other_config_in_the_same_folder_is_refused(tiny_config, tmp_path):
-    folders.save(tmp_path / "run", tiny_config)
+    config_files.save(tmp_path / "run", tiny_config)
     tiny_config.penalty.beta = 2.0
     tiny_config.num_devices = 4  # where it runs does not matter
     with pytest.raises(UsageError, match=r"holds another run:\n  config.penalty.beta: 1.0 there, 2.0 here\n"):
         runs.train(tiny_config, tmp_path / "run")
-    assert folders.load(tmp_path / "run").penalty.beta == 1.0
+    assert config_files.load(tmp_path / "run").penalty.beta == 1.0
 
 
 def test_a_folder_of_something_else_is_refused(tiny_config, tmp_path):
@@ -151,7 +151,7 @@ def test_a_folder_of_something_else_is_refused(tiny_config, tmp_path):
 
 
 def test_divergence_stops_before_it_is_saved(tiny_mlp, tmp_path):
-    tiny_mlp.optimizer.learning_rate = 1e30
+    tiny_mlp.optimizer.learning_rate, tiny_mlp.optimizer.weight_decay = 1000.0, 100.0  # The endpoints grow without end.
     with pytest.raises(TrainingDiverged, match=r"of step [1-9]"):
         runs.train(tiny_mlp, tmp_path / "run")
     with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
@@ -161,7 +161,7 @@ def test_divergence_stops_before_it_is_saved(tiny_mlp, tmp_path):
 def test_nothing_to_evaluate(tiny_config, tmp_path):
     with pytest.raises(UsageError, match=r"holds no run \(it has no config.json\)"):
         evaluate.evaluate(tmp_path / "nothing")
-    folders.save(tmp_path / "run", tiny_config)
+    config_files.save(tmp_path / "run", tiny_config)
     with pytest.raises(UsageError, match="has no checkpoint yet"):
         evaluate.evaluate(tmp_path / "run")
 

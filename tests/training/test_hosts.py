@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from places import REPOSITORY
 
+from jsubspace.data.batching import Batching
 from jsubspace.data.memory import InMemory
-from jsubspace.data.shards import Hosts
+from jsubspace.data.shards import Shard
 from jsubspace.storage.writer import read_rows
 
 PROGRAM = """
@@ -133,19 +134,17 @@ def test_a_host_that_never_comes(tmp_path):
 
 @pytest.mark.parametrize(("count", "size", "expected"), [(2, 8, [4, 4]), (2, 5, [5, 5]), (4, 8, [2] * 4), (1, 5, [5])])
 def test_shares_of_a_batch(count, size, expected):
-    shares = [Hosts(i, count).share(size) for i in range(count)]
+    shares = [Shard(i, count).places(size) for i in range(count)]
     assert [len(share) for share in shares] == expected
     assert set().union(*shares) == set(range(size))
-    assert len(Hosts(0, count, multiple=3).share(size)) == size  # 8 / 2 is no multiple of 3
+    assert len(Shard(0, count, multiple=3).places(size)) == size  # 8 / 2 is no multiple of 3
 
 
 def test_a_host_reads_its_part_of_data_in_memory(data_dir):
     from jsubspace.data import memory, sets
 
-    whole = memory.load(sets.find("digits"), data_dir, batch_size=128, eval_batch_size=128, seed=0)
-    parts = [
-        InMemory(whole.data_set, whole.train, whole.test, 128, 128, 0, Hosts(i, 2)) for i in range(2)
-    ]  # fmt: skip
+    whole = memory.load(sets.find("digits"), data_dir, Batching(128, 128, seed=0))
+    parts = [InMemory(whole.data_set, whole.train, whole.test, whole.batching, Shard(i, 2)) for i in range(2)]
     for batch, *shares in zip(whole.test_batches(), *(part.test_batches() for part in parts), strict=True):
         for name, array in batch.items():
             np.testing.assert_array_equal(np.concatenate([share[name] for share in shares]), array)

@@ -1,0 +1,89 @@
+"""The file config.json in a run's folder: it records which run the folder holds."""
+
+import json
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from jsubspace.errors import UsageError
+from jsubspace.runs import settings
+from jsubspace.runs.config import default, fields
+from jsubspace.runs.limits import validate
+from jsubspace.storage.folders import cannot_write, make_folder
+from jsubspace.storage.lock import LOCK
+from jsubspace.storage.writer import write_json
+
+CONFIG = "config.json"
+
+
+def check_same_run(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Refuses a folder that holds another run: one of the `settings.identifying` fields has another value there.
+
+    Raises:
+      UsageError: if the folder holds another run, with the fields that differ, or if it holds something else.
+    """
+    if not (workdir / CONFIG).exists():
+        if workdir.is_dir() and any(path.name != LOCK for path in workdir.iterdir()):
+            raise UsageError(f"{workdir} is not empty and holds no run (no {CONFIG}); choose another --workdir.")
+        return
+    there, here = fields(load(workdir)), fields(config)
+    different = [
+        f"  config.{field}: {there[field]!r} there, {here[field]!r} here"
+        for field in settings.identifying()
+        if there[field] != here[field]
+    ]
+    if different:
+        raise UsageError(
+            f"{workdir} holds another run:\n" + "\n".join(different) + "\nChoose another --workdir, or delete that one."
+        )
+
+
+def save(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Writes config.json into the run's folder, which is made if it does not exist.
+
+    Raises:
+      UsageError: if the folder cannot be written.
+    """
+    make_folder(workdir)
+    try:
+        write_json(workdir / CONFIG, config.to_dict())
+    except OSError as error:
+        raise cannot_write(workdir, error) from error
+
+
+def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+    """The config of the run in ``workdir``.
+
+    A field that was added after the run was written gets its default (`settings.added_later`).
+
+    Raises:
+      UsageError: if the folder holds no run, the file is damaged or has other fields than a config of this version, or
+        a field is out of its range.
+    """
+    path = workdir / CONFIG
+    if not path.is_file():
+        raise UsageError(f"{workdir} holds no run (it has no {CONFIG}); train one: python -m jsubspace.main.")
+    config = default()
+    try:
+        found = _with_tuples(json.loads(path.read_text(encoding="utf-8")))
+        config.update(found)
+        given = fields(ml_collections.ConfigDict(found))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UsageError(f"{path} is not the config of a run of this version: {error}") from error
+    missing = [field for field in settings.NAMED if field not in given and field not in settings.added_later()]
+    if missing:
+        lacks = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise UsageError(
+            f"{path} is not the config of a run of this version: it lacks {lacks}. Restore the file or choose another "
+            "--workdir."
+        )
+    validate(config)
+    return config
+
+
+def _with_tuples(content: Any) -> Any:
+    """The content of a JSON file, with tuples in the place of lists."""
+    if isinstance(content, dict):
+        return {name: _with_tuples(inner) for name, inner in content.items()}
+    return tuple(map(_with_tuples, content)) if isinstance(content, list) else content

@@ -1,0 +1,98 @@
+"""What follows from the table of settings: names, checks, lists, and the page ``docs/settings.md``.
+
+python -m jsubspace.runs.settings > docs/settings.md
+"""
+
+import math
+from typing import Any
+
+from jsubspace.runs.allowed import Choice
+from jsubspace.runs.settings_table import COMPARED, GROUPS, HOSTS, PLACES, SETTINGS, Between, Setting
+
+NAMED = {setting.name: setting for setting in SETTINGS}
+"""Every setting by its full name, as ``optimizer.num_epochs``, in the order of the table."""
+
+
+def identifying() -> tuple[str, ...]:
+    """The settings that identify a run: a folder with other values holds another run."""
+    return tuple(setting.name for setting in SETTINGS if PLACES not in setting.may_differ)
+
+
+def may_differ_between_hosts() -> tuple[str, ...]:
+    """The settings that may differ between the hosts of one run."""
+    return _that_may_differ(HOSTS)
+
+
+def may_differ_between_compared_runs() -> tuple[str, ...]:
+    """The settings that may differ between runs that are compared as one method."""
+    return _that_may_differ(COMPARED)
+
+
+def added_later() -> tuple[str, ...]:
+    """The settings that the first version did not have."""
+    return tuple(setting.name for setting in SETTINGS if setting.since)
+
+
+def refusal(name: str, value: Any) -> str | None:
+    """A message if a setting must not have this value, whatever the other settings are. None if it may.
+
+    Example:
+      >>> refusal("data.batch_size", 0)
+      'config.data.batch_size is 0; it must be at least 1 and at most 1048576.'
+    """
+    setting = NAMED[name]
+    if type(value) is not setting.type:
+        kind = type(value).__name__
+        return f"config.{name} is {value!r}, of type {kind}; it must be of type {setting.type.__name__}."
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"config.{name} is {value}; it must be a finite number, {setting.allowed.words()}."
+    if not setting.allowed.accepts(value):
+        return f"config.{name} is {value!r}; it must be {setting.allowed.words(value)}."
+    return None
+
+
+def page() -> str:
+    """The page of the documentation, in Markdown: one table per group."""
+    parts = [_HEAD]
+    for group, sentence in GROUPS.items():
+        rows = [_row(setting) for setting in SETTINGS if setting.name.rpartition(".")[0] == group]
+        parts.append(f"## {group or 'The run'}\n\n{sentence}\n\n{_COLUMNS}\n" + "\n".join(rows))
+    return "\n\n".join(parts) + "\n"
+
+
+_HEAD = """# Settings
+
+Every setting can be changed in a config file, as in `config.optimizer.num_epochs = 10`, and on the command line, as in
+`--config.optimizer.num_epochs=10`. Some combinations are refused as well: `jsubspace/runs/limits.py` has these rules.
+
+The last three columns make three claims:
+
+- *resumes*: "same" means that the setting identifies a run, so a run resumes only with the same value. "may differ" means
+  that the results do not depend on the value, and a run may resume with another one.
+- *hosts*: whether the hosts of one run must have the same value.
+- *compared*: whether runs that are compared as one method must have the same value.
+
+This page is made from the table in `jsubspace/runs/settings_table.py`. After a change of the table, write the page again:
+
+    python -m jsubspace.runs.settings > docs/settings.md"""
+
+_COLUMNS = """\
+| setting | type | default | range | meaning | resumes | hosts | compared |
+| --- | --- | --- | --- | --- | --- | --- | --- |"""
+
+
+def _row(setting: Setting) -> str:
+    kind = "text" if setting.type is str else setting.type.__name__
+    words = setting.allowed.words()
+    allowed = ", ".join(f"`{name}`" for name in setting.allowed.names) if isinstance(setting.allowed, Choice) else words
+    claims = ["may differ" if place in setting.may_differ else "same" for place in Between]
+    cells = [f"`{setting.name}`", kind, f"`{setting.default!r}`", allowed, setting.meaning, *claims]
+    return f"| {' | '.join(cells)} |"
+
+
+def _that_may_differ(between: Between) -> tuple[str, ...]:
+    return tuple(setting.name for setting in SETTINGS if between in setting.may_differ)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,198 @@
+"""The settings of a run, each in one row. Defaults, checks and the page of the documentation follow from this table.
+
+The defaults are the paper's settings for CIFAR-10 where the paper has them. `limits` has the rules between settings.
+"""
+
+import dataclasses
+import enum
+from typing import Any
+
+from jsubspace.data import sets
+from jsubspace.evaluation.survey import KINDS
+from jsubspace.runs.allowed import Allowed, Check, Choice, Range
+from jsubspace.training import schedules
+
+
+class Between(enum.Enum):
+    """Where two values of a setting may differ although everything else is the same."""
+
+    PLACES = "a run may resume with another value, for example on another machine"
+    HOSTS = "the hosts of one run may have different values"
+    COMPARED = "runs that are compared as one method may have different values"
+
+
+PLACES, HOSTS, COMPARED = Between.PLACES, Between.HOSTS, Between.COMPARED
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+      name: the full name, as ``optimizer.num_epochs``. The part before the point is the group.
+      default: the value that a run has if it sets nothing else. Its type is the type of the setting.
+      allowed: the values that the setting may have.
+      meaning: one sentence.
+      may_differ: where two values may differ. A setting without `PLACES` identifies a run.
+      since: the version that added the setting, or "" if the first version had it. A run that an older version wrote
+        lacks the setting and gets the default.
+    """
+
+    name: str
+    default: Any
+    allowed: Allowed
+    meaning: str
+    may_differ: tuple[Between, ...] = ()
+    since: str = ""
+
+    @property
+    def type(self) -> type:
+        """The type of every value."""
+        return type(self.default)
+
+
+GROUPS = {
+    "": "These settings concern the whole run.",
+    "data": "These settings say which examples the run learns from and how it reads them.",
+    "model": "These settings describe the network.",
+    "subspace": "These settings say which subspace is trained and how its points are drawn.",
+    "start": "These settings let a run start from networks that other runs trained.",
+    "penalty": "These settings describe the penalty that keeps the endpoints apart.",
+    "optimizer": "These settings describe the optimizer and its schedule.",
+    "evaluation": "These settings say what is measured. They can be changed when a run is evaluated again.",
+}
+
+_FLAG = Check("True or False")
+_WHERE = (PLACES, HOSTS, COMPARED)
+_FRACTION = Range(0, 1, below=True)
+_EPOCHS, _MANY_EPOCHS = Range(0, 100_000), Range(1, 100_000)
+_ALPHAS = Range(-1000, 1000)
+_BATCH_SIZE, _BATCHES = Range(1, 2**20), Range(0, 10**7)
+
+
+def _words_of(names: tuple[str, ...]) -> Check:
+    """Some of ``names``, with commas between."""
+    expected = f"of {', '.join(names)}, with commas between, or empty"
+    return Check(expected, lambda text: all(word.strip() in ("", *names) for word in text.split(",")))
+
+
+def _are_alphas(values: tuple[Any, ...]) -> bool:
+    weights = [w for value in values for w in (value if isinstance(value, tuple) else (value,))]
+    return all(type(w) in (int, float) and _ALPHAS.accepts(w) for w in weights)
+
+
+def _are_epochs(values: tuple[Any, ...]) -> bool:
+    return all(type(value) is int and _MANY_EPOCHS.accepts(value) for value in values)
+
+
+# fmt: off
+SETTINGS = (
+    Setting("seed", 0, Range(0, 2**32, below=True, because="the limit of jax's keys"),
+        "The seed determines the initialisation, the alphas and the order of the data.", (COMPARED,)),
+
+    Setting("data.name", "cifar10", Choice(tuple(sets.SETS)), "This is the name of the data set."),
+    Setting("data.dir", "", Check("a folder"),
+        "The data set is prepared in this folder (empty means $JSUBSPACE_DATA_DIR or ~/.cache/jsubspace).", _WHERE),
+    Setting("data.batch_size", 128, _BATCH_SIZE, "This is the number of examples in a training batch, over all devices."),
+    Setting("data.label_noise", 0.0, Range(0, 1), "This fraction of the training labels is replaced by random labels."),
+    Setting("data.num_train", 0, Range(0, 10**7),
+        "The run trains on this number of training images, the first ones (0 means all)."),
+    Setting("data.pooling", 1, Range(1, 256),
+        "Squares of pixels with sides of this length are averaged, which makes images smaller, for small machines."),
+    Setting("data.num_workers", -1, Range(0, 1024, also=-1),
+        "This is the number of processes that decode ImageNet (-1 means one per core and 0 means threads).", _WHERE),
+
+    Setting("model.name", "cresnet", Choice(("cresnet", "resnet", "mlp")), "This is the kind of network."),
+    Setting("model.depth", 20, Range(1, 10_000),
+        "This is the number of layers (6n + 2 for a cresnet, 10, 18, 34, 50 or 101 for a resnet, any number of hidden layers for an mlp)."),
+    Setting("model.width", 16, Range(1, 2**16),
+        "This is the number of channels in the first stage, or of units in each hidden layer of an mlp."),
+    Setting("model.inner_width", 1, Range(1, 64),
+        "The 3 x 3 channels in a resnet's bottlenecks are multiplied by this factor (2 makes WideResNet50-2)."),
+    Setting("model.stem", "tiny", Choice(("tiny", "imagenet")),
+        "The first layers of a resnet are for 64 x 64 images (tiny) or for 224 x 224 images (imagenet)."),
+    Setting("model.dropout_rate", 0.0, _FRACTION, "Dropout sets this fraction of a residual block's output, or of an mlp's hidden units, to zero."),
+    Setting("model.dtype", "float32", Choice(("float32", "bfloat16")),
+        "The network computes in this type, and the endpoints are always float32."),
+    Setting("model.sync_batch_norm", True, _FLAG,
+        "BatchNorm uses the statistics of the whole batch rather than of each device's part."),
+    Setting("model.unbiased_batch_stats", False, _FLAG,
+        "BatchNorm stores PyTorch's unbiased variance rather than Flax's biased one."),
+
+    Setting("subspace.name", "line", Choice(("point", "line", "curve", "chain", "simplex")),
+        "This is the kind of subspace."),
+    Setting("subspace.num_endpoints", 0, Range(0, 1000),
+        "This is the number of endpoints (0 means 1 for a point, 2 for a line, and 3 for a curve or chain)."),
+    Setting("subspace.layerwise", False, _FLAG, "Each layer has its own alpha."),
+    Setting("subspace.num_samples", 1, Range(1, 2**16), "This is the number of alphas that each training step draws (appendix B)."),
+    Setting("subspace.shared_init", False, _FLAG, "All endpoints start from one initialisation (appendix E)."),
+    Setting("subspace.fixed_ends", False, _FLAG,
+        "A curve or chain trains its bends alone, between two networks that do not change."),
+
+    Setting("start.runs", "", Check("folders of runs, with commas between"),
+        "These runs provide the endpoints: one run per endpoint, or one run for all endpoints.", (COMPARED,)),
+    Setting("start.epoch", 0, _EPOCHS,
+        "The run continues from the checkpoint that the run in start.runs saved after this epoch (0 means a new start)."),
+
+    Setting("penalty.beta", 1.0, Range(0, 10**6), "The penalty is multiplied by this factor (0 means no penalty)."),
+    Setting("penalty.all_pairs", False, _FLAG,
+        "The penalty is the mean over all pairs of endpoints rather than one random pair per step."),
+    Setting("penalty.all_leaves", False, _FLAG,
+        "The penalty includes BatchNorm parameters and biases rather than the kernels alone."),
+
+    Setting("optimizer.learning_rate", 0.1, Range(0, 1000, above=True), "This is the largest learning rate of the schedule."),
+    Setting("optimizer.momentum", 0.9, _FRACTION, "This is SGD's momentum."),
+    Setting("optimizer.weight_decay", 1e-4, Range(0, 100), "This factor times each parameter is added to its gradient, as in PyTorch's SGD."),
+    Setting("optimizer.label_smoothing", 0.0, _FRACTION,
+        "This part of each label's probability is spread over all classes."),
+    Setting("optimizer.num_epochs", 160, _EPOCHS, "This is the number of epochs that the run trains for."),
+    Setting("optimizer.warmup_epochs", 5, _EPOCHS, "This is the number of epochs during which the learning rate grows linearly, at the start."),
+    Setting("optimizer.per_epoch", False, _FLAG,
+        "The learning rate changes once per epoch, as in the authors' program, rather than every step."),
+    Setting("optimizer.schedule", schedules.COSINE, Choice(schedules.NAMES),
+        f"This is the schedule of the learning rate, and all but {schedules.COSINE} collect networks."),
+    Setting("optimizer.num_collected", 0, Range(0, 10_000),
+        "This is the number of networks that such a schedule collects, to be evaluated as a simplex."),
+    Setting("optimizer.sam_rho", 0.0, Range(0, 100),
+        "Sharpness-aware minimisation ascends by this length (0 means ordinary SGD)."),
+
+    Setting("evaluation.batch_size", 512, _BATCH_SIZE, "This is the number of examples in a test batch, over all devices.", (COMPARED,)),
+    Setting("evaluation.num_points", 21, Range(3, 100_001, odd=True, because="so that the midpoint is one of the points"),
+        "This is the number of points in the grid along a line, curve or chain.", (COMPARED,)),
+    Setting("evaluation.num_random_points", 6, Range(1, 10_000),
+        "This is the number of random points of each kind that are evaluated.", (COMPARED,)),
+    Setting("evaluation.random_points", "", _words_of(KINDS),
+        "These kinds of random points are evaluated, with commas between (empty means the usual kinds of the method).",
+        (COMPARED,)),
+    Setting("evaluation.ensemble", (), Check(f"alphas: numbers {_ALPHAS.words()}, or tuples of m weights on a simplex", _are_alphas),
+        "These alphas are the members of one more ensemble, as (-0.05, 1.05).", (COMPARED,)),
+    Setting("evaluation.num_bins", 20, Range(1, 10_000), "This is the number of bins of the calibration error.", (COMPARED,)),
+    Setting("evaluation.num_resamples", 1000, Range(1, 10**6),
+        "This is the number of times that the bootstrap draws the test examples again.", (COMPARED,)),
+    Setting("evaluation.num_stats_batches", 0, _BATCHES,
+        "The BatchNorm statistics of a point come from this number of training batches (0 means one epoch, as in the paper).",
+        (COMPARED,)),
+    Setting("evaluation.corruptions", "", Check('corruptions with commas between, as "snow,fog_3", or "all"'),
+        'The points are also evaluated on these shifted test sets, as "snow,fog_3" or "all" (empty means none).',
+        (COMPARED,)),
+    Setting("evaluation.sharpness_batches", 0, _BATCHES,
+        "The largest eigenvalue of the Hessian is measured on this number of training batches (0 means not at all).",
+        (COMPARED,)),
+    Setting("evaluation.plane_points", 0, Range(2, 1000, also=0),
+        "The loss on the plane through three endpoints is measured on a grid with this number of points per side (0 means none).",
+        (COMPARED,)),
+    Setting("evaluation.every_epochs", 0, _EPOCHS,
+        "The midpoint is tested whenever this number of epochs has passed, and the best is reported (0 means never).",
+        (COMPARED,)),
+
+    Setting("log_every_steps", 100, Range(1, 10**9), "The log gets a row whenever this number of steps has passed.", (COMPARED,)),
+    Setting("checkpoint_every_epochs", 5, _MANY_EPOCHS, "A checkpoint is saved whenever this number of epochs has passed.", (COMPARED,)),
+    Setting("keep_checkpoints", 2, Range(1, 10**6), "This is the number of checkpoints that are kept, the newest ones.", (COMPARED,)),
+    Setting("keep_epochs", (), Check(f"epochs: integers, each {_MANY_EPOCHS.words()}", _are_epochs),
+        "The checkpoints after these epochs are never deleted, so that other runs can start from them.", (COMPARED,)),
+    Setting("num_devices", 0, Range(0, 100_000), "This is the number of devices, over all hosts (0 means all).", (PLACES, COMPARED)),
+    Setting("shard_endpoints", False, _FLAG,
+        "Each device keeps only its share of the endpoints and the optimizer's memory, which saves memory and traffic.",
+        (PLACES, COMPARED)),
+)
+# fmt: on

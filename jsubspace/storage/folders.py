@@ -1,0 +1,37 @@
+"""A run's folder on the disk."""
+
+import pathlib
+import tempfile
+
+from jsubspace.errors import UsageError
+
+
+def check_folder(workdir: pathlib.Path) -> None:
+    """Checks that `make_folder` will succeed, without leaving a trace.
+
+    Raises:
+      UsageError: if it will not.
+    """
+    existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=existing):
+            pass
+    except OSError as error:
+        raise cannot_write(workdir, error) from error
+
+
+def make_folder(workdir: pathlib.Path) -> None:
+    """Makes a run's folder if it does not exist.
+
+    Raises:
+      UsageError: if the folder cannot be made.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the run's folder {workdir}: {error}; choose another --workdir.") from error
+
+
+def cannot_write(workdir: pathlib.Path, error: OSError) -> UsageError:
+    """The error for a run's folder that cannot be written."""
+    return UsageError(f"cannot write the run's folder {workdir}: {error}; choose another --workdir.")
