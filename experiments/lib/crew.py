@@ -14,8 +14,7 @@ from typing import Any
 
 from experiments.lib import jobs, provenance
 from experiments.lib.jobs import Job
-from jsubspace.errors import Preempted, UsageError
-from jsubspace.errors import PREEMPTED
+from jsubspace.errors import PREEMPTED, Preempted, UsageError
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 

@@ -8,13 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 import optax
 
 import jsubspace
 from jsubspace import penalties, points
 from jsubspace.data import corruptions, pipeline
-from jsubspace.data.batching import Batching
+from jsubspace.data.batching import Batch, Batching
 from jsubspace.evaluation.devices import SAME, SPLIT
 from jsubspace.gradients import Objective
 from jsubspace.runs import parts
@@ -26,8 +25,6 @@ from jsubspace.training.parallel import AXIS, DataParallel
 from jsubspace.training.train_state import TrainState, init_train_state
 from jsubspace.training.train_step import TrainStep, classification_loss, make_train_step
 from jsubspace.types import Params
-
-Batch = dict[str, np.ndarray]
 
 INIT_KEY = 2**32 - 1
 """Number of the key that initialises the endpoints. Training steps have the numbers from 0."""

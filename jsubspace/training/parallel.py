@@ -172,7 +172,10 @@ class DataParallel:
         return map(self._put_whole, batches) if whole else self.put_batches(batches)
 
     def _put_whole(self, batch: Any) -> Any:
-        """A host batch on every device. Of several hosts, their parts joined; what each has whole comes once for each."""
+        """A host batch on every device. The parts of several hosts are joined.
+
+        If every host holds the whole batch, the batch is repeated once per host.
+        """
         if jax.process_count() > 1:
             batch = multihost_utils.process_allgather(batch, tiled=True)
         return self.put(batch)

@@ -151,7 +151,7 @@ def test_a_folder_of_something_else_is_refused(tiny_config, tmp_path):
 
 
 def test_divergence_stops_before_it_is_saved(tiny_mlp, tmp_path):
-    tiny_mlp.optimizer.learning_rate = 1e30
+    tiny_mlp.optimizer.learning_rate, tiny_mlp.optimizer.weight_decay = 1000.0, 100.0  # The endpoints grow without end.
     with pytest.raises(TrainingDiverged, match=r"of step [1-9]"):
         runs.train(tiny_mlp, tmp_path / "run")
     with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:

@@ -142,7 +142,9 @@ def test_a_full_disk_keeps_what_is_there(tmp_path, full_disk):
     checkpoints.wait()
     full_disk(10_000)
     checkpoints.save(big, 2, {})
-    with pytest.raises(UsageError, match=r"cannot save into .*\nthe newest complete one is of step 1\. Make room"):
+    with pytest.raises(
+        UsageError, match=r"cannot save into .*\nthe newest complete checkpoint is of step 1\. Make room"
+    ):
         checkpoints.__exit__(None, None, None)
     full_disk(resource.RLIM_INFINITY)
     with Checkpoints(tmp_path / "c", keep=1) as checkpoints:
@@ -161,7 +163,7 @@ def test_a_folder_that_vanishes_is_a_clear_error_and_stays_away(tmp_path):
         checkpoints.save(make_state(), 1, {})
         checkpoints.wait()
         shutil.rmtree(tmp_path / "run")
-        with pytest.raises(UsageError, match="has vanished; the run cannot be saved, and stops at step 2"):
+        with pytest.raises(UsageError, match="has vanished; the run cannot be saved and stops at step 2"):
             checkpoints.save(make_state(), 2, {})
     assert not (tmp_path / "run").exists()
 
@@ -202,7 +204,7 @@ def test_a_file_system_without_locks_only_warns(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with lock.alone(tmp_path):
-        assert "has no locks: do not start two runs in it" in caplog.text
+        assert "has no file locks: do not start two runs in it" in caplog.text
 
 
 def test_a_step_that_spoils_the_endpoints_is_not_saved(tiny_mlp, tmp_path):
@@ -212,9 +214,10 @@ def test_a_step_that_spoils_the_endpoints_is_not_saved(tiny_mlp, tmp_path):
     tiny_mlp.num_devices = 1
     tiny_mlp.optimizer.warmup_epochs = 0
     tiny_mlp.optimizer.learning_rate, tiny_mlp.optimizer.weight_decay = 3e38, 1e4
+    run = build.build(tiny_mlp)  # Not by `runs.train`, which refuses such a learning rate.
     with pytest.raises(TrainingDiverged, match="the endpoints after step 1 are not finite"):
-        runs.train(tiny_mlp, tmp_path / "run")
-    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+        train_endpoints(run, tmp_path, Preemption())
+    assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 def test_a_loss_that_is_no_number_and_a_damaged_checkpoint_change_nothing(tiny_mlp, tmp_path, monkeypatch):
@@ -224,7 +227,7 @@ def test_a_loss_that_is_no_number_and_a_damaged_checkpoint_change_nothing(tiny_m
     add = Journal.add
 
     def add_nan(self, step, info):
-        add(self, step, info._replace(loss=jnp.nan) if step == 20 else info)
+        add(self, step, info | {"loss": jnp.nan} if step == 20 else info)
 
     with monkeypatch.context() as patched:
         patched.setattr(Journal, "add", add_nan)
