@@ -51,5 +51,5 @@ def reestimate_batch_stats(
         total = stats if total is None else jax.tree.map(jnp.add, total, stats)
         count += 1
     if total is None:
-        raise ValueError("reestimate_batch_stats: no batch was given; statistics need at least one.")
+        raise ValueError("reestimate_batch_stats: no batch was given. Statistics need at least one.")
     return jax.tree.map(lambda leaf: leaf / count, total)

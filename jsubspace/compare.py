@@ -25,7 +25,7 @@ METRICS = {
     "ece": "ECE",
     "adaptive_ece": "adaptive ECE",
 }
-"""What can be compared, and what it is called."""
+"""What can be compared, with its title."""
 
 
 class Entry(NamedTuple):
@@ -57,12 +57,12 @@ def compare(runs: Sequence[str | pathlib.Path]) -> list[Entry]:
         raise UsageError("which runs? Name their folders: python -m jsubspace.compare RUN RUN ...")
     folders = [pathlib.Path(run) for run in runs]
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise UsageError(f"a run is given twice in {', '.join(map(str, folders))}; its mean would count it twice.")
+        raise UsageError(f"a run is given twice in {', '.join(map(str, folders))}. Its mean would count it twice.")
     found = {str(folder): _read(folder) for folder in folders}
     sets = {results_of.settings_of(results)["data"]["name"] for results in found.values()}
     if len(sets) > 1:
         raise UsageError(
-            f"the runs were tested on different data sets, {', '.join(sorted(sets))}; compare those of one."
+            f"the runs were tested on different data sets, {', '.join(sorted(sets))}. Compare runs on one data set."
         )
     names = methods.names_of({run: results_of.settings_of(results) for run, results in found.items()})
     entries: dict[tuple[str, str], Entry] = {}
@@ -88,7 +88,7 @@ def table(entries: list[Entry], metrics: Sequence[str]) -> str:
         if metric not in METRICS:
             nearest = difflib.get_close_matches(metric, METRICS, n=1)
             hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-            raise UsageError(f"unknown metric {metric!r}; the metrics are {', '.join(METRICS)}.{hint}")
+            raise UsageError(f"unknown metric {metric!r}. The metrics are {', '.join(METRICS)}.{hint}")
     lines = [
         f"| method | predictor | networks | runs | {' | '.join(METRICS[metric] for metric in metrics)} |",
         f"| --- | --- | --- | --- |{' --- |' * len(metrics)}",
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_text(folder / "table.md", text + "\n")
             write_json(folder / "comparison.json", [entry._asdict() for entry in entries])
         except OSError as error:
-            raise UsageError(f"cannot write to {folder}: {error}; choose another --out.") from error
+            raise UsageError(f"cannot write to {folder}: {error}. Choose another --out.") from error
         named = {METRICS[metric]: metric for metric in metrics}
         comparison_figure.draw(
             [(f"{entry.method}: {entry.predictor}", entry.values) for entry in entries],
@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _read(folder: pathlib.Path) -> dict[str, Any]:
     results = results_of.read(folder)
     if results is None or not results_of.is_finished(results):
-        raise UsageError(f"{folder} holds no finished run; finish it: python -m jsubspace.main.")
+        raise UsageError(f"{folder} holds no finished run. Finish it: python -m jsubspace.main.")
     return results
 
 

@@ -39,7 +39,7 @@ def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None)
     settings = load_settings(workdir)
     for field, given in (changes or {}).items():
         if not field.startswith("evaluation."):
-            raise UsageError(f"config.{field} belongs to training; only config.evaluation fields can be changed now.")
+            raise UsageError(f"config.{field} belongs to training. Only config.evaluation fields can be changed now.")
         config.change(settings, field, given)
     limits.validate(settings)
     run = build.build(settings)
@@ -61,10 +61,10 @@ def load_settings(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     settings = config_files.load(workdir)
     if not any(path.name.isdigit() for path in (workdir / checkpoint.FOLDER).glob("*")):
         raise UsageError(
-            f"{workdir} has no checkpoint yet; train it first: python -m jsubspace.main --workdir={workdir}."
+            f"{workdir} has no checkpoint yet. Train it first: python -m jsubspace.main --workdir={workdir}."
         )
     if settings.data.dir and not prepare.is_prepared(sets.find(settings.data.name), settings.data.dir):
-        log.warning("%s is not prepared in %s; the default folder is used.", settings.data.name, settings.data.dir)
+        log.warning("%s is not prepared in %s. The default folder is used.", settings.data.name, settings.data.dir)
         settings.data.dir = ""
     return settings
 
@@ -78,7 +78,7 @@ def main() -> None:
     for argument in rest:
         field, equals, given = argument.removeprefix("--config.").partition("=")
         if not argument.startswith("--config.") or not equals:
-            raise UsageError(f"unexpected argument {argument!r}; settings are written --config.evaluation.name=value.")
+            raise UsageError(f"unexpected argument {argument!r}. Settings are written --config.evaluation.name=value.")
         changes[field] = given
     program.use_compilation_cache()
     parallel.use_cpu_cores()

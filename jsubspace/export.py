@@ -30,8 +30,8 @@ def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "")
 
     Args:
       workdir: the run's folder.
-      to: ``NAME.safetensors`` or a folder; neither may exist yet. See `network_files.save`.
-      alpha: as on the command line; "" for the midpoint.
+      to: ``NAME.safetensors`` or a folder. Neither may exist yet. See `network_files.save`.
+      alpha: as on the command line, or "" for the midpoint.
 
     Returns:
       ``alpha``, the ``weights`` of the endpoints, the run's settings, and the normalisation of images: subtract ``mean``
@@ -58,10 +58,10 @@ def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "")
 
 
 def read_alpha(text: str, subspace: Subspace) -> np.ndarray:
-    """A position in a subspace, ``[*alpha_shape]``, from the command line; "" is the center.
+    """A position in a subspace, ``[*alpha_shape]``, from the command line. The text "" is the center.
 
-    A position lies in the subspace if no endpoint has a negative coefficient there. Of a subspace whose own center or grid
-    has negative coefficients, any finite position is taken.
+    A position lies in the subspace if no endpoint has a negative coefficient there. If the subspace has negative
+    coefficients at its own center or on its grid, positions with twice as negative coefficients are taken too.
 
     Raises:
       UsageError: if the position is not in the subspace.
@@ -77,7 +77,7 @@ def read_alpha(text: str, subspace: Subspace) -> np.ndarray:
         numbers = []
     if len(numbers) != size or not _is_inside(np.reshape(numbers, subspace.alpha_shape), subspace):
         raise UsageError(
-            f"--alpha is {text!r}; in this run's {type(subspace).__name__.lower()} it must be {_expected(subspace)}."
+            f"--alpha is {text!r}. In this run's {type(subspace).__name__.lower()} it must be {_expected(subspace)}."
         )
     return np.asarray(numbers, np.float32).reshape(subspace.alpha_shape)
 

@@ -72,7 +72,9 @@ class Objective:
 
     def __post_init__(self) -> None:
         if not self.beta >= 0:
-            raise ValueError(f"beta is {self.beta}, but the penalty's strength is at least 0; 0 switches it off.")
+            raise ValueError(
+                f"beta is {self.beta}, but the penalty's strength is at least 0. The value 0 switches it off."
+            )
         if self.num_samples < 1:
             raise ValueError(f"num_samples is {self.num_samples}, but a step takes at least one sample of alpha.")
 
@@ -255,7 +257,7 @@ def _cut(args: tuple[Any, ...], num_samples: int) -> tuple[Any, ...]:
         if n == 0 or n % num_samples:
             raise ValueError(
                 f"argument {jax.tree_util.keystr(path)} of shape {list(jnp.shape(leaf))} cannot be cut into "
-                f"num_samples={num_samples} equal parts; make its leading axis a multiple of it, or, if it is not "
+                f"num_samples={num_samples} equal parts. Make its leading axis a multiple of it, or, if it is not "
                 "part of the batch, let the loss function close over it."
             )
         return jnp.moveaxis(jnp.reshape(leaf, (n // num_samples, num_samples, *jnp.shape(leaf)[1:])), 1, 0)

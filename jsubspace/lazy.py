@@ -1,4 +1,4 @@
-"""Packages whose modules are imported when somebody asks for them, so that importing the library stays light."""
+"""Packages that import a module when somebody asks for it, so that importing the library stays light."""
 
 import importlib
 import pkgutil

@@ -51,7 +51,7 @@ def init_endpoints(
         raise TypeError(f"init_endpoints has no argument {name}{hint}.")
     m = subspace if isinstance(subspace, int) else subspace.num_endpoints
     if m < 1:
-        raise ValueError(f"init_endpoints: num_endpoints is {m}; a subspace has at least one endpoint.")
+        raise ValueError(f"init_endpoints: num_endpoints is {m}. A subspace has at least one endpoint.")
     if common_start:
         network = init_fn(jax.random.split(key, 1)[0])
         endpoints = jax.tree.map(lambda leaf: jnp.tile(leaf, (m,) + (1,) * jnp.ndim(leaf)), network)
@@ -154,8 +154,8 @@ def _check_sum(weights: np.ndarray, subspace: Subspace) -> None:
     # bfloat16 has two digits, and large weights of both signs cancel. A NaN is refused too.
     if not abs(total - 1) < 1e-2 + 1e-6 * np.abs(weights).sum():
         raise ValueError(
-            f"the weights of the endpoints must sum to 1, but in {subspace} the weights {weights.tolist()} sum to {total:g}; "
-            "divide them by their sum. (Weights below 0 or above 1 are allowed: they extrapolate.)"
+            f"the weights of the endpoints must sum to 1, but in {subspace} the weights {weights.tolist()} sum to {total:g}. "
+            "Divide them by their sum. (Weights below 0 or above 1 are allowed: they extrapolate.)"
         )
 
 
@@ -176,7 +176,7 @@ def _as_array(alpha: Any) -> jax.Array:
         array = jnp.asarray(alpha)
     except TypeError:
         raise ValueError(
-            "alpha is neither an array nor a tree like the endpoints; for layerwise positions give one alpha per leaf "
+            "alpha is neither an array nor a tree like the endpoints. For layerwise positions give one alpha per leaf "
             "(see jsubspace.sample_alpha)."
         ) from None
     dtype = array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.float32

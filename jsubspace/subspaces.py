@@ -52,7 +52,7 @@ class Subspace(Protocol):
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """The alphas of the networks that the subspace connects, each ``[*alpha_shape]``; ``()`` if there are none.
+        """The alphas of the networks that the subspace connects, each ``[*alpha_shape]``. A ring has no ends: ``()``.
 
         A subspace with two ends and a scalar alpha is a path from one end to the other.
         """
@@ -159,7 +159,7 @@ class _Bent(_Path):
         if self.num_bends < 1:
             name = type(self).__name__
             raise ValueError(
-                f"{name}(num_bends={self.num_bends}): a {name.lower()} has at least one bend; without a bend it is a Line()."
+                f"{name}(num_bends={self.num_bends}): a {name.lower()} has at least one bend. Without a bend it is a Line()."
             )
 
     @property

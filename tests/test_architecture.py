@@ -1,6 +1,7 @@
 """The imports are the design: every package imports from the packages before it, and the core needs jax alone."""
 
 import ast
+import re
 import subprocess
 import sys
 
@@ -117,6 +118,20 @@ def test_one_file_knows_of_many_devices():
 def test_who_may_import_what(package):
     found = {name for name, tree in MODULES.items() if package in imports(tree)[0]}
     assert not {name for name in found if not {name, package_of(name)} & ONLY_HERE[package]}
+
+
+def test_no_file_is_long():
+    """One idea, one file: half of them have 150 lines at most, none has more than 300, and the program is a page."""
+    lengths = {path: len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert max(lengths.values()) <= 300, max(lengths, key=lengths.get)
+    assert sorted(lengths.values())[len(lengths) // 2] <= 150
+    assert lengths[PACKAGE / "main.py"] <= 60
+
+
+def test_few_files_know_of_a_config():
+    """What a config says reaches the rest as arguments."""
+    words = {path for path in PACKAGE.rglob("*.py") if "config" in re.findall(r"\w+", path.read_text())}
+    assert len(words) < 15, sorted(str(path.relative_to(PACKAGE)) for path in words)
 
 
 def test_importing_the_package_is_light():

@@ -36,7 +36,7 @@ def test_one_program_for_all_batches_and_points():
 
 
 def test_no_batch():
-    with pytest.raises(ValueError, match="no batch was given; statistics need at least one"):
+    with pytest.raises(ValueError, match=r"no batch was given. Statistics need at least one"):
         jsubspace.reestimate_batch_stats(lambda point: point, jnp.ones(2), [])
 
 

@@ -42,7 +42,7 @@ def test_a_common_start():
 
 @pytest.mark.parametrize("common_start", [False, True])
 def test_what_cannot_be_initialised(common_start):
-    with pytest.raises(ValueError, match="num_endpoints is 0; a subspace has at least one endpoint"):
+    with pytest.raises(ValueError, match=r"num_endpoints is 0. A subspace has at least one endpoint"):
         jsubspace.init_endpoints(jax.random.key(0), init_fn, 0, common_start=common_start)
     with pytest.raises(ValueError, match=r"leaf \['step'\] has dtype int32, and only floating-point"):
         jsubspace.init_endpoints(
@@ -183,7 +183,7 @@ def test_a_new_alpha_is_not_a_new_trace():
 @pytest.mark.parametrize("weights", [[0.5, 0.2], [1.0, 1.0], [0.0, 0.0], [float("nan"), 1.0]])
 def test_weights_that_do_not_sum_to_one_are_refused(weights):
     endpoints = {"kernel": jnp.ones((2, 3))}
-    with pytest.raises(ValueError, match=r"the weights of the endpoints must sum to 1, but .*divide them by their sum"):
+    with pytest.raises(ValueError, match=r"the weights of the endpoints must sum to 1, but .*Divide them by their sum"):
         jsubspace.interpolate(endpoints, jnp.array(weights))
     jsubspace.interpolate(endpoints, jnp.array([1.5, -0.5]))  # extrapolates
 

@@ -92,7 +92,7 @@ BAD_SETTINGS = [
 def test_settings_out_of_range(field, value, expected):
     settings = config.default()
     settings.update_from_flattened_dict({field: value})
-    with pytest.raises(UsageError, match=rf"config\.{field} is {re.escape(repr(value))}; it must be .*{expected}"):
+    with pytest.raises(UsageError, match=rf"config\.{field} is {re.escape(repr(value))}. It must be .*{expected}"):
         limits.validate(settings)
 
 
@@ -100,7 +100,7 @@ def test_settings_out_of_range(field, value, expected):
 def test_imagenet_is_neither_cut_nor_pooled(field, value):
     settings = recipes.imagenet_resnet50("line")
     settings.update_from_flattened_dict({field: value})
-    with pytest.raises(UsageError, match=rf"config\.{field} is {value}; it must be . for imagenet2012"):
+    with pytest.raises(UsageError, match=rf"config\.{field} is {value}. It must be . for imagenet2012"):
         limits.validate(settings)
 
 
@@ -110,7 +110,7 @@ def test_imagenet_is_neither_cut_nor_pooled(field, value):
 def test_numbers_of_endpoints(name, m, expected):
     settings = config.default()
     settings.subspace.name, settings.subspace.num_endpoints = name, m
-    with pytest.raises(UsageError, match=rf"config.subspace.num_endpoints is {m}; it must be .*{expected}"):
+    with pytest.raises(UsageError, match=rf"config.subspace.num_endpoints is {m}. It must be .*{expected}"):
         limits.validate(settings)
 
 

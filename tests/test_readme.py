@@ -1,10 +1,12 @@
-"""What the README shows runs, and the files it names are there."""
+"""The code of the README and of the guides runs, and the files that they name exist."""
 
 import re
 
 import jax.numpy as jnp
+import pytest
 from places import REPOSITORY
 
+GUIDES = sorted((REPOSITORY / "docs").glob("*.md"))
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
@@ -14,8 +16,26 @@ def test_the_example_trains():
     exec(compile(code, "README.md", "exec"), names)
     assert names["loss"] < 0.5  # from about 1.1
     assert names["network"]["kernel"].shape == (8, 3)
-    assert names["params"]["kernel"].shape == (2, 8, 3)
-    assert not jnp.array_equal(*names["params"]["kernel"])
+    assert names["endpoints"]["kernel"].shape == (2, 8, 3)
+    assert not jnp.array_equal(*names["endpoints"]["kernel"])
+    assert names["report"].center.accuracy > 0.8
+    assert len(names["report"].points) == 21
+
+
+@pytest.mark.parametrize("guide", [path.name for path in GUIDES if "```python" in path.read_text(encoding="utf-8")])
+def test_the_code_of_a_guide_runs(guide):
+    """All blocks of a page, one after the other."""
+    names = {}
+    for code in re.findall(
+        r"```python\n(.*?)```", (REPOSITORY / "docs" / guide).read_text(encoding="utf-8"), re.DOTALL
+    ):
+        exec(compile(code, guide, "exec"), names)
+
+
+def test_links_of_guides_exist():
+    for path in GUIDES:
+        for link in re.findall(r"\]\(([\w/.]+)[#)]", path.read_text(encoding="utf-8")):
+            assert (path.parent / link).exists(), (path, link)
 
 
 def test_configs_and_links_exist():

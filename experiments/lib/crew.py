@@ -71,7 +71,7 @@ class _Crew:
 
     def __enter__(self) -> "_Crew":
         def end(number: int, frame: Any) -> None:
-            raise Preempted(f"stopped by {signal.Signals(number).name}; the same command resumes from there.")
+            raise Preempted(f"stopped by {signal.Signals(number).name}. The same command resumes from there.")
 
         self._before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
         return self

@@ -144,7 +144,7 @@ def main(figures: Sequence[Figure]) -> None:
     parser.add_argument("--list", action="store_true", help="train nothing: only show the commands of the runs")
     arguments = parser.parse_args()
     if arguments.jobs is not None and arguments.jobs < 1:
-        raise UsageError(f"--jobs is {arguments.jobs}; it must be at least 1, the number of runs at once.")
+        raise UsageError(f"--jobs is {arguments.jobs}. It must be at least 1, the number of runs at once.")
     if len(set(arguments.seeds)) < len(arguments.seeds):
         raise UsageError(f"--seeds are {arguments.seeds}; each seed is a run of its own and may be given once.")
     declared = [

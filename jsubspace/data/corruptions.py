@@ -79,7 +79,7 @@ def corrupted(data_set: DataSet, corruption: str, severity: int) -> DataSet:
     height, width, _ = data_set.image_shape
     if min(height, width) < SMALLEST_SIDE:
         raise UsageError(
-            f"images of {data_set.name} are {height} x {width}; the corruptions are defined for 32 x 32 and larger, and for "
+            f"images of {data_set.name} are {height} x {width}. The corruptions are defined for 32 x 32 and larger, and for "
             f"images padded to that from {SMALLEST_SIDE} x {SMALLEST_SIDE} on."
         )
     builder = "jsubspace.data.locally_corrupted"

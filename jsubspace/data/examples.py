@@ -125,7 +125,7 @@ def _decode_all(builder: Any, split: str, data_set: DataSet) -> Examples:
                 if not 0 <= label < data_set.num_classes:
                     raise UsageError(
                         f"{where} has the label {label}, but {data_set.name} has the classes 0 to {data_set.num_classes - 1}: "
-                        "the files are damaged; delete the folder and prepare the data set again."
+                        "the files are damaged. Delete the folder and prepare the data set again."
                     )
                 labels[i] = label
             progress.update(len(rows))
@@ -138,7 +138,7 @@ def _records(source: Any, rows: range, split: str, builder: Any) -> Any:
     except Exception as error:  # The reader and the parser raise exceptions of many kinds.
         raise UsageError(
             f"{split} examples {rows.start} to {rows.stop - 1} of {builder.data_path} hold a record that cannot be read "
-            f"({error}); delete the folder and prepare the data set again."
+            f"({error}). Delete the folder and prepare the data set again."
         ) from error
 
 
@@ -151,7 +151,7 @@ def _decode(encoded: bytes, data_set: DataSet, where: str) -> np.ndarray:
         array = np.asarray(image.convert("RGB") if channels == 3 else image)
     except Exception as error:
         raise UsageError(
-            f"{where} is not a readable image ({error}); delete the folder and prepare the data set again."
+            f"{where} is not a readable image ({error}). Delete the folder and prepare the data set again."
         ) from error
     array = array[..., None] if array.ndim == 2 else array
     if array.shape != (height, width, channels):

@@ -21,7 +21,7 @@ from jsubspace.data.sets import DataSet
 from jsubspace.data.shards import Shard, of_this_process
 from jsubspace.errors import UsageError
 
-_FIX = "delete the folder and prepare the data set again."
+_FIX = "Delete the folder and prepare the data set again."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Records:
             name += f" ({features['file_name'].bytes_list.value[0].decode()})"
             encoded, label = features["image"].bytes_list.value[0], features["label"].int64_list.value[0]
         except Exception as error:
-            raise UsageError(f"{name} cannot be read ({error}); {_FIX}") from error
+            raise UsageError(f"{name} cannot be read ({error}). {_FIX}") from error
         if not 0 <= label < self.data_set.num_classes:
-            raise UsageError(f"{name} has the label {label}, not one of 0 to {self.data_set.num_classes - 1}; {_FIX}")
+            raise UsageError(f"{name} has the label {label}, not one of 0 to {self.data_set.num_classes - 1}. {_FIX}")
         return name, encoded, label
 
     def image(self, i: int, crop: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, int]:
@@ -65,7 +65,7 @@ class Records:
         try:
             return crop(jpeg.decode(encoded)), label
         except Exception as error:
-            raise UsageError(f"{name} is not a readable image ({error}); {_FIX}") from error
+            raise UsageError(f"{name} is not a readable image ({error}). {_FIX}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,7 +279,7 @@ def _open(builder: Any, split: str, data_set: DataSet) -> Records:
 
     if split not in builder.info.splits:
         raise UsageError(
-            f"{builder.data_path} has no {split} split; delete the folder and prepare {data_set.name} again with all its "
+            f"{builder.data_path} has no {split} split. Delete the folder and prepare {data_set.name} again with all its "
             f"archives: {', '.join(data_set.archives)}."
         )
     source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)

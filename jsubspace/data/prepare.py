@@ -98,17 +98,17 @@ def _prepare_one(data_set: DataSet, folder: pathlib.Path, manual_dir: pathlib.Pa
         raise
     except NonMatchingChecksumError as error:
         raise UsageError(
-            f"an archive of {data_set.name} is not the original and may be incomplete; download it again into "
+            f"an archive of {data_set.name} is not the original and may be incomplete. Download it again into "
             f"{manual_dir or folder / 'downloads'}. {error}"
         ) from error
     except (ExtractError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise UsageError(
-            f"an archive of {data_set.name} is incomplete or damaged ({error}); download it again into "
+            f"an archive of {data_set.name} is incomplete or damaged ({error}). Download it again into "
             f"{manual_dir or folder / 'downloads'}."
         ) from error
     except requests.RequestException as error:
         raise UsageError(
-            f"cannot download {data_set.name} ({error}); on a machine without a network get {', '.join(data_set.archives)} "
+            f"cannot download {data_set.name} ({error}). On a machine without a network get {', '.join(data_set.archives)} "
             "elsewhere, put them into one folder and pass it by --manual_dir=FOLDER."
         ) from error
     except OSError as error:
@@ -128,8 +128,8 @@ def _builder(data_set: DataSet, folder: pathlib.Path) -> Any:
         if "file format" not in str(error).lower() and "file_format" not in str(error).lower():
             raise
         raise UsageError(
-            f"{folder} has {data_set.name} in another file format than array_record ({error}); "
-            "choose another --data_dir for jsubspace."
+            f"{folder} has {data_set.name} in another file format than array_record ({error}). "
+            "Choose another --data_dir for jsubspace."
         ) from error
 
 
@@ -176,15 +176,15 @@ def _check_archives(data_set: DataSet, manual_dir: pathlib.Path | None) -> None:
     missing = [name for name in data_set.archives if not (manual_dir / name).is_file()]
     if missing:
         raise UsageError(
-            f"{manual_dir} has no {', '.join(missing)}; to prepare {data_set.name} without a network put these archives there: "
+            f"{manual_dir} has no {', '.join(missing)}. To prepare {data_set.name} without a network put these archives there: "
             f"{', '.join(data_set.archives)}."
         )
     for name, size in zip(data_set.archives, data_set.sizes, strict=False):
         found = (manual_dir / name).stat().st_size
         if found != size:
             raise UsageError(
-                f"{manual_dir / name} is not the original and may be incomplete: it has {found} bytes instead of {size}; "
-                "download it again."
+                f"{manual_dir / name} is not the original and may be incomplete: it has {found} bytes instead of {size}. "
+                "Download it again."
             )
 
 

@@ -61,7 +61,7 @@ def _check(path: pathlib.Path, md5: str) -> None:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if found != md5:
         raise UsageError(
-            f"{path} is not the original and may be incomplete: its MD5 sum is {found} instead of {md5}; download it again."
+            f"{path} is not the original and may be incomplete: its MD5 sum is {found} instead of {md5}. Download it again."
         )
 
 

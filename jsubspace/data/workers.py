@@ -112,7 +112,7 @@ def batches(
             raise
         raise UsageError(
             f"a process that decodes images ended: {error} Exit code -9 usually means that memory ran out, -7 that /dev/shm "
-            f"was full; use fewer processes than {num_workers} (0: threads)."
+            f"was full. Use fewer processes than {num_workers} (0: threads)."
         ) from error
     finally:
         if ring is not None:
@@ -138,7 +138,7 @@ class _Ring:
         size = 64 + num_slots * PART_SIZE * (math.prod(image_shape) + 4)
         if os.path.isdir("/dev/shm") and (free := shutil.disk_usage("/dev/shm").free) < size:
             raise UsageError(
-                f"/dev/shm has {free >> 20} MB left, but {(size >> 20) + 1} are needed for the images of worker processes; make "
+                f"/dev/shm has {free >> 20} MB left, but {(size >> 20) + 1} are needed for the images of worker processes. Make "
                 "it larger (docker: --shm-size), or use fewer processes (0: threads)."
             )
         memory = SharedMemory(create=True, size=size)

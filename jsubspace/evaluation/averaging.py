@@ -21,7 +21,7 @@ def gaussian(key: jax.Array, stack: Endpoints, num_samples: int) -> Endpoints:
         mean + sqrt(1/2) sqrt(var) z_1 + (1 / sqrt(2 (m - 1))) sum_i (w_i - mean) z_2i
 
     with ``var`` the diagonal of the checkpoints' covariance (the mean of squared deviations, over m), z_1 a standard
-    normal number a parameter and z_2i one a checkpoint. The deviations are taken before they are squared, so that the
+    normal number per parameter and z_2i one per checkpoint. The deviations are taken before they are squared, so that the
     variance is never negative.
 
     Args:
@@ -42,7 +42,7 @@ def gaussian(key: jax.Array, stack: Endpoints, num_samples: int) -> Endpoints:
     """
     m = tree.num_endpoints(stack)
     if m < 2:
-        raise ValueError("SWA-Gaussian needs at least 2 checkpoints for a covariance; there is 1.")
+        raise ValueError("SWA-Gaussian needs at least 2 checkpoints for a covariance. There is 1.")
     _at_least_one(num_samples)
 
     def draw(key: jax.Array) -> Params:
@@ -111,4 +111,4 @@ def _draw(key: jax.Array, num_samples: int, draw: Callable[[jax.Array], Params])
 
 def _at_least_one(num_samples: int) -> None:
     if num_samples < 1:
-        raise ValueError(f"num_samples is {num_samples}; at least one network is drawn.")
+        raise ValueError(f"num_samples is {num_samples}. At least one network is drawn.")

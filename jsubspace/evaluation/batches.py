@@ -40,7 +40,7 @@ def padded(batches: Batches) -> Iterator[ScoredBatch]:
         size = size or n
         if n > size:
             raise ValueError(
-                f"batch {number} has {n} examples, more than the first with {size}; only the last batch may differ, and it "
+                f"batch {number} has {n} examples, more than the first with {size}. Only the last batch may differ, and it "
                 "may be smaller."
             )
         *inputs, labels = (_extended(array, size) for array in batch)
@@ -50,19 +50,19 @@ def padded(batches: Batches) -> Iterator[ScoredBatch]:
 def _num_examples(batch: Any, number: int) -> int:
     if not isinstance(batch, tuple | list) or len(batch) < 2:
         raise ValueError(
-            f"batch {number} is a {type(batch).__name__}; a batch is a tuple of the network's inputs and, last, the labels."
+            f"batch {number} is a {type(batch).__name__}. A batch is a tuple of the network's inputs and, last, the labels."
         )
     shapes = [np.shape(array) for array in batch]
     lengths = {shape[0] if shape else None for shape in shapes}
     if len(lengths) != 1 or None in lengths or 0 in lengths:
         raise ValueError(
-            f"the arrays of batch {number} have the shapes {', '.join(str(list(shape)) for shape in shapes)}; their leading "
+            f"the arrays of batch {number} have the shapes {', '.join(str(list(shape)) for shape in shapes)}. Their leading "
             "axis must be the same number of examples, at least 1."
         )
     labels = batch[-1]
     if len(shapes[-1]) != 1 or not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
         raise ValueError(
-            f"the last array of batch {number} is {jnp.result_type(labels)}{list(shapes[-1])}; it must hold the labels, one "
+            f"the last array of batch {number} is {jnp.result_type(labels)}{list(shapes[-1])}. It must hold the labels, one "
             "integer per example."
         )
     return shapes[-1][0]

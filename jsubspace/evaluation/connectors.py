@@ -37,10 +37,15 @@ def verdict(
       num_resamples: of the bootstrap.
 
     Returns:
-      ``mean_along`` and ``mean_of_ends``, accuracies; ``difference``, along minus ends, and its 95 % ``interval``;
-      ``verdict``: "yes" if the interval lies above -tolerance, "no" if it lies below, else "undecided"; ``tolerance``;
-      ``barrier``: the largest deficit of a point's accuracy against its combination of the ends' accuracies (at the
-      ends it is 0, so it is never negative), and ``barrier_at``, the place of that point.
+      A dictionary with
+
+      mean_along, mean_of_ends: the two accuracies.
+      difference: along minus ends, with its 95 % ``interval``.
+      verdict: "yes" if the interval lies above -tolerance, "no" if it lies below, else "undecided".
+      tolerance: as given.
+      barrier: the largest deficit of a point's accuracy against its combination of the ends' accuracies. The deficit is 0 at
+        the ends, so the barrier is never negative.
+      barrier_at: the place of the point with this deficit.
     """
     correct = np.asarray(correct, np.float64)
     accuracy = correct.mean(-1)

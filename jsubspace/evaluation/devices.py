@@ -31,14 +31,14 @@ class Devices(Protocol):
 
     @property
     def axis_name(self) -> str | None:
-        """The name of the device axis, for the collectives of a function; None if a function sees all of a batch."""
+        """The name of the device axis, for the collectives of a function, or None if a function sees all of a batch."""
 
     @property
     def count(self) -> int:
         """The number of devices on that axis."""
 
     def compile(self, function: Callable[..., Any], arguments: Sequence[Any]) -> Callable[..., Any]:
-        """``function`` over all devices; ``arguments`` has `SAME` or `SPLIT` for each of its arguments."""
+        """``function`` over all devices. ``arguments`` has `SAME` or `SPLIT` for each argument."""
 
     def sum_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Any:
         """The sum of ``function(batch)`` over host batches. With ``whole`` every device gets the whole batch."""
@@ -82,7 +82,7 @@ class OneProgram:
 
 
 def summed(results: Iterable[Any]) -> Any:
-    """The sum of results on the devices; None without a result. At most `RUN_AHEAD` of them are under way."""
+    """The sum of results on the devices, or None without a result. At most `RUN_AHEAD` of them are under way."""
     total = None
     for i, result in enumerate(results):
         total = result if total is None else _add(total, result)

@@ -32,7 +32,7 @@ DRAW = {
 
 
 class Evaluator:
-    """The points of a plan, evaluated for any endpoints; the programs are compiled once.
+    """The points of a plan, evaluated for any endpoints. The programs are compiled once.
 
     The work is spread over the devices by data: each device takes its part of every batch for all points. Where there are
     more points than examples in a batch, the work is spread by points: each device takes the whole batch for its share of
@@ -42,7 +42,7 @@ class Evaluator:
       network: what is evaluated.
       task: how outputs are scored.
       plan: the points and ensembles.
-      devices: where the programs run; one `jax.jit` by default, which follows the arrays' shardings.
+      devices: where the programs run. The default is one `jax.jit`, which follows the arrays' shardings.
       by_points: whether the work is spread by points. The network's collectives over devices must then be off.
     """
 
@@ -105,7 +105,7 @@ class Evaluator:
             lambda batch: self._stats_program(rows, self._weights, batch), counted(), whole=self._by_points
         )
         if not count:
-            raise ValueError("there is no training batch; BatchNorm statistics of a point need at least one.")
+            raise ValueError("there is no training batch. BatchNorm statistics of a point need at least one.")
         return jax.tree.map(lambda leaf: leaf[: self._num_points] / count, total)
 
     def outcomes(self, rows: Endpoints, stats: Any, batches: Iterable[ScoredBatch]) -> Outcomes:
@@ -122,7 +122,7 @@ class Evaluator:
             )
         ]
         if not parts:
-            raise ValueError("there is no test batch; at least one example is needed.")
+            raise ValueError("there is no test batch. At least one example is needed.")
         return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=-1), *parts)
 
     def _put_weights(self, weights: np.ndarray) -> None:

@@ -83,21 +83,21 @@ def measure(
       test_batches: tuples of arrays. The last array holds the labels ``[n]``, and predict_fn gets the others. A smaller
         batch at the end is padded.
       validation_batches: instead of test_batches, if a point will be chosen by the report. Only such a report has ``best``.
-      task: how the outputs are scored; `Classification` by default.
+      task: how the outputs are scored. The default is `Classification`.
       stats_fn: for networks with BatchNorm, ``(point, *batch) -> statistics`` of one training batch in train mode
         (`jsubspace.reestimate_batch_stats`). Every point gets statistics of its own.
       train_batches: training batches for stats_fn, augmented as in training.
-      num_points: the number of points along each axis of the subspace's grid; odd for a path.
+      num_points: the number of points along each axis of the subspace's grid. It is odd for a path.
       num_random_points: the number of random points of each kind.
       random_points: kinds of random points (`survey.KINDS`). By default "random" for a subspace of several endpoints that
         is no path, and nothing else.
       ensemble: alphas of one more ensemble.
-      num_resamples: of the bootstrap over examples; 0 for no intervals.
+      num_resamples: the number of bootstrap resamples of the examples, or 0 for no intervals.
       key: for random points.
-      devices: where the programs run; by default one `jax.jit`.
+      devices: where the programs run. The default is one `jax.jit`.
 
     Returns:
-      A `Report`; for validation batches a `ValidationReport`.
+      A `Report`, or a `ValidationReport` for validation batches.
 
     Raises:
       ValueError: if endpoints and subspace do not fit, batches or labels are missing, or only one of stats_fn and
@@ -114,7 +114,7 @@ def measure(
     """
     batches = validation_batches if test_batches is None else test_batches
     if batches is None or (test_batches is not None and validation_batches is not None):
-        raise ValueError("measure: give test_batches, or validation_batches to choose a point by; one of the two.")
+        raise ValueError("measure: give test_batches, or validation_batches to choose a point by. One of the two.")
     if (stats_fn is None) != (train_batches is None):
         raise ValueError(
             "measure: stats_fn and train_batches belong together: the statistics of every point come from training batches."
@@ -143,7 +143,7 @@ def report_of(
     num_resamples: int,
     kind: type[Report] = Report,
 ) -> Report:
-    """The report of a plan from what every example says; ``kind`` is `ValidationReport` for validation data."""
+    """The report of a plan from what every example says. ``kind`` is `ValidationReport` for validation data."""
     of_center = jax.tree.map(lambda leaf: leaf[plan.center], outcomes.points)
     return kind(
         subspace=repr(subspace),
@@ -157,5 +157,5 @@ def report_of(
 
 
 def usual_kinds(subspace: Subspace) -> tuple[str, ...]:
-    """The kinds of random points that represent a subspace: none on a path, where a grid does."""
+    """The kinds of random points that represent a subspace. A path has no random points, since a grid represents it."""
     return () if subspaces.is_path(subspace) or subspace.num_endpoints == 1 else (RANDOM,)

@@ -13,12 +13,12 @@ def _as_it_is(*batch: Any) -> tuple[Any, ...]:
 
 
 class Network(NamedTuple):
-    """A network as functions of one point's parameters; all of them run inside a compiled program.
+    """A network as functions of one point's parameters. All of them run inside a compiled program.
 
     Attributes:
       predict: ``(point, stats, *inputs) -> (outputs, features)`` in evaluation mode. ``stats`` are the point's statistics
         or None, and features may be None.
-      stats: ``(point, *inputs) -> statistics`` of one training batch in train mode; None for a network without BatchNorm.
+      stats: ``(point, *inputs) -> statistics`` of one training batch in train mode, or None for a network without BatchNorm.
       prepare: ``(*inputs) -> inputs`` of a test batch, called once per batch and not once per point.
       augment: ``(*batch) -> inputs`` of a training batch, called once per batch and not once per point.
     """

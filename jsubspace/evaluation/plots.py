@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
-"""From the palette of Okabe and Ito, whose colours colour-blind readers can tell apart."""
+"""Colours from the palette of Okabe and Ito. Colour-blind readers can tell them apart."""
 
 NAMES = {"accuracy": "accuracy", "nll": "NLL", "brier": "Brier score", "ece": "calibration error",
          "adaptive_ece": "adaptive calibration error"}  # fmt: skip
@@ -38,7 +38,7 @@ def grid(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def mirrored(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of the ensembles of a path's alpha and its mirror image, from the ends inwards; [] without a path."""
+    """The rows of the ensembles of a path's alpha and its mirror image, from the ends inwards. The list is empty without a path."""
     names = [row["name"] for row in grid(report)]
     found = {frozenset(row["members"]): row for row in report["ensembles"] if row["kind"] in ("ends", "pair")}
     pairs = [frozenset((names[i], names[-1 - i])) for i in range(len(names) // 2)]

@@ -23,7 +23,7 @@ class Report:
       ensembles: every ensemble that was evaluated.
       reliability: for every bin of the midpoint's confidences, ``count``, mean ``confidence`` and ``accuracy``.
       connector: whether the subspace is a connector of its ends (`connectors.verdict`), with the name of the point where
-        the barrier is; None if there is nothing to compare.
+        the barrier is. It is None if there is nothing to compare.
       higher_is_better: the names of the scores, and whether a higher score is the better one.
 
     Example:
@@ -48,14 +48,14 @@ class Report:
 
     @property
     def ends(self) -> tuple[PointRow, ...]:
-        """The points at the ends of the subspace; none of a ring."""
+        """The points at the ends of the subspace. A ring has no ends."""
         return tuple(row for row in self.points if END_ROLE in row.roles)
 
     def at(self, alpha: Any) -> PointRow:
         """The point that was evaluated at ``alpha``.
 
         Raises:
-          ValueError: if no point was evaluated there; the message names the nearest point.
+          ValueError: if no point was evaluated there. The message names the nearest point.
         """
         wanted = np.asarray(alpha, np.float64)
         rows = [row for row in self.points if row.alpha is not None and np.shape(row.alpha) == wanted.shape]
@@ -65,16 +65,16 @@ class Report:
         nearest = min(rows, key=lambda row: float(np.abs(np.asarray(row.alpha) - wanted).max(initial=0)))
         if not np.allclose(nearest.alpha, wanted, rtol=0, atol=1e-6):
             raise ValueError(
-                f"no point was evaluated at alpha = {np.asarray(alpha).tolist()}; the nearest is {nearest.alpha}. Ask for more "
+                f"no point was evaluated at alpha = {np.asarray(alpha).tolist()}. The nearest is {nearest.alpha}. Ask for more "
                 "points (num_points), or list the alpha (ensemble)."
             )
         return nearest
 
     def ensemble(self, *alphas: Any) -> EnsembleRow:
-        """The ensemble of the points at ``alphas``, in any order; without an alpha, the ensemble of all ends.
+        """The ensemble of the points at ``alphas``, in any order. Without an alpha, the ensemble of all ends.
 
         Raises:
-          ValueError: if no such ensemble was evaluated; the message names those that were.
+          ValueError: if no such ensemble was evaluated. The message names the ensembles that were.
         """
         members = {row.name for row in (map(self.at, alphas) if alphas else self.ends)}
         for row in self.ensembles:
@@ -103,7 +103,7 @@ class Report:
         """A picture of a score over the subspace: a curve, a map of a two-dimensional grid, or a dot per point.
 
         Args:
-          path: of a PNG, PDF or SVG file; without it nothing is written.
+          path: a PNG, PDF or SVG file to write. Without a path nothing is written.
           score: which score is drawn.
 
         Returns:
@@ -114,7 +114,7 @@ class Report:
           ModuleNotFoundError: without matplotlib (the extra ``plot``).
         """
         if score not in self.higher_is_better:
-            raise ValueError(f"there is no score {score!r}; the scores are {', '.join(self.higher_is_better)}.")
+            raise ValueError(f"there is no score {score!r}. The scores are {', '.join(self.higher_is_better)}.")
         figure = plots.over_subspace(self.to_json(), score)
         if path is not None:
             figure.savefig(path, dpi=160)
@@ -145,6 +145,6 @@ class ValidationReport(Report):
           ValueError: for an unknown score.
         """
         if score not in self.higher_is_better:
-            raise ValueError(f"there is no score {score!r}; the scores are {', '.join(self.higher_is_better)}.")
+            raise ValueError(f"there is no score {score!r}. The scores are {', '.join(self.higher_is_better)}.")
         sign = -1 if self.higher_is_better[score] else 1
         return min(self.points, key=lambda row: sign * row.scores[score])

@@ -15,13 +15,13 @@ from jsubspace.types import Endpoints
 
 
 class _Scored:
-    """A row whose scores are also attributes: ``row.nll`` is ``row.scores["nll"]``."""
+    """A row with its scores as attributes: ``row.nll`` is ``row.scores["nll"]``."""
 
     def __getattr__(self, name: str) -> float:
         scores = self.__dict__.get("scores", {})
         if name in scores:
             return scores[name]
-        raise AttributeError(f"{type(self).__name__} has no {name!r}; its scores are {', '.join(scores)}.")
+        raise AttributeError(f"{type(self).__name__} has no {name!r}. Its scores are {', '.join(scores)}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +32,10 @@ class PointRow(_Scored):
       name: for people.
       kind: how the point was chosen: grid, center, corner, random, layerwise, weightwise, gaussian, listed or network.
       roles: what the point is in the subspace: "center", "end", or neither.
-      alpha: ``[*alpha_shape]`` as a number or lists; None for a network that was drawn and has no single alpha.
-      weights: of the endpoints, ``[m]``; None where alpha is.
-      scores: means over examples, by name; also readable as attributes.
-      intervals: a pair of bounds for each score; empty if none were asked for.
+      alpha: ``[*alpha_shape]`` as a number or lists. It is None for a network that was drawn and has no single alpha.
+      weights: the weights of the endpoints, ``[m]``, or None where alpha is None.
+      scores: means over examples, by name. They are also attributes of the row.
+      intervals: a pair of bounds for each score. It is empty if no intervals were asked for.
     """
 
     name: str
@@ -60,7 +60,7 @@ class EnsembleRow(_Scored):
       name: for people.
       kind: how the members were chosen: ends, pair, random, layerwise, weightwise, gaussian or listed.
       members: names of the points.
-      scores: of the members' mean probability; also readable as attributes.
+      scores: of the members' mean probability. They are also attributes of the row.
       intervals: a pair of bounds for each of these scores.
       mean_logit: scores and intervals of the members' mean logit, as in results.json.
       differences: how differently the members predict, mean over pairs of members.
@@ -89,7 +89,7 @@ def json_of(scores: Mapping[str, float], intervals: Mapping[str, list[float]]) -
 def point_rows(
     plan: Survey, num_endpoints: int, outcomes: Outcomes, task: Classification, num_resamples: int = 0
 ) -> tuple[PointRow, ...]:
-    """One row per point; with intervals if there are resamples."""
+    """One row per point, with intervals if there are resamples."""
     rows = []
     for i, (position, scores) in enumerate(
         zip(plan.positions, task.scores(outcomes.points, num_resamples), strict=True)
@@ -106,7 +106,7 @@ def point_rows(
 def ensemble_rows(
     plan: Survey, outcomes: Outcomes, task: Classification, num_resamples: int = 0
 ) -> tuple[EnsembleRow, ...]:
-    """One row per ensemble; with intervals if there are resamples."""
+    """One row per ensemble, with intervals if there are resamples."""
     if outcomes.by_probability is None or outcomes.by_logit is None or outcomes.differences is None:
         return ()
     by_probability = task.scores(outcomes.by_probability, num_resamples)
@@ -121,7 +121,7 @@ def ensemble_rows(
 
 
 def geometry(endpoints: Endpoints) -> dict[str, Any]:
-    """L2 distances and squared cosines of all pairs, over the kernels and over all leaves; kernels None without kernels."""
+    """L2 distances and squared cosines of all pairs, over the kernels and over all leaves. ``kernels`` is None without kernels."""
 
     def measured(mask: Any) -> dict[str, Any]:
         l2 = jax.jit(lambda e: penalties.distances(e, mask))(endpoints)
@@ -135,7 +135,7 @@ def geometry(endpoints: Endpoints) -> dict[str, Any]:
 def connector(
     plan: Survey, outcomes: Outcomes, task: Classification, num_resamples: int = 1000
 ) -> dict[str, Any] | None:
-    """Whether the subspace connects its ends (`connectors.verdict`); None without ends, or points to judge by.
+    """Whether the subspace connects its ends (`connectors.verdict`), or None without ends or points to judge by.
 
     A verdict needs an interval, so 1,000 resamples are taken if ``num_resamples`` is 0.
     """

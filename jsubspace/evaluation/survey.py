@@ -29,7 +29,7 @@ class Position(NamedTuple):
       name: for people, unique in a survey: the alpha of a path, or words.
       kind: how the point was chosen: grid, center, corner, listed, network, or one of `KINDS`.
       roles: what the point is in the subspace: "center", "end", or neither.
-      alpha: ``[*alpha_shape]``; None for a network that is drawn and has no single alpha.
+      alpha: ``[*alpha_shape]``, or None for a network that is drawn and has no single alpha.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Position(NamedTuple):
 
 
 class Ensemble(NamedTuple):
-    """Points whose predictions are combined.
+    """Points and their combined predictions.
 
     Attributes:
       name: for people, unique in a survey.
@@ -106,11 +106,11 @@ def survey(
 
     Args:
       subspace: where the points lie.
-      num_points: n of ``subspace.grid(n)``; odd for a path, so that its center is on the grid.
+      num_points: n of ``subspace.grid(n)``. It is odd for a path, so that the center is on the grid.
       num_random: the number of random points of each kind. The points of a kind form an ensemble.
       key: for the positions that are drawn.
       kinds: kinds of random points, from `KINDS`.
-      ensemble: alphas of one more ensemble, whose members are points of their own.
+      ensemble: alphas of one more ensemble. Its members are added to the points.
 
     Example:
       >>> plan = survey(subspaces.Line(), num_points=3)
@@ -158,7 +158,7 @@ def center_alone(subspace: Subspace) -> Survey:
 
 
 def affine(weights: np.ndarray) -> Survey:
-    """Combinations ``[p, m]`` of the endpoints of any subspace; no ensembles."""
+    """Combinations ``[p, m]`` of the endpoints of any subspace, without ensembles."""
     names = tuple(Position(str(i), LISTED, (), row) for i, row in enumerate(weights))
     return Survey(names, weights.astype(np.float32))
 
@@ -191,7 +191,7 @@ def _name(alpha: np.ndarray, decimals: int) -> str:
 
 
 def _of_ends(subspace: Subspace, positions: list[Position]) -> list[Ensemble]:
-    """The ensemble of all ends; on a path, also that of every alpha with its mirror image."""
+    """The ensemble of all ends. On a path, also the ensemble of every alpha and its mirror image."""
     ends = tuple(i for i, position in enumerate(positions) if END_ROLE in position.roles)
     if not subspaces.is_path(subspace):
         return [Ensemble("all corners", ENDS, ends)]

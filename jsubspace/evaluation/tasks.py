@@ -37,7 +37,7 @@ class Outcomes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """Integer labels, and networks whose outputs are logits.
+    """Integer labels, and networks with logits as outputs.
 
     Args:
       num_bins: the number of bins of the calibration errors.
@@ -87,7 +87,7 @@ class Classification:
 
         Args:
           per_example: leaves ``[p, n]``.
-          num_resamples: of the bootstrap; 0 for no intervals.
+          num_resamples: the number of bootstrap resamples, or 0 for no intervals.
 
         Returns:
           p dictionaries: the scores by name, and under ``intervals`` a pair of bounds for each.
@@ -115,5 +115,5 @@ class Classification:
         return estimates.reliability(per_example, self.num_bins)
 
     def connects_by(self, per_example: Scores) -> np.ndarray:
-        """The number per example whose mean along a subspace is compared with its ends: ``[p, n]``, the accuracy."""
+        """What is compared along a subspace and at its ends, per example: ``[p, n]``, 1 for a right answer, else 0."""
         return np.asarray(per_example.correct)

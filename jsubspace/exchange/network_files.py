@@ -36,9 +36,9 @@ def check_target(path: pathlib.Path) -> None:
     if path.suffix not in ("", SUFFIX):
         raise UsageError(f"{path} is neither a safetensors file ({path.stem}{SUFFIX}) nor a folder ({path.stem}).")
     if path.exists() or path.is_symlink():
-        raise UsageError(f"{path} exists; choose another name, or delete it.")
+        raise UsageError(f"{path} exists. Choose another name, or delete it.")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{path.parent} is not a folder that can be written; make the folder first.")
+        raise UsageError(f"{path.parent} is not a folder that can be written. Make the folder first.")
 
 
 def save(path: str | pathlib.Path, network: Network, facts: Mapping[str, Any] | None = None) -> None:
@@ -103,7 +103,7 @@ def load(path: str | pathlib.Path) -> tuple[Network, dict[str, Any]]:
     elif path.is_file():
         arrays, facts = _load_file(path)
     else:
-        raise UsageError(f"{path} is neither a safetensors file nor a folder with a network; see jsubspace.export.")
+        raise UsageError(f"{path} is neither a safetensors file nor a folder with a network. See jsubspace.export.")
     if DIGEST in facts and facts[DIGEST] != _digest(arrays):
         raise UsageError(f"{path} is damaged: its arrays have changed since they were written.")
     return unflatten(arrays), facts
@@ -125,7 +125,7 @@ def flatten(network: Network) -> dict[str, np.ndarray]:
             # safetensors would write the memory of a transposed array as if it were not transposed.
             flat[name] = np.ascontiguousarray(value).reshape(value.shape)
         else:
-            raise ValueError(f"{name} is a {type(value).__name__}; a network is made of dictionaries and arrays.")
+            raise ValueError(f"{name} is a {type(value).__name__}. A network is made of dictionaries and arrays.")
     return flat
 
 
@@ -165,7 +165,7 @@ def _load_file(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
     except (safetensors.SafetensorError, OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a safetensors file, or damaged: {error}") from error
     except KeyError as error:
-        raise UsageError(f"{path} has arrays of type {error}, which numpy lacks; store them as float32.") from error
+        raise UsageError(f"{path} has arrays of type {error}, which numpy lacks. Store them as float32.") from error
 
 
 def _load_folder(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -23,8 +23,8 @@ def evaluator(run: Run, task: Classification, plan: Survey, by_points: bool | No
       run: a run.
       task: how outputs are scored.
       plan: the points and ensembles.
-      by_points: whether the work is spread over the devices by points; None for yes if there are more points than examples
-        in a batch.
+      by_points: whether the work is spread over the devices by points. None means yes if there are more points than
+        examples in a batch.
     """
     batch_size = min(run.batch_size, run.evaluation.batch_size)
     by_points = len(plan.weights) > batch_size if by_points is None else by_points
@@ -32,7 +32,7 @@ def evaluator(run: Run, task: Classification, plan: Survey, by_points: bool | No
 
 
 def network(run: Run, by_points: bool = False) -> Network:
-    """The run's network; ``by_points``, devices run different networks, and BatchNorm must not average over devices."""
+    """The run's network. With ``by_points``, devices run different networks, and BatchNorm does not average over devices."""
     model = run.model.clone(axis_name=None) if by_points and hasattr(run.model, "axis_name") else run.model
 
     def augment(images: jax.Array, index: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -28,7 +28,7 @@ def parse(argv: list[str]) -> list[str]:
         message = _about_a_field(argv) or _about_a_line(error, argv) or f"the command line is not understood: {brief}"
         raise UsageError(message.splitlines()[0]) from error
     if rest[1:]:
-        raise UsageError(f"unexpected argument {rest[1]!r}; every setting is written --name=value.")
+        raise UsageError(f"unexpected argument {rest[1]!r}. Every setting is written --name=value.")
     return rest
 
 

@@ -1,4 +1,4 @@
-"""The settings of a run as a config: a typed and locked `ConfigDict` that is made from the table of settings.
+"""The settings of a run as a config: a typed and locked ``ConfigDict`` that is made from the table of settings.
 
 A file in ``configs/`` starts from `default` and sets what differs. A mistyped field is an error, in a file as on the
 command line (``--config.optimizer.learning_rate=0.05``).
@@ -39,7 +39,7 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
     for field, setting in settings.NAMED.items():
         if field not in given:
             raise UsageError(
-                f"config.{field} is missing; start from jsubspace.runs.config.default(), where it is {setting.default!r}."
+                f"config.{field} is missing. Start from jsubspace.runs.config.default(), where it is {setting.default!r}."
             )
         if refusal := settings.refusal(field, given[field]):
             raise UsageError(refusal)
@@ -71,7 +71,7 @@ def change(config: ml_collections.ConfigDict, field: str, text: str) -> None:
         if type(given) is not kind:
             raise ValueError(f"of type {type(given).__name__}")
     except (ValueError, SyntaxError, OverflowError) as error:
-        raise UsageError(f"config.{field} is {text!r}; it must be of type {kind.__name__}.") from error
+        raise UsageError(f"config.{field} is {text!r}. It must be of type {kind.__name__}.") from error
     group, _, name = field.rpartition(".")
     (value(config, group) if group else config)[name] = given
 

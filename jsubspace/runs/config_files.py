@@ -25,7 +25,7 @@ def check_same_run(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> 
     """
     if not (workdir / CONFIG).exists():
         if workdir.is_dir() and any(path.name != LOCK for path in workdir.iterdir()):
-            raise UsageError(f"{workdir} is not empty and holds no run (no {CONFIG}); choose another --workdir.")
+            raise UsageError(f"{workdir} is not empty and holds no run (no {CONFIG}). Choose another --workdir.")
         return
     there, here = fields(load(workdir)), fields(config)
     different = [
@@ -63,7 +63,7 @@ def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """
     path = workdir / CONFIG
     if not path.is_file():
-        raise UsageError(f"{workdir} holds no run (it has no {CONFIG}); train one: python -m jsubspace.main.")
+        raise UsageError(f"{workdir} holds no run (it has no {CONFIG}). Train one: python -m jsubspace.main.")
     config = default()
     try:
         found = _with_tuples(json.loads(path.read_text(encoding="utf-8")))

@@ -16,10 +16,10 @@ def draw(results: dict[str, Any], log: list[dict[str, Any]], folder: pathlib.Pat
     Args:
       results: the content of results.json.
       log: the rows of metrics.jsonl.
-      folder: of the figures; it is made if it does not exist.
+      folder: the folder of the figures. It is made if it does not exist.
 
     Returns:
-      Paths of the figures; none if matplotlib (the extra ``plot``) is not installed.
+      Paths of the figures. The list is empty if matplotlib (the extra ``plot``) is not installed.
     """
     if importlib.util.find_spec("matplotlib") is None:
         return []

@@ -25,7 +25,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
 
     def require(holds: bool, field: str, expected: str) -> None:
         if not holds:
-            raise UsageError(f"config.{field} is {value(config, field)!r}; it must be {expected}.")
+            raise UsageError(f"config.{field} is {value(config, field)!r}. It must be {expected}.")
 
     require(
         config.data.batch_size % config.subspace.num_samples == 0,

@@ -35,7 +35,7 @@ def measure(run: Run, endpoints: Endpoints) -> dict[str, Any]:
     Returns:
       `Report.to_json` of the test set, and besides
 
-      sharpness, plane: `landscape`; None if they were not asked for.
+      sharpness, plane: see `landscape`. They are None if they were not asked for.
       shifted: for every corrupted test set that was asked for, ``points`` and ``ensembles`` without intervals.
     """
     settings, task = run.evaluation, Classification(run.evaluation.num_bins)
@@ -125,11 +125,11 @@ def read(workdir: pathlib.Path) -> dict[str, Any] | None:
         return schema.upgraded(json.loads(path.read_text(encoding="utf-8")))
     except schema.OtherSchema as error:
         raise UsageError(
-            f"{path} has {error}; evaluate it again: python -m jsubspace.evaluate --workdir={workdir}."
+            f"{path} has {error}. Evaluate it again: python -m jsubspace.evaluate --workdir={workdir}."
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
-            f"{path} is damaged ({type(error).__name__}: {error}); delete it, and the same command evaluates the run again."
+            f"{path} is damaged ({type(error).__name__}: {error}). Delete it, and the same command evaluates the run again."
         ) from error
 
 
@@ -139,7 +139,7 @@ def settings_of(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_finished(results: dict[str, Any] | None) -> bool:
-    """Whether results, as `read` returns them, are those of a finished run."""
+    """Whether results, as `read` returns them, belong to a finished run."""
     return results is not None and results["finished"]
 
 
@@ -166,7 +166,7 @@ def _plan(run: Run) -> Survey:
 
 
 def usual_kinds(run: Run) -> tuple[str, ...]:
-    """The random points that the method is known by: none on a line or curve."""
+    """The random points that the method is known by. A line or curve has no random points."""
     kinds = measuring.usual_kinds(run.evaluated)
     if not kinds:
         return ()

@@ -59,7 +59,7 @@ def train(
     config_files.check_same_run(workdir, config)
     written = results.read(workdir)
     if written is not None and results.is_finished(written):
-        log.info("%s holds the finished run; nothing to do.", workdir)
+        log.info("%s holds the finished run. Nothing to do.", workdir)
         return written
     folders.check_folder(workdir)
     starts = not (workdir / checkpoint.FOLDER).exists()
@@ -133,7 +133,7 @@ def evaluate(run: Run, workdir: pathlib.Path, training_seconds: float, finished:
 
 
 def trained_endpoints(run: Run, workdir: pathlib.Path) -> Endpoints:
-    """The endpoints that are evaluated: those of the newest checkpoint, or the networks collected during training.
+    """The endpoints that are evaluated: from the newest checkpoint, or the networks collected during training.
 
     Raises:
       UsageError: if there is no such checkpoint, or it is damaged.
@@ -154,6 +154,6 @@ def _report_shares(run: Run) -> None:
     fraction = sum(whole.values()) / sum(leaf.size for leaf in leaves)
     names = f": {', '.join(list(whole)[:3])}{', ...' if len(whole) > 3 else ''}" if whole else ""
     log.info(
-        "each of %d devices keeps its share of the endpoints; %d of %d leaves, %.2g %% of the numbers, have no axis that "
+        "each of %d devices keeps its share of the endpoints. %d of %d leaves, %.2g %% of the numbers, have no axis that "
         "%d divides and are kept whole%s", count, len(whole), len(leaves), 100 * fraction, count, names
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """The layout of results.json, and the conversion of files with the layout before it.
 
-Schema 3 says of every point how it was chosen (``kind``) and what it is in the subspace (``roles``), and of every ensemble
-how its members were chosen (``kind``). Schema 2 had names alone, from which `upgraded` derives them.
+In schema 3 every point has a ``kind``, how it was chosen, and ``roles``, its place in the subspace. Every ensemble has a
+``kind``, how its members were chosen. Schema 2 had only names, and `upgraded` derives kinds and roles from them.
 """
 
 from typing import Any

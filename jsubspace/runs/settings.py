@@ -38,16 +38,16 @@ def refusal(name: str, value: Any) -> str | None:
 
     Example:
       >>> refusal("data.batch_size", 0)
-      'config.data.batch_size is 0; it must be at least 1 and at most 1048576.'
+      'config.data.batch_size is 0. It must be at least 1 and at most 1048576.'
     """
     setting = NAMED[name]
     if type(value) is not setting.type:
         kind = type(value).__name__
-        return f"config.{name} is {value!r}, of type {kind}; it must be of type {setting.type.__name__}."
+        return f"config.{name} is {value!r}, of type {kind}. It must be of type {setting.type.__name__}."
     if isinstance(value, float) and not math.isfinite(value):
-        return f"config.{name} is {value}; it must be a finite number, {setting.allowed.words()}."
+        return f"config.{name} is {value}. It must be a finite number, {setting.allowed.words()}."
     if not setting.allowed.accepts(value):
-        return f"config.{name} is {value!r}; it must be {setting.allowed.words(value)}."
+        return f"config.{name} is {value!r}. It must be {setting.allowed.words(value)}."
     return None
 
 

@@ -51,7 +51,7 @@ def start_runs(settings: ml_collections.ConfigDict) -> list[pathlib.Path]:
         config_files.load(path)
         if settings.start.epoch == 0 and not results.is_finished(results.read(path)):
             raise UsageError(
-                f"{path} (of config.start.runs) holds a run that is not finished; finish it first: python -m jsubspace.main."
+                f"{path} (of config.start.runs) holds a run that is not finished. Finish it first: python -m jsubspace.main."
             )
     return paths
 
@@ -98,7 +98,7 @@ def _arranged(networks: list[Params], run: Run, paths: list[pathlib.Path]) -> En
         bends = [points.interpolate(ends, (j + 1) / (m - 1)) for j in range(m - 2)]
         return tree.stack([*networks, *bends])
     raise UsageError(
-        f"config.start.runs names {n} runs for {m} endpoints; name one for each, one for all of them, or (for a curve or chain) "
+        f"config.start.runs names {n} runs for {m} endpoints. Name one for each, one for all of them, or (for a curve or chain) "
         "two for the ends."
     )
 
@@ -106,14 +106,14 @@ def _arranged(networks: list[Params], run: Run, paths: list[pathlib.Path]) -> En
 def _check_shapes(network: Params, expected: Endpoints, folder: pathlib.Path) -> None:
     if not tree.same_structure(network, expected):
         raise UsageError(
-            f"{folder} trained another architecture than config.model describes; stack runs of one architecture."
+            f"{folder} trained another architecture than config.model describes. Stack runs of one architecture."
         )
     leaves = jax.tree_util.tree_leaves_with_path(network)
     for (path, leaf), like in zip(leaves, jax.tree.leaves(expected), strict=True):
         if leaf.shape != like.shape[1:] or leaf.dtype != like.dtype:
             raise UsageError(
                 f"{jax.tree_util.keystr(path)} is {leaf.dtype}{list(leaf.shape)} in {folder} but config.model makes it "
-                f"{like.dtype}{list(like.shape[1:])}; stack runs of one architecture and width."
+                f"{like.dtype}{list(like.shape[1:])}. Stack runs of one architecture and width."
             )
 
 
@@ -126,7 +126,7 @@ def _branch(run: Run, settings: ml_collections.ConfigDict, paths: list[pathlib.P
         a, b = (config.value(either, field) for either in (theirs, settings))
         if a != b:
             raise UsageError(
-                f"config.{field} is {_on_a_line(b)} here but {_on_a_line(a)} in {paths[0]}, the run to resume from; set it to the "
+                f"config.{field} is {_on_a_line(b)} here but {_on_a_line(a)} in {paths[0]}, the run to resume from. Set it to the "
                 "same value."
             )
     step = settings.start.epoch * run.pipeline.steps_per_epoch

@@ -74,7 +74,7 @@ class Checkpoints(Generic[State]):
           UsageError: if the folder has vanished, or this or the save before it could not be written.
         """
         if not self._folder.is_dir():
-            raise UsageError(f"{self._folder} has vanished; the run cannot be saved and stops at step {step}.")
+            raise UsageError(f"{self._folder} has vanished. The run cannot be saved and stops at step {step}.")
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes))
         with self._told("save into"):
             self._manager.wait_until_finished()  # `_saving` must be the step of one save at a time.
@@ -168,17 +168,17 @@ class Checkpoints(Generic[State]):
     def _whole(self, step: int | None) -> int:
         """The step if its checkpoint is undamaged, or the newest undamaged step for None."""
         if self.latest_step() is None:
-            raise UsageError(f"there is no checkpoint in {self._folder}; train first: python -m jsubspace.main.")
+            raise UsageError(f"there is no checkpoint in {self._folder}. Train first: python -m jsubspace.main.")
         if step is None:
             return self._newest_whole()
         if step not in self._manager.all_steps():
             raise UsageError(
-                f"there is no checkpoint of step {step} in {self._folder}, only of {self.steps()}; keep_epochs says which "
+                f"there is no checkpoint of step {step} in {self._folder}, only of {self.steps()}. Keep_epochs says which "
                 "checkpoints a run keeps."
             )
         if damage := checksums.damage(self._folder / str(step)):
             raise UsageError(
-                f"the checkpoint {self._folder / str(step)} is damaged ({damage}); restore it from a copy."
+                f"the checkpoint {self._folder / str(step)} is damaged ({damage}). Restore it from a copy."
             )
         return step
 
@@ -191,7 +191,7 @@ class Checkpoints(Generic[State]):
                 if damage is None:
                     found = step
                     break
-                log.warning("the checkpoint of step %d is damaged (%s); falling back to the one before.", step, damage)
+                log.warning("the checkpoint of step %d is damaged (%s). Falling back to the one before.", step, damage)
                 damaged.append(step)
             if found >= 0 and not self._read_only:  # Otherwise the folder would look as if nothing had been trained.
                 for step in damaged:
@@ -201,7 +201,7 @@ class Checkpoints(Generic[State]):
         self._manager.reload()
         if found < 0:
             raise UsageError(
-                f"every checkpoint in {self._folder} is damaged; restore one from a copy, or delete the run's folder to start again."
+                f"every checkpoint in {self._folder} is damaged. Restore one from a copy, or delete the run's folder to start again."
             )
         return found
 

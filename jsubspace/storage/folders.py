@@ -29,9 +29,9 @@ def make_folder(workdir: pathlib.Path) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot make the run's folder {workdir}: {error}; choose another --workdir.") from error
+        raise UsageError(f"cannot make the run's folder {workdir}: {error}. Choose another --workdir.") from error
 
 
 def cannot_write(workdir: pathlib.Path, error: OSError) -> UsageError:
     """The error for a run's folder that cannot be written."""
-    return UsageError(f"cannot write the run's folder {workdir}: {error}; choose another --workdir.")
+    return UsageError(f"cannot write the run's folder {workdir}: {error}. Choose another --workdir.")

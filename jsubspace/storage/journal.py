@@ -71,7 +71,7 @@ class Journal:
         for name, value in values.items():
             if not math.isfinite(value):
                 raise TrainingDiverged(
-                    f"the {name} of step {step} is {value}. Nothing since the last checkpoint has been saved; lower "
+                    f"the {name} of step {step} is {value}. Nothing since the last checkpoint has been saved. Lower "
                     "optimizer.learning_rate, lengthen optimizer.warmup_epochs, or look at the data."
                 )
         if kind != TRAIN:

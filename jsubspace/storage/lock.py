@@ -39,13 +39,13 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
     try:
         file = os.fdopen(os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+", encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"cannot write the run's folder {workdir}: {error}; choose another --workdir.") from error
+        raise UsageError(f"cannot write the run's folder {workdir}: {error}. Choose another --workdir.") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UsageError(
-                f"{workdir} is in use by {_owner(file.read())}; wait for it or end it, or choose another --workdir."
+                f"{workdir} is in use by {_owner(file.read())}. Wait for it or end it, or choose another --workdir."
             ) from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
@@ -62,7 +62,7 @@ def _refuse_links(workdir: pathlib.Path) -> None:
     for path in (*workdir.glob("*"), *workdir.glob("*/*")):
         if path.is_symlink() and not path.resolve().is_relative_to(inside):
             raise UsageError(
-                f"{path} is a link out of the run's folder, to {path.resolve()}; replace the link by the file or folder itself. "
+                f"{path} is a link out of the run's folder, to {path.resolve()}. Replace the link by the file or folder itself. "
                 "To have a run elsewhere, let --workdir itself be a link."
             )
 

@@ -48,7 +48,7 @@ def join(timeout_seconds: int = TIMEOUT_SECONDS) -> None:
         )
     except (ValueError, TypeError) as error:
         raise UsageError(
-            f"--distributed does not know its hosts ({error}); start it on a TPU pod, with srun or mpirun, or set "
+            f"--distributed does not know its hosts ({error}). Start it on a TPU pod, with srun or mpirun, or set "
             f"{', '.join(VARIABLES)} on every host."
         ) from error
     finally:
@@ -59,7 +59,7 @@ def _give_up(timeout_seconds: int, count: str | None) -> None:
     """Ends the program from a second thread. Nothing else can interrupt the thread that waits."""
     first = os.environ.get(VARIABLES[0], "the first host")
     print(
-        f"error: not all {count or ''} hosts connected within {timeout_seconds} seconds, or {first} cannot be reached; start "
+        f"error: not all {count or ''} hosts connected within {timeout_seconds} seconds, or {first} cannot be reached. Start "
         "the same command on every host, and read the output of the hosts that did not connect.".replace("  ", " "),
         file=sys.stderr,
         flush=True,
@@ -105,6 +105,6 @@ def check_same(fields: dict[str, Any]) -> None:
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when all hosts have come to the place ``name``."""
+    """Returns when all hosts have called it with this ``name``."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)

@@ -146,7 +146,7 @@ def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preem
                 if ends:
                     checkpoints.wait()
                     raise Preempted(
-                        f"stopped by {ends} and saved after step {step}; the same command resumes from there."
+                        f"stopped by {ends} and saved after step {step}. The same command resumes from there."
                     )
             if cadence.total_steps == 0:  # Networks of other runs are only stacked.
                 checkpoints.save(state, 0, {"journal": journal.state(), "seconds": 0.0})
@@ -170,7 +170,7 @@ def check_finite(state: TrainState, step: int) -> None:
     """
     if not all_finite(state.endpoints):
         raise TrainingDiverged(
-            f"the endpoints after step {step} are not finite. Nothing since the last checkpoint has been saved; lower "
+            f"the endpoints after step {step} are not finite. Nothing since the last checkpoint has been saved. Lower "
             "optimizer.learning_rate, lengthen optimizer.warmup_epochs, or look at the data."
         )
 

@@ -217,7 +217,7 @@ def data_parallel(batch_sizes: Mapping[str, int], num_devices: int = 0) -> DataP
         if size % count:
             of_hosts = "" if hosts == 1 else f" on {hosts} hosts"
             raise UsageError(
-                f"{name} is {size}, which {count} devices{of_hosts} do not divide; make it a multiple of {count}, or set "
+                f"{name} is {size}, which {count} devices{of_hosts} do not divide. Make it a multiple of {count}, or set "
                 "num_devices."
             )
     # A host's devices stand next to each other, as its examples do.

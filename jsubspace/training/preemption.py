@@ -75,7 +75,7 @@ class Preemption:
         if self._received is None:
             self._received = signal.Signals(number).name
             if not self._held:
-                raise Preempted(f"stopped by {self._received}; the same command resumes from the last checkpoint.")
+                raise Preempted(f"stopped by {self._received}. The same command resumes from the last checkpoint.")
 
 
 def _listen(pipe: int) -> None:
@@ -87,6 +87,6 @@ def _listen(pipe: int) -> None:
                 continue
             count += 1
             if count == 1:
-                log.warning("%s: finishing the step; send it once more to end at once.", signal.Signals(number[0]).name)
+                log.warning("%s: finishing the step. Send it once more to end at once.", signal.Signals(number[0]).name)
             else:
                 os._exit(128 + number[0])

@@ -102,13 +102,13 @@ def collection_epochs(name: str, warmup_epochs: int, num_epochs: int, num_networ
             first = last * 3 // 4
             epochs = [first + (last - first) * (2 * k + 1) // (2 * m - 1) for k in range(m - 1)]
         case _:
-            raise ValueError(f"the schedule {name} collects no networks; these schedules do: {', '.join(COLLECTING)}.")
+            raise ValueError(f"the schedule {name} collects no networks. These schedules do: {', '.join(COLLECTING)}.")
     collected = (*epochs, last)
     earliest = (last * 3 // 4 if name == FAST_GEOMETRIC else warmup_epochs) + 1
     if len(set(collected)) < m or collected[0] < earliest:
         raise ValueError(
             f"{num_epochs} epochs with {warmup_epochs} of warm-up are too few for {name} to collect {m} networks: they "
-            f"would be collected after epochs {collected}; train longer or collect fewer."
+            f"would be collected after epochs {collected}. Train longer or collect fewer."
         )
     return collected
 
@@ -120,7 +120,7 @@ def warmup_cosine(learning_rate: float, warmup: int, total: int) -> optax.Schedu
       ValueError: unless 0 <= warmup < total.
     """
     if not 0 <= warmup < total:
-        raise ValueError(f"warmup is {warmup} and total is {total}; the warm-up must leave something to train.")
+        raise ValueError(f"warmup is {warmup} and total is {total}. The warm-up must leave something to train.")
     return _after_warmup(learning_rate, warmup, [_cosine(learning_rate, warmup, total)], [])
 
 

@@ -51,7 +51,7 @@ def test_errors_name_what_there_is():
         corruptions.corrupted(sets.find("cifar10"), "fog", 6)
     with pytest.raises(UsageError, match="did you mean 'cifar10'"):
         corruptions.find("cifar1_corrupted")
-    with pytest.raises(UsageError, match="images of digits are 8 x 8; the corruptions are defined for 32 x 32"):
+    with pytest.raises(UsageError, match=r"images of digits are 8 x 8. The corruptions are defined for 32 x 32"):
         memory.load_corrupted(sets.find("digits"), "fog", 1)
 
 

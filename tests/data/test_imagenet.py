@@ -372,7 +372,7 @@ def test_a_process_that_dies_is_reported(load):
 
 
 def test_processes_leave_signals_to_the_run(load):
-    """Ctrl-C goes to all of a group; the run still needs batches to finish its step and save."""
+    """Ctrl-C goes to all of a group. The run still needs batches to finish its step and save."""
     batches = load(num_workers=1).train_batches(0)
     next(batches)
     (worker,) = multiprocessing.active_children()

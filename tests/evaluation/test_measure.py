@@ -80,17 +80,17 @@ def test_scores_of_points_and_ensembles_by_hand(endpoints):
 
 def test_what_was_not_evaluated_is_refused_by_name(endpoints):
     report = jsubspace.measure(predict_fn, endpoints, jsubspace.Line(), cut(examples(), 16), num_points=3)
-    with pytest.raises(ValueError, match=r"no point was evaluated at alpha = 0.3; the nearest is 0.5"):
+    with pytest.raises(ValueError, match=r"no point was evaluated at alpha = 0.3. The nearest is 0.5"):
         report.at(0.3)
     with pytest.raises(ValueError, match=r"alpha has shape \[2\], but in Line\(\) it has shape \[\]"):
         report.at([0.3, 0.7])
     with pytest.raises(ValueError, match=r"no ensemble of 0.50, 1.00 was evaluated. The ensembles are: 0.00 & 1.00"):
         report.ensemble(0.5, 1)
-    with pytest.raises(AttributeError, match="no 'rmse'; its scores are accuracy, nll"):
+    with pytest.raises(AttributeError, match=r"no 'rmse'. Its scores are accuracy, nll"):
         _ = report.center.rmse
     with pytest.raises(AttributeError, match="best"):
         report.best("nll")
-    with pytest.raises(ValueError, match="no score 'rmse'; the scores are accuracy"):
+    with pytest.raises(ValueError, match=r"no score 'rmse'. The scores are accuracy"):
         report.plot(score="rmse")
 
 
@@ -245,7 +245,7 @@ def test_a_subspace_of_a_users_own_is_trained_measured_plotted_and_exported(subs
 
 
 def test_a_position_outside_of_a_patch_is_refused():
-    with pytest.raises(ValueError, match=r"'2,0\.5'; in this run's patch it must be 2 numbers inside the subspace"):
+    with pytest.raises(ValueError, match=r"'2,0\.5'. In this run's patch it must be 2 numbers inside the subspace"):
         export.read_alpha("2,0.5", Patch())
 
 
@@ -262,9 +262,9 @@ TWO = jsubspace.init_endpoints(jax.random.key(0), init_fn, 2)
         (lambda: jsubspace.measure(predict_fn, TWO, jsubspace.Curve(), [(X, Y)]), "has 3 endpoints but .* have 2"),
         (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X, Y)], stats_fn=len), "stats_fn and train_batches belong"),
         (lambda: jsubspace.measure(predict_fn, TWO, LINE, []), "there is no test batch"),
-        (lambda: jsubspace.measure(predict_fn, TWO, LINE, [X]), "batch 0 is a ndarray; a batch is a tuple"),
-        (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X[:3], Y)]), r"shapes \[3, 4\], \[8\]; their leading axis"),
-        (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X, Y / 2)]), r"float32\[8\]; it must hold the labels"),
+        (lambda: jsubspace.measure(predict_fn, TWO, LINE, [X]), "batch 0 is a ndarray. A batch is a tuple"),
+        (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X[:3], Y)]), r"shapes \[3, 4\], \[8\]. Their leading axis"),
+        (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X, Y / 2)]), r"float32\[8\]. It must hold the labels"),
         (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X[:3], Y[:3]), (X, Y)]), "batch 1 has 8 examples, more than"),
     ],
 )  # fmt: skip

@@ -245,7 +245,7 @@ def test_a_network_that_they_have_not_is_refused():
 
 @pytest.mark.parametrize("text", ["x", "-0.1", "1.1", "nan", "0.5,0.5", "inf", ","])
 def test_positions_that_are_not_on_a_line(text):
-    with pytest.raises(UsageError, match=rf"--alpha is '{text}'; in this run's line it must be a number from 0 to 1"):
+    with pytest.raises(UsageError, match=rf"--alpha is '{text}'. In this run's line it must be a number from 0 to 1"):
         export.read_alpha(text, Line())
 
 

@@ -208,7 +208,7 @@ DIGITS = scenarios.Scenario(
 
 
 def test_a_figure_from_nothing(tmp_path, data_dir, monkeypatch):
-    """Two real trainings, then files; the same command again only draws, and equal numbers."""
+    """Two real trainings, then files. The same command again only draws, and equal numbers."""
     from experiments import figure4
 
     def jobs_of(scenario, seeds):

@@ -75,7 +75,7 @@ def test_kill_9_and_sigterm_and_again(data_dir, tmp_path):
         _, stderr = process.communicate()
         assert process.returncode == code
     assert "SIGTERM: finishing the step" in stderr
-    assert re.search(r"\nstopped by SIGTERM and saved after step \d+; the same command resumes from there.\n$", stderr)
+    assert re.search(r"\nstopped by SIGTERM and saved after step \d+. The same command resumes from there.\n$", stderr)
     assert not (tmp_path / "killed" / "results.json").exists()
 
     again = start(tmp_path / "killed")

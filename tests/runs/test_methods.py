@@ -247,7 +247,7 @@ def test_starts_that_cannot_be(mlp, two_runs, tmp_path):
             runs.train(settings, tmp_path / "refused")
         assert not (tmp_path / "refused").exists()
 
-    refused(r"is float32\[32, 10\] in .* makes it float32\[16, 10\]; stack runs", model__width="16")
+    refused(r"is float32\[32, 10\] in .* makes it float32\[16, 10\]. Stack runs", model__width="16")
     refused("another architecture", model__depth="2")
     refused("names 2 runs for 3 endpoints", subspace__num_endpoints="3")
     refused("holds no run", start__runs=str(tmp_path / "nowhere"))

@@ -92,7 +92,7 @@ def test_the_table_has_each_group_in_one_piece():
     ],
 )
 def test_values_that_are_no_numbers_of_a_range(name, value):
-    with pytest.raises(UsageError, match=rf"config\.{name} is .*; it must be "):
+    with pytest.raises(UsageError, match=rf"config\.{name} is .*. It must be "):
         limits.validate(changed(name, value))
 
 

@@ -89,7 +89,7 @@ def test_nothing_but_damage_is_a_clear_error(tmp_path):
         checkpoints.save(make_state(), 1, {})
     shutil.rmtree(tmp_path / "c" / "1" / "state")
     for read_only in (True, False, False):  # It does not look like a new run the next time.
-        with pytest.raises(UsageError, match=r"every checkpoint in .* is damaged; restore one from a copy"):
+        with pytest.raises(UsageError, match=r"every checkpoint in .* is damaged. Restore one from a copy"):
             restore(tmp_path / "c", read_only=read_only)
 
 
@@ -163,7 +163,7 @@ def test_a_folder_that_vanishes_is_a_clear_error_and_stays_away(tmp_path):
         checkpoints.save(make_state(), 1, {})
         checkpoints.wait()
         shutil.rmtree(tmp_path / "run")
-        with pytest.raises(UsageError, match="has vanished; the run cannot be saved and stops at step 2"):
+        with pytest.raises(UsageError, match=r"has vanished. The run cannot be saved and stops at step 2"):
             checkpoints.save(make_state(), 2, {})
     assert not (tmp_path / "run").exists()
 

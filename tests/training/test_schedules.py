@@ -136,7 +136,7 @@ def test_any_number_of_epochs(name, num_epochs, m):
         ("swa_cyclic", 8, 4, "too few for swa_cyclic to collect 4 networks"),
         ("snapshot", 8, 5, "too few for snapshot"),
         ("swa_cyclic", 160, 0, "collects at least 1 network, not 0"),
-        ("cosine", 160, 2, "the schedule cosine collects no networks; these schedules do: swa_cyclic"),
+        ("cosine", 160, 2, "the schedule cosine collects no networks. These schedules do: swa_cyclic"),
     ],
 )
 def test_too_short_to_collect_is_refused(name, num_epochs, m, message):
