@@ -81,8 +81,9 @@ def is_hull(subspace: Subspace) -> bool:
     m = subspace.num_endpoints
     if len(subspace.ends) != m:
         return False
-    ends = np.asarray(subspace.ends, np.float32)
-    return bool(np.allclose(np.asarray(subspace.coefficients(jnp.asarray(ends))), np.eye(m), atol=1e-6))
+    with jax.ensure_compile_time_eval():  # The ends are constants, also while a program is traced.
+        weights = np.asarray(subspace.coefficients(jnp.asarray(np.asarray(subspace.ends, np.float32))))
+    return bool(np.allclose(weights, np.eye(m), atol=1e-6))
 
 
 @dataclasses.dataclass(frozen=True)

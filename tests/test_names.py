@@ -6,7 +6,10 @@ import re
 import subprocess
 import sys
 
+import pytest
 from places import REPOSITORY
+
+import jsubspace
 
 DOCUMENTS = sorted(
     path
@@ -78,7 +81,11 @@ print("\\n" + json.dumps([i for i, question in enumerate(asked) if not resolves(
 def unresolved(asked):
     """Which of the questions (name, module or "", classes around it) have no answer in a fresh process."""
     done = subprocess.run(
-        [sys.executable, "-c", RESOLVER], input=json.dumps(asked), capture_output=True, text=True, cwd=REPOSITORY
+        [sys.executable, "-W", "error:jsubspace.:DeprecationWarning", "-c", RESOLVER],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
     )
     assert done.returncode == 0, done.stderr
     return [asked[i] for i in json.loads(done.stdout.splitlines()[-1])]
@@ -170,3 +177,11 @@ def test_what_does_not_resolve_is_noticed():
     assert in_document("`tree.contract`, `jsubspace.midpoint` and ``x.y``; python -m jsubspace.main --config") == [
         "jsubspace.midpoint", "jsubspace.main", "tree.contract"
     ]  # fmt: skip
+
+
+def test_the_former_name_of_a_module_works_and_warns():
+    with pytest.warns(DeprecationWarning, match=r"jsubspace\.networks has moved to jsubspace\.exchange\.network_files"):
+        assert jsubspace.networks is jsubspace.exchange.network_files
+    with pytest.warns(DeprecationWarning, match=r"jsubspace\.metrics has moved"):
+        from jsubspace import metrics
+    assert metrics is jsubspace.evaluation.metrics

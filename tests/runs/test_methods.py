@@ -264,7 +264,7 @@ def test_everything_else_that_is_measured(mlp, tmp_path):
     mlp.evaluation.sharpness_batches, mlp.evaluation.plane_points = 1, 3
     mlp.evaluation.ensemble = ((1.05, -0.05, 0.0), (0.0, 0.5, 0.5))
     measured = runs.train(mlp, tmp_path / "run")
-    assert measured["schema"] == 2
+    assert measured["schema"] == 3
     json.dumps(measured, allow_nan=False)
     assert set(measured["sharpness"]) == {"center", "corner 1", "corner 2", "corner 3"}
     plane = measured["plane"]
@@ -355,6 +355,6 @@ def test_methods_are_called_by_their_names():
 
 def test_default_kinds(mlp):
     mlp.subspace.name, mlp.subspace.num_endpoints, mlp.subspace.layerwise = "simplex", 3, True
-    assert results.default_kinds(build.build(mlp)) == ("random", "layerwise")
+    assert results.usual_kinds(build.build(mlp)) == ("random", "layerwise")
     mlp.subspace.name, mlp.subspace.num_endpoints = "line", 0
-    assert results.default_kinds(build.build(mlp)) == ()
+    assert results.usual_kinds(build.build(mlp)) == ()

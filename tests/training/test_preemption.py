@@ -32,7 +32,7 @@ def test_a_signal_is_kept_where_a_loop_holds_it_and_raises_elsewhere(number):
         assert preemption.received() is None
         os.kill(os.getpid(), number)
         assert preemption.received() == number.name
-    with Preemption(), pytest.raises(Preempted, match=f"stopped by {number.name}. The same command goes on"):
+    with Preemption(), pytest.raises(Preempted, match=f"stopped by {number.name}. The same command resumes"):
         os.kill(os.getpid(), number)
     assert [signal.getsignal(n) for n in SIGNALS] == before
 
