@@ -59,7 +59,8 @@ from sklearn.datasets import load_digits
 
 from jsubspace import export, program, runs
 from jsubspace.exchange import network_files
-from jsubspace.runs import recipes, report
+from jsubspace.runs import recipes
+from jsubspace.runs import results as run_results
 from jsubspace.storage import writer
 
 program.log_ours_only(sys.stdout)
@@ -95,7 +96,7 @@ results = runs.train(config, workdir)
 # probabilities. The TV distance says how differently the two predict.
 
 # %%
-print(report.table(results))
+print(run_results.table(results))
 
 # %%
 BLUE, ORANGE = "#0072B2", "#D55E00"

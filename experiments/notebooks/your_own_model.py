@@ -71,24 +71,24 @@ x_train, y_train = images[order[360:]], labels[order[360:]]
 
 
 # %%
-def train(key, params, loss_fn, subspace=None, beta=1.0, num_steps=300):
+def train(key, endpoints, loss_fn, subspace=None, beta=1.0, num_steps=300):
     """The trained endpoints, leaves ``[m, *s]``."""
     grad_fn = jsubspace.value_and_grad(loss_fn, subspace or jsubspace.Line(), beta=beta)
     optimizer = optax.sgd(optax.cosine_decay_schedule(0.1, num_steps), momentum=0.9)
 
     @jax.jit
-    def step(params, state, i):
+    def step(endpoints, state, i):
         batch_key, grad_key = jax.random.split(jax.random.fold_in(key, i))
         batch = jax.random.randint(batch_key, (128,), 0, len(x_train))
-        (_, info), grads = grad_fn(grad_key, params, x_train[batch], y_train[batch])
-        updates, state = optimizer.update(grads, state, params)
-        return optax.apply_updates(params, updates), state, info
+        (_, info), grads = grad_fn(grad_key, endpoints, x_train[batch], y_train[batch])
+        updates, state = optimizer.update(grads, state, endpoints)
+        return optax.apply_updates(endpoints, updates), state, info
 
-    state = optimizer.init(params)
+    state = optimizer.init(endpoints)
     for i in range(num_steps):
-        params, state, info = step(params, state, i)
+        endpoints, state, info = step(endpoints, state, i)
     print(f"task loss of the last step {info.loss:.4f}")
-    return params
+    return endpoints
 
 
 def cross_entropy(logits, y):
@@ -99,13 +99,10 @@ def accuracy(logits):
     return jnp.mean(jnp.argmax(logits, axis=-1) == y_test)
 
 
-def walk(params, apply_fn):
-    """Prints the test accuracy of five networks on the line, and how far apart its ends are."""
-    alphas = jnp.linspace(0, 1, 5)
-    at = jax.jit(lambda alpha: accuracy(apply_fn(jsubspace.interpolate(params, alpha), x_test)))
-    print("  ".join(f"P({alpha:.2f}) {at(alpha):.3f}" for alpha in alphas))
-    distance, cosine = jsubspace.distances(params)[0, 1], jsubspace.cosine_squared(params, 0, 1)
-    print(f"L2 distance of the ends {distance:.1f}, squared cosine {cosine:.4f}")
+def walk(endpoints, predict_fn):
+    """Measures five networks on the line: accuracy, likelihood, calibration, ensembles, and whether the line connects its ends."""
+    report = jsubspace.measure(predict_fn, endpoints, jsubspace.Line(), [(x_test, y_test)], num_points=5)
+    print(report.table())
 
 
 # %% [markdown]
@@ -138,11 +135,11 @@ def linen_loss(network, x, y):
     return cross_entropy(apply_linen(network, x), y)
 
 
-params = jsubspace.init_endpoints(jax.random.key(0), init_linen, jsubspace.Line())
-params = train(jax.random.key(1), params, linen_loss)
-walk(params, apply_linen)
+endpoints = jsubspace.init_endpoints(jax.random.key(0), init_linen, jsubspace.Line())
+endpoints = train(jax.random.key(1), endpoints, linen_loss)
+walk(endpoints, apply_linen)
 
-network = jsubspace.midpoint(params)  # one network again, for linen.apply
+network = jsubspace.midpoint(endpoints)  # one network again, for linen.apply
 assert accuracy(apply_linen(network, x_test)) > 0.95
 
 # %% [markdown]
@@ -177,11 +174,11 @@ def nnx_loss(network, x, y):
     return cross_entropy(apply_nnx(network, x), y)
 
 
-params = jsubspace.init_endpoints(jax.random.key(0), init_nnx, jsubspace.Line())
-params = train(jax.random.key(1), params, nnx_loss)
-walk(params, apply_nnx)
+endpoints = jsubspace.init_endpoints(jax.random.key(0), init_nnx, jsubspace.Line())
+endpoints = train(jax.random.key(1), endpoints, nnx_loss)
+walk(endpoints, apply_nnx)
 
-model = nnx.merge(graph, jsubspace.midpoint(params))  # an nnx module
+model = nnx.merge(graph, jsubspace.midpoint(endpoints))  # an nnx module
 assert accuracy(model(x_test)) > 0.95
 
 # %% [markdown]
@@ -211,11 +208,11 @@ def equinox_loss(network, x, y):
     return cross_entropy(apply_equinox(network, x), y)
 
 
-params = jsubspace.init_endpoints(jax.random.key(0), init_equinox, jsubspace.Line())
-params = train(jax.random.key(1), params, equinox_loss)
-walk(params, apply_equinox)
+endpoints = jsubspace.init_endpoints(jax.random.key(0), init_equinox, jsubspace.Line())
+endpoints = train(jax.random.key(1), endpoints, equinox_loss)
+walk(endpoints, apply_equinox)
 
-model = equinox.combine(jsubspace.midpoint(params), static)  # an Equinox module
+model = equinox.combine(jsubspace.midpoint(endpoints), static)  # an Equinox module
 assert accuracy(jax.vmap(model)(x_test)) > 0.95
 
 # %% [markdown]
@@ -242,21 +239,21 @@ first, second = (
 # the penalty enlarges it by a factor a step. A larger beta makes that quicker.
 
 # %%
-params = jsubspace.init_endpoints(jax.random.key(0), lambda key: first, jsubspace.Line(), common_start=True)
-params = train(jax.random.key(4), params, linen_loss, beta=20.0)
-walk(params, apply_linen)
+endpoints = jsubspace.init_endpoints(jax.random.key(0), lambda key: first, jsubspace.Line(), common_start=True)
+endpoints = train(jax.random.key(4), endpoints, linen_loss, beta=20.0)
+walk(endpoints, apply_linen)
 
 # %% [markdown]
 # **Two networks.** Each is accurate, but the straight line between them is not: there is a barrier in the middle. Training the
 # line removes it.
 
 # %%
-params = jsubspace.stack([first, second])
-walk(params, apply_linen)
-params = train(jax.random.key(5), params, linen_loss, num_steps=200)
-walk(params, apply_linen)
+endpoints = jsubspace.stack([first, second])
+walk(endpoints, apply_linen)
+endpoints = train(jax.random.key(5), endpoints, linen_loss, num_steps=200)
+walk(endpoints, apply_linen)
 
-network = jsubspace.midpoint(params)
+network = jsubspace.midpoint(endpoints)
 assert accuracy(apply_linen(network, x_test)) > 0.95
 
 # %% [markdown]
@@ -302,10 +299,10 @@ def accuracy_with(network, stats):
     return accuracy(normalised.apply({"params": network, "batch_stats": stats}, x_test, train=False))
 
 
-params = jsubspace.init_endpoints(jax.random.key(0), init_normalised, jsubspace.Line())
-params = train(jax.random.key(1), params, normalised_loss)
+endpoints = jsubspace.init_endpoints(jax.random.key(0), init_normalised, jsubspace.Line())
+endpoints = train(jax.random.key(1), endpoints, normalised_loss)
 batches = [(x_train[i : i + 128],) for i in range(0, len(x_train), 128)]
-end, middle = jsubspace.interpolate(params, 0.0), jsubspace.midpoint(params)
+end, middle = jsubspace.interpolate(endpoints, 0.0), jsubspace.midpoint(endpoints)
 stats_of_end = jsubspace.reestimate_batch_stats(stats_fn, end, batches)
 stats = jsubspace.reestimate_batch_stats(stats_fn, middle, batches)
 print(f"end, with its own statistics       {accuracy_with(end, stats_of_end):.3f}")
@@ -314,10 +311,30 @@ print(f"midpoint, with its own             {accuracy_with(middle, stats):.3f}")
 assert accuracy_with(middle, stats) > 0.95
 
 # %% [markdown]
+# `measure` gives every point statistics of its own, in one pass over the training batches.
+
+
+# %%
+def predict_normalised(network, x, stats):
+    return normalised.apply({"params": network, "batch_stats": stats}, x, train=False)
+
+
+report = jsubspace.measure(
+    predict_normalised,
+    endpoints,
+    jsubspace.Line(),
+    [(x_test, y_test)],
+    stats_fn=stats_fn,
+    train_batches=batches,
+    num_points=5,
+)
+print(report.table())
+
+# %% [markdown]
 # ## Where to go on
 #
 # - Other subspaces: `jsubspace.Curve()`, `jsubspace.Simplex(3)`; pass the curve to `interpolate` and `midpoint` too.
-# - `value_and_grad` has `layerwise=True` (an alpha a layer), `num_samples=` (several positions a step), and `axis_name=` (several
+# - `value_and_grad` has `layerwise=True` (an alpha per layer), `num_samples=` (several positions a step), and `axis_name=` (several
 #   devices: one network's gradient travels, however many endpoints there are).
 # - `clip_by_global_norm`, LARS and LAMB take a norm over the whole tree: put them under a `jax.vmap` over the endpoint axis.
 # - `first_tour.ipynb`: the library's own loop, with checkpoints, evaluation and export. `loss_plane.ipynb`: the barrier, drawn.
