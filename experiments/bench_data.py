@@ -26,6 +26,7 @@ import numpy as np
 from jsubspace.data import imagenet, jpeg, memory, pipeline, prepare, sets, stand_in, workers
 from jsubspace.data.batching import Batching
 from jsubspace.errors import UsageError
+from jsubspace.evaluation.devices import RUN_AHEAD
 from jsubspace.runs import build, recipes
 from jsubspace.training import parallel
 
@@ -61,7 +62,7 @@ def make_step(data: pipeline.Pipeline, batch_size: int) -> Step:
         (on_devices,) = run.devices.put_batches([batch])
         state, info = compiled(state, on_devices, key)
         under_way.append(info)
-        if len(under_way) > parallel.RUN_AHEAD:
+        if len(under_way) > RUN_AHEAD:
             jax.block_until_ready(under_way.popleft())
         return info
 

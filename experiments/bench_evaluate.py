@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsubspace.data import memory, sets
+from jsubspace.data.batching import Batching
 from jsubspace.evaluation.evaluator import Evaluator
 from jsubspace.evaluation.survey import Ensemble, Survey, affine, survey
 from jsubspace.evaluation.tasks import Classification
@@ -38,7 +39,7 @@ def make_run(num_train: int, num_test: int, width: int) -> Run:
 
     config = recipes.cifar10_cresnet20("line")
     config.model.width = width
-    data = memory.InMemory(sets.find("cifar10"), noise(num_train), noise(num_test), 128, 512, 0)
+    data = memory.InMemory(sets.find("cifar10"), noise(num_train), noise(num_test), Batching(128, 512, seed=0))
     return build.assemble(config, data, build.choose_devices(config))
 
 

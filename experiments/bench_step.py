@@ -16,6 +16,8 @@ import jax
 import numpy as np
 
 from jsubspace.data import memory, sets
+from jsubspace.data.batching import Batching
+from jsubspace.evaluation.devices import RUN_AHEAD
 from jsubspace.runs import build, recipes
 from jsubspace.training import parallel
 
@@ -34,7 +36,7 @@ def random_cifar(batch_size: int) -> memory.InMemory:
     rng = np.random.default_rng(0)
     images = rng.integers(256, size=(4 * batch_size, 32, 32, 3), dtype=np.uint8)
     examples = memory.Examples(images, rng.integers(10, size=len(images), dtype=np.int32))
-    return memory.InMemory(sets.find("cifar10"), examples, examples, batch_size, batch_size, 0)
+    return memory.InMemory(sets.find("cifar10"), examples, examples, Batching(batch_size, batch_size, seed=0))
 
 
 def make_timer(method: dict[str, Any], batch_size: int, steps: int, sharded: bool = False) -> Callable[[], float]:
@@ -53,7 +55,7 @@ def make_timer(method: dict[str, Any], batch_size: int, steps: int, sharded: boo
         for batch in itertools.islice(batches, steps):
             state, info = compiled(state, batch, key)
             reports.append(info)
-            if len(reports) > parallel.RUN_AHEAD:
+            if len(reports) > RUN_AHEAD:
                 jax.block_until_ready(reports.pop(0))
         jax.block_until_ready(reports)
         return (time.perf_counter() - start) / steps

@@ -131,7 +131,7 @@ def results(job: Job, root: pathlib.Path) -> dict[str, Any] | None:
       UsageError: if the folder holds a run with other settings.
     """
     found = run_results.read(root / job.name)
-    if not run_results.is_finished(found):
+    if found is None or not run_results.is_finished(found):
         return None
     for field, given in job.fields(root).items():
         trained: Any = found["config"]

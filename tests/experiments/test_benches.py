@@ -1,0 +1,28 @@
+"""The benchmarks' commands run: they call the package in many places, and nothing else would notice a moved name."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from places import REPOSITORY
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "printed"),
+    [
+        ("bench_step --batch_size=8 --methods line --rounds=1 --steps=1", r"line +[\d.]+ ms  ratio "),
+        ("bench_evaluate --train=128 --test=64 --width=2 --points=3 --rounds=1", r"at once is [\d.]+ times as fast"),
+        ("bench_startup --warm=0", r"empty cache: +[\d.]+ s  \(import "),
+        ("bench_data --set=digits --seconds=0.2 --rounds=1", r"both together +\d+ images/s"),
+    ],
+)
+def test_a_benchmark_runs(arguments, printed, data_dir):
+    module, *options = arguments.split()
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "JSUBSPACE_DATA_DIR": data_dir}
+    command = [sys.executable, "-m", f"experiments.{module}", *options]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(printed, done.stdout), done.stdout
