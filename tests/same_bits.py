@@ -10,35 +10,20 @@ the base has is a difference, and a field that only this checkout has is not. It
 
 import argparse
 import contextlib
-import importlib
-import json
 import os
 import pathlib
-import runpy
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from bits import differences
+from forked_commands import Worker
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-
-IMPORTS = [
-    "jax",
-    "flax",
-    "optax",
-    "orbax.checkpoint",
-    "ml_collections.config_flags",
-    "matplotlib.pyplot",
-    "tensorboardX",
-    "tensorflow_datasets",
-    "safetensors.numpy",
-]
-"""What every command would import again. They are imported once, before the commands are forked."""
 
 SETTINGS: dict[str, Any] = {
     "model.name": "mlp",
@@ -152,7 +137,10 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         folder = arguments.folder or pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         base = arguments.base or parent()
-        checkouts = {"base": stack.enter_context(checkout(base, folder.absolute() / "checkout")), "here": REPOSITORY}
+        checkouts = {
+            "base": stack.enter_context(checkout(base, folder.absolute() / "checkout")),
+            "here": copied(folder.absolute() / "copy"),
+        }
         print(f"{base} and {REPOSITORY}", flush=True)
         return compare_all(checkouts, folder.absolute(), chosen(arguments.only))
 
@@ -184,18 +172,27 @@ def checkout(revision: str, folder: pathlib.Path) -> Iterator[pathlib.Path]:
         git("worktree", "remove", "--force", str(folder))
 
 
+def copied(folder: pathlib.Path) -> pathlib.Path:
+    """A copy of the package and the configs of this checkout, so that they may be edited during the comparison."""
+    for name in ("jsubspace", "configs"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
 def compare_all(checkouts: dict[str, pathlib.Path], folder: pathlib.Path, names: list[str]) -> int:
     """Trains every method with both checkouts, at the same time, prints what differs, and returns the exit code."""
     data = folder / "data"
     prepare(data, corrupted="corruption" in names)
-    workers = {side: Worker(path, folder / side, data) for side, path in checkouts.items()}
+    workers = {side: Worker(path, folder / "compiled") for side, path in checkouts.items()}
     different = 0
     for name in names:
         start = time.monotonic()
-        for worker in workers.values():
-            worker.start(name)
+        folders = {side: folder / side / folder_of(name) for side in workers}
+        for side, worker in workers.items():
+            folders[side].mkdir(parents=True)
+            worker.start(commands(name, folder / side, data), folders[side] / "log.txt")
         errors = [f"{side}: {error}" for side, worker in workers.items() if (error := worker.error())]
-        found = errors or differences(*(worker.folder / folder_of(name) for worker in workers.values()))
+        found = errors or differences(folders["base"], folders["here"])
         different += bool(found)
         verdict = "equal" if not found else f"DIFFERENT in {len(found)}: {'; '.join(found[:3])}"
         print(f"{name:<40} {verdict} ({time.monotonic() - start:.0f} s)", flush=True)
@@ -243,81 +240,5 @@ def commands(name: str, runs: pathlib.Path, data: pathlib.Path) -> list[list[str
     )
 
 
-class Worker:
-    """A process with the code of one checkout, which runs commands.
-
-    Args:
-      checkout: its folder.
-      folder: of the runs.
-      data: the folder of prepared data.
-    """
-
-    def __init__(self, checkout: pathlib.Path, folder: pathlib.Path, data: pathlib.Path) -> None:
-        self.folder, self._data = folder, data
-        flags = "--xla_cpu_multi_thread_eigen=false --xla_force_host_platform_device_count=2"
-        own = {"PYTHONPATH": str(checkout), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "MPLBACKEND": "agg"}
-        cache = {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled")}
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--worker"],
-            cwd=checkout, env=cache | os.environ | own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def start(self, name: str) -> None:
-        """Starts the commands of a method; `error` waits for them."""
-        (self.folder / folder_of(name)).mkdir(parents=True)
-        order = {
-            "commands": commands(name, self.folder, self._data),
-            "log": str(self.folder / folder_of(name) / "log.txt"),
-        }
-        self._process.stdin.write(json.dumps(order) + "\n")  # type: ignore[union-attr]
-        self._process.stdin.flush()  # type: ignore[union-attr]
-
-    def error(self) -> str:
-        """The error that ended the commands, or ""."""
-        return json.loads(self._process.stdout.readline())  # type: ignore[union-attr]
-
-    def end(self) -> None:
-        """Ends the process."""
-        self._process.communicate()
-
-
-def work() -> None:
-    """The worker's process: reads orders, and forks a process for each command."""
-    for name in IMPORTS:
-        importlib.import_module(name)
-    for line in sys.stdin:
-        order, error = json.loads(line), ""
-        for command in order["commands"]:
-            if not error and os.waitstatus_to_exitcode(os.waitpid(forked(command, order["log"]), 0)[1]):
-                last = (pathlib.Path(order["log"]).read_text(errors="replace").strip().splitlines() or [""])[-1]
-                error = f"{command[0]} failed: {last}"
-        print(json.dumps(error), flush=True)
-
-
-def forked(command: list[str], log: str) -> int:
-    """The id of a process that runs ``python -m`` with ``command``."""
-    if pid := os.fork():
-        return pid
-    code = 70
-    try:
-        with open(log, "a") as file:
-            for stream in (1, 2):
-                os.dup2(file.fileno(), stream)
-        sys.argv = command
-        runpy.run_module(command[0], run_name="__main__", alter_sys=True)
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        if not sys.modules["jsubspace"].__file__.startswith(os.getcwd()):  # type: ignore[union-attr]
-            print("the code is another checkout's", file=sys.stderr)
-            code = 71
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
 if __name__ == "__main__":
-    sys.exit(work() if sys.argv[1:] == ["--worker"] else main())
+    sys.exit(main())
