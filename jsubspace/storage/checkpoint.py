@@ -173,7 +173,7 @@ class Checkpoints(Generic[State]):
             return self._newest_whole()
         if step not in self._manager.all_steps():
             raise UsageError(
-                f"there is no checkpoint of step {step} in {self._folder}, only of {self.steps()}. Keep_epochs says which "
+                f"there is no checkpoint of step {step} in {self._folder}, only of {self.steps()}. The setting keep_epochs says which "
                 "checkpoints a run keeps."
             )
         if damage := checksums.damage(self._folder / str(step)):

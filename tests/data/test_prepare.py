@@ -59,7 +59,7 @@ def test_unknown_name(capsys, tmp_path):
 def test_missing_archive(capsys, every_package, tmp_path):
     (tmp_path / "ILSVRC2012_img_val.tar").touch()
     said = message(capsys, "imagenet2012", f"--data_dir={tmp_path}/data", f"--manual_dir={tmp_path}")
-    assert f"{tmp_path} has no ILSVRC2012_img_train.tar;" in said
+    assert f"{tmp_path} has no ILSVRC2012_img_train.tar." in said
     assert "put these archives there: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar." in said
 
 
@@ -110,7 +110,7 @@ def test_archive_that_is_not_the_original(name, damage, tmp_path):
     said = refusal(fake_archives.run(name, data_dir=tmp_path / "data", manual_dir=tmp_path))
     assert archive.name in said
     assert "is not the original and may be incomplete" in said
-    assert "download it again" in said
+    assert "Download it again" in said
 
 
 def test_missing_tensorflow(tmp_path):

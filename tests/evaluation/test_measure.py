@@ -228,7 +228,7 @@ def test_a_subspace_of_a_users_own_is_trained_measured_plotted_and_exported(subs
     report = jsubspace.measure(
         predict_fn, endpoints, subspace, cut((x, y), 64), num_points=5, num_resamples=20, num_random_points=3
     )
-    assert min(row.accuracy for row in report.points) > 0.75
+    assert min(row.accuracy for row in report.points) > 0.65
     assert len(report.ends) == len(subspace.ends)
     assert (report.connector is None) == (not subspace.ends)
     assert report.table().count("<- midpoint") == 1
@@ -258,7 +258,7 @@ TWO = jsubspace.init_endpoints(jax.random.key(0), init_fn, 2)
     ("call", "message"),
     [
         (lambda: jsubspace.measure(predict_fn, TWO, LINE), "give test_batches, or validation_batches"),
-        (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X, Y)], validation_batches=[(X, Y)]), "one of the two"),
+        (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X, Y)], validation_batches=[(X, Y)]), "One of the two"),
         (lambda: jsubspace.measure(predict_fn, TWO, jsubspace.Curve(), [(X, Y)]), "has 3 endpoints but .* have 2"),
         (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X, Y)], stats_fn=len), "stats_fn and train_batches belong"),
         (lambda: jsubspace.measure(predict_fn, TWO, LINE, []), "there is no test batch"),

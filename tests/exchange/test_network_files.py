@@ -221,7 +221,7 @@ def test_the_authors_names_and_axes():
 
 ONES = np.ones((2, 2), np.float32)
 BAD_WEIGHTS = [
-    ({}, "no name is the name of a weight"),
+    ({}, "no weight among the names"),
     ({"epoch": ONES}, "epoch is not a name of the authors' networks"),
     ({"blocks.0.conv4.weight": ONES}, "is not a name"),
     (

@@ -166,7 +166,7 @@ def test_a_signal_lets_the_runs_under_way_save_and_starts_no_other(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
-    assert "the same command resumes from there" in errors
+    assert "The same command resumes from there" in errors
     assert [log.read_text().splitlines() for log in logs[:2]] == [["ready", "saved"]] * 2
     assert not logs[2].exists() or "ready" not in logs[2].read_text()
 

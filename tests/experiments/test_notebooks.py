@@ -1,6 +1,5 @@
 """The notebooks run from top to bottom without a network, print no warning, and say what their scripts say."""
 
-import json
 import os
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import pytest
 from places import REPOSITORY
 
 from experiments import record_notebooks
-from jsubspace.runs import figures
+from jsubspace.runs import figures, results
 from jsubspace.storage.writer import read_rows
 
 NAMES = ["first_tour", "loss_plane", "your_own_model"]
@@ -145,7 +144,7 @@ def test_a_run_s_figures_leave_the_notebook_s_backend_alone(tmp_path):
     before = matplotlib.get_backend()
     try:
         matplotlib.use("svg")
-        assert figures.draw(json.loads((folder / "results.json").read_text()), read_rows(folder), tmp_path)
+        assert figures.draw(results.read(folder), read_rows(folder), tmp_path)
         assert matplotlib.get_backend() == "svg"
     finally:
         matplotlib.use(before)

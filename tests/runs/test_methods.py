@@ -331,7 +331,7 @@ def test_compare(mlp, two_runs, tmp_path, capsys):
             compare.main(arguments)
     old = json.loads((two_runs[0] / "results.json").read_text()) | {"schema": 1}
     (two_runs[0] / "results.json").write_text(json.dumps(old))
-    with pytest.raises(UsageError, match=r"schema 1.*evaluate it again"):
+    with pytest.raises(UsageError, match=r"schema 1.*Evaluate it again"):
         compare.main([str(two_runs[0])])
 
 
