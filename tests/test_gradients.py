@@ -406,9 +406,9 @@ def test_of_samples_and_endpoints_the_fewer_travel(m, num_samples, networks):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"beta": -0.5}, "beta is -0.5, and the penalty's strength is at least 0; 0 switches it off"),
+        ({"beta": -0.5}, "beta is -0.5, but the penalty's strength is at least 0"),
         ({"beta": float("nan")}, "beta is nan"),
-        ({"num_samples": 0}, "num_samples is 0; a step takes at least one sample of alpha"),
+        ({"num_samples": 0}, "num_samples is 0, but a step takes at least one sample of alpha"),
     ],
 )
 def test_settings_are_checked_before_anything_runs(make, settings, message):
