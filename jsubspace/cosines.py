@@ -73,5 +73,9 @@ def corrected(is_usual: jax.Array, usual: Result, correct: Callable[[], Result])
     """
     if not isinstance(is_usual, jax.core.Tracer):  # Outside jit, the loop would be compiled in every call.
         return usual if is_usual else correct()
-    found: Result = jax.lax.while_loop(lambda carry: ~carry[0], lambda _: (is_usual | True, correct()), (is_usual, usual))[1]
-    return found
+
+    def turn(_: Any) -> Any:
+        return is_usual | True, correct()
+
+    found: Any = jax.lax.while_loop(lambda carry: ~carry[0], turn, (is_usual, usual))
+    return found[1]

@@ -43,6 +43,7 @@ def sample_pair(key: jax.Array, num_endpoints: int) -> tuple[Any, Any]:
     Raises:
       ValueError: if there are fewer than two endpoints.
     """
+    num_endpoints = arguments.integer("sample_pair: num_endpoints", num_endpoints)
     pairs = list(itertools.combinations(range(num_endpoints), 2))
     if not pairs:
         raise ValueError(f"sample_pair: {num_endpoints} endpoint has no pair, and the penalty needs two endpoints.")
