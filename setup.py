@@ -55,6 +55,7 @@ EXTRAS["dev"] = [
     *EXTRAS["imagenet"],
     *EXTRAS["tensorflow"],
     *EXTRAS["notebooks"],
+    "hypothesis>=6.100",  # property tests over random inputs
     "mypy>=1.15",
     "pytest>=8.0",
     "pytest-xdist>=3.6",

@@ -10,13 +10,14 @@ holds them, so the second term is never communicated.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jsubspace import penalties, points, tree
+from jsubspace import arguments, penalties, points, subspaces, tree
 from jsubspace.shares import Shares
 from jsubspace.subspaces import Subspace
 from jsubspace.types import Alpha, Endpoints, LayerNames, Params
@@ -71,6 +72,10 @@ class Objective:
     mask: penalties.Mask = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.layerwise, np.bool_):
+            object.__setattr__(self, "layerwise", bool(self.layerwise))
+        object.__setattr__(self, "all_pairs", arguments.truth("all_pairs", self.all_pairs))
+        object.__setattr__(self, "num_samples", arguments.integer("num_samples", self.num_samples))
         if not self.beta >= 0:
             raise ValueError(
                 f"beta is {self.beta}, but the penalty's strength is at least 0. The value 0 switches it off."
@@ -171,13 +176,13 @@ def random_gradient(
 
     If the endpoints are divided among devices, ``endpoints`` and ``grads`` are this device's shares.
     """
-    grad_at = gradient_at(loss_fn, subspace, objective, shares, has_aux=has_aux)
+    grad_at = gradient_at(loss_fn, subspaces.checked(subspace), objective, shares, has_aux=has_aux)
     num_samples, layerwise = objective.num_samples, objective.layerwise
     samples_pair = objective.penalises(subspace) and not objective.all_pairs
 
     def grad_fn(key: jax.Array, endpoints: Endpoints, *args: Any) -> tuple[tuple[jax.Array, Info], Endpoints]:
         alpha_key, pair_key = jax.random.split(key)
-        layers = (tree.layers(endpoints) if layerwise else None) if isinstance(layerwise, bool) else layerwise
+        layers = _layers(layerwise, endpoints)
         alpha = points.sample_alpha(alpha_key, subspace, layers, None if num_samples == 1 else num_samples)
         chosen: tuple[int | jax.Array, ...] = tuple(range(subspace.num_endpoints))
         if samples_pair:
@@ -191,7 +196,8 @@ def gradient_at(
     loss_fn: LossFn, subspace: Subspace, objective: Objective, shares: Shares, *, has_aux: bool = False
 ) -> GradFn:
     """`value_and_grad_at` for endpoints that lie on the devices as ``shares`` says. See `random_gradient`."""
-    num_samples = objective.num_samples
+    subspaces.checked(subspace)
+    num_samples, has_aux = objective.num_samples, arguments.truth("has_aux", has_aux)
     task = jax.value_and_grad(loss_fn if has_aux else lambda *args: (loss_fn(*args), None), has_aux=True)
 
     def at_point(
@@ -241,6 +247,20 @@ def gradient_at(
         return (loss + objective.beta * penalty.value, Info(loss, penalty.value, alpha, aux)), grads
 
     return grad_fn
+
+
+def _layers(layerwise: bool | LayerNames, endpoints: Endpoints) -> LayerNames | None:
+    """The layers that ``layerwise`` stands for, or None for one alpha."""
+    if isinstance(layerwise, bool):
+        return tree.layers(endpoints) if layerwise else None
+    names = jax.tree.leaves(layerwise)
+    are_names = not any(isinstance(name, bool) or not isinstance(name, Hashable) for name in names)
+    if isinstance(layerwise, int) or not are_names or not tree.same_structure(layerwise, endpoints):
+        raise ValueError(
+            f"layerwise is {layerwise!r}. It must be True, False, or a tree like the endpoints with the name of a layer per leaf "
+            "(see jsubspace.layers)."
+        )
+    return layerwise
 
 
 def _cut(args: tuple[Any, ...], num_samples: int) -> tuple[Any, ...]:

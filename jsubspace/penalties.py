@@ -8,22 +8,29 @@ where inner products and norms are taken over all leaves that count, as one vect
 Algorithm 1 estimates the mean by one random pair per step.
 
 The penalty depends on the endpoints only through their inner products, the Gram matrix G. The penalty's gradient
-is therefore linear in the endpoints, and its weights are the derivative of a function of p x p numbers:
+is therefore linear in the endpoints, and its weights are functions of p x p numbers:
 
-    d penalty / d omega_i = sum_l (D + D^T)_il omega_l,    D = d penalty / d G.
+    d cos_ij^2 / d omega_i = 2 cos_ij (omega_j / |omega_j| - cos_ij omega_i / |omega_i|) / |omega_i|.
 
-The gradient therefore costs one pass over the endpoints. It stores at most one row, the sum of a sampled pair.
+The gradient therefore costs one pass over the endpoints. It stores one row, the sum of a sampled pair, and reserves the
+memory of a second row, which only norms far apart or at the edge of float32 need.
+Inner products and norms are taken in float32 or wider, and cos^2 and its gradient are right wherever |omega|^2 is a
+normal number (`cosines`). A NaN or an infinity in an endpoint makes cos^2 NaN.
 """
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 
-from jsubspace import tree
+from jsubspace import arguments, tree
+from jsubspace.cosines import corrected, cosines, factors, scaled_rows, squared
 from jsubspace.types import Endpoints, LeafMask, Params
+
+ALIKE = 16.0
+"""Two norms are alike if neither is more than this many times the other."""
 
 Mask = LeafMask | Callable[[Endpoints], LeafMask] | None
 
@@ -36,6 +43,7 @@ def sample_pair(key: jax.Array, num_endpoints: int) -> tuple[Any, Any]:
     Raises:
       ValueError: if there are fewer than two endpoints.
     """
+    num_endpoints = arguments.integer("sample_pair: num_endpoints", num_endpoints)
     pairs = list(itertools.combinations(range(num_endpoints), 2))
     if not pairs:
         raise ValueError(f"sample_pair: {num_endpoints} endpoint has no pair, and the penalty needs two endpoints.")
@@ -64,28 +72,28 @@ def cosine_squared(endpoints: Endpoints, j: Any, k: Any, mask: Mask = None) -> j
       0.5
     """
     m = tree.num_endpoints(endpoints)
-    for row in (j, k):
-        if isinstance(row, int) and not 0 <= row < m:
-            raise ValueError(f"there is no endpoint {row}. The {m} endpoints are 0 to {m - 1}.")
-    return mean_cosine_squared(_rows(endpoints, (j, k)), mask)
+    rows = arguments.row("j", j, m), arguments.row("k", k, m)
+    return mean_cosine_squared(_rows(endpoints, rows), mask)
 
 
 def mean_cosine_squared(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
     """The mean of `cosine_squared` over all pairs of different endpoints: the expectation in equation 5."""
     m = tree.num_endpoints(endpoints)
-    return _mean_over_pairs(tree.gram([_row(endpoints, i) for i in range(m)], tree.resolve_mask(mask, endpoints)))
+    return _mean_over_pairs(_all_cosines(endpoints, mask)[0]) if m > 1 else _no_pair()
 
 
 def cosines_squared(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
-    """cos^2 of every pair: ``[m, m]``, symmetric, ones on the diagonal."""
-    m = tree.num_endpoints(endpoints)
-    return _cosines_squared(tree.gram([_row(endpoints, i) for i in range(m)], tree.resolve_mask(mask, endpoints)))
+    """cos^2 of every pair: ``[m, m]``, symmetric. The diagonal is 1, and 0 for an endpoint that is the zero vector."""
+    found, inverse_norms = _all_cosines(endpoints, mask)
+    on_diagonal = jax.lax.stop_gradient(squared(jnp.sign(inverse_norms)))
+    return jnp.where(jnp.eye(len(found), dtype=bool), on_diagonal[:, None], squared(found))
 
 
 def distances(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
     """L2 distance |omega_j - omega_k| of every pair over the counting leaves: ``[m, m]``, zeros on the diagonal.
 
     The distances are computed from the differences. Inner products would cancel for endpoints that are close together.
+    The gradient of a distance of 0 is 0.
     """
     m = tree.num_endpoints(endpoints)
     counts = tree.resolve_mask(mask, endpoints)
@@ -93,7 +101,9 @@ def distances(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
 
     def distance(j: int, k: int) -> jax.Array:
         difference = jax.tree.map(jnp.subtract, rows[j], rows[k])
-        return jnp.sqrt(tree.inner(difference, difference, counts))
+        square = tree.inner(difference, difference, counts)
+        differs = square != 0  # True for NaN. The derivative of sqrt at 0 is infinite.
+        return jnp.where(differs, jnp.sqrt(jnp.where(differs, square, 1)), 0)
 
     upper = {(j, k): distance(j, k) for j, k in itertools.combinations(range(m), 2)}
     zero = jnp.zeros((), next(iter(upper.values())).dtype if upper else jnp.float32)
@@ -112,19 +122,28 @@ def geometry(endpoints: Endpoints, mask: Mask = None) -> dict[str, jax.Array]:
 class Penalty(NamedTuple):
     """A penalty's value and its gradient. The gradient is written as weights of some of the endpoints.
 
+    The inverse norms s_i stand apart from the weights, because their products may leave the range of float32:
+
+        d value / d omega_i = s_i sum_l weights[i, l] s_chosen[l] omega_chosen[l].
+
     Attributes:
       value: the mean of cos^2 over the chosen pairs, a scalar.
-      weights: ``[m, p]``, with d value / d omega_i = sum_l weights[i, l] omega_{chosen[l]}.
+      weights: ``[m, p]``.
+      inverse_norms: s, ``[m]``, and 0 for an endpoint that does not take part.
       chosen: the rows of the p endpoints that take part, integers or traced.
       mask: the leaves that take part, a tree of bools.
-      pair_sum: omega_j + omega_k if a pair was chosen among three or more endpoints, else None.
+      pair_sum: omega_j + omega_k if a pair was chosen among three or more endpoints, else None. If the two norms are far
+        apart, it is s_j omega_j + s_k omega_k.
+      sum_weights: ``[m, 2]``, the factors of omega_i and of the pair's sum that replace the weights if there is a sum.
     """
 
     value: jax.Array
     weights: jax.Array
+    inverse_norms: jax.Array
     chosen: tuple[Any, ...]
     mask: LeafMask
     pair_sum: Params | None = None
+    sum_weights: jax.Array | None = None
 
     def add_gradient(self, grads: Endpoints, endpoints: Endpoints, beta: float) -> Endpoints:
         """``grads + beta * d value / d endpoints``, leaves ``[m, *s]``."""
@@ -133,27 +152,22 @@ class Penalty(NamedTuple):
             if not counts:
                 return grad
             wide = tree.accumulator(leaf.dtype)
-            column = (-1,) + (1,) * (leaf.ndim - 1)
-            total = grad.astype(wide)
 
-            def add(weights: jax.Array, rows: jax.Array) -> None:
-                nonlocal total
-                total += (beta * weights).reshape(column).astype(wide) * rows.astype(wide)
+            def times(factors: jax.Array, rows: jax.Array) -> jax.Array:
+                return factors.reshape((-1,) + (1,) * (leaf.ndim - 1)).astype(wide) * rows.astype(wide)
 
             # XLA copies every row that is sliced out, and reads the copy again when it adds the row to all rows.
             # Two exchanged rows are not slices. For a pair among many endpoints, the sum is one row instead of two.
+            s = self.inverse_norms
             if leaf.shape[0] == 2:
                 own, other = self._own_and_other()
-                add(own, leaf)
-                add(other, leaf[::-1])
-            elif pair_sum is not None:
-                own, other = self._own_and_other()
-                add(own - other, leaf)
-                add(other, pair_sum[None])
+                change = times(own, times(s, leaf)) + times(other, times(s[::-1], leaf[::-1]))
+            elif pair_sum is not None and self.sum_weights is not None:
+                change = times(self.sum_weights[:, 0], leaf) + times(self.sum_weights[:, 1], pair_sum[None])
             else:
-                for n, i in enumerate(self.chosen):
-                    add(self.weights[:, n], leaf[i][None])
-            return total.astype(grad.dtype)
+                parts = [times(self.weights[:, n], times(s[i][None], leaf[i][None])) for n, i in enumerate(self.chosen)]
+                change = sum(parts[1:], parts[0])
+            return (grad.astype(wide) + times(beta * s, change)).astype(grad.dtype)
 
         sums = () if self.pair_sum is None else (self.pair_sum,)
         return jax.tree.map(add_leaf, grads, endpoints, self.mask, *sums)
@@ -179,33 +193,73 @@ def penalty(
     Choose all m endpoints for the exact mean, or a sampled pair for an estimate. ``gram_fn`` takes the inner products.
     If the endpoints are divided among devices, ``gram_fn`` is `shares.Shares.gram`.
     """
-    rows, m = [_row(endpoints, i) for i in chosen], tree.num_endpoints(endpoints)
+    m = tree.num_endpoints(endpoints)
+    chosen = arguments.different_rows("chosen", chosen, m)
+    if len(chosen) < 2:
+        _no_pair()
+    rows = [_row(endpoints, i) for i in chosen]
     gram, pair_sum = gram_fn(rows, mask), None
     if len(chosen) == 2 < m:
-        pair_sum = jax.tree.map(
-            lambda *leaves: sum(leaf.astype(tree.accumulator(leaf.dtype)) for leaf in leaves), *rows
-        )
+        pair_sum = _sum(rows)
         # Both are computed while the rows are read. Without the barrier, XLA would read the rows again later for the sum.
         gram, pair_sum = jax.lax.optimization_barrier((gram, pair_sum))
-    value, d_gram = jax.value_and_grad(_mean_over_pairs)(gram)
-    weights = jnp.zeros((m, len(chosen)), gram.dtype).at[jnp.array(chosen)].set(d_gram + d_gram.T)
-    return Penalty(value, weights, chosen, mask, pair_sum)
 
-
-def _cosines_squared(gram: jax.Array) -> jax.Array:
-    """``[p, p]`` inner products -> ``[p, p]`` cos^2. A zero vector counts as orthogonal to everything, itself included."""
+    scales = factors(gram)
     norms = jnp.diagonal(gram)
-    products = norms[:, None] * norms[None, :]
-    # The where stands twice, because the gradient of the branch that is not taken must not be 0 / 0.
-    return jnp.where(products > 0, gram**2 / jnp.where(products > 0, products, 1), 0)
+    is_usual = jnp.all(scales == 1)
+    if pair_sum is not None:  # The sum of two rows forgets the shorter row if the other is much longer.
+        is_usual &= jnp.max(norms) <= ALIKE**2 * jnp.min(norms)
+
+    def scaled() -> tuple[jax.Array, Params | None]:
+        gram = gram_fn(scaled_rows(endpoints, chosen, scales), mask)
+        inverse_norms = cosines(gram)[1] * scales
+        return gram, None if pair_sum is None else _sum(scaled_rows(endpoints, chosen, inverse_norms))
+
+    gram, pair_sum = corrected(is_usual, (gram, pair_sum), scaled)
+    cosine, inverse_norms = cosines(gram)
+    inverse_norms *= scales
+    p = len(chosen)
+    num_pairs = p * (p - 1) // 2
+    weights = 2 / num_pairs * (cosine - jnp.diag(jnp.sum(cosine * cosine, axis=1)))
+    places = jnp.array(chosen)
+    sum_weights = None
+    if pair_sum is not None:
+        own, other = jnp.diagonal(weights), weights[0, 1]
+        usual = jnp.stack([own * inverse_norms - other * inverse_norms[::-1], other * inverse_norms[::-1]], axis=1)
+        unlike = jnp.stack([(own - other) * inverse_norms, jnp.broadcast_to(other, (2,))], axis=1)
+        sum_weights = jnp.zeros((m, 2), gram.dtype).at[places].set(jnp.where(is_usual, usual, unlike))
+    return Penalty(
+        value=_mean_over_pairs(cosine),
+        weights=jnp.zeros((m, p), gram.dtype).at[places].set(weights),
+        inverse_norms=jnp.zeros(m, gram.dtype).at[places].set(inverse_norms),
+        chosen=chosen,
+        mask=mask,
+        pair_sum=pair_sum,
+        sum_weights=sum_weights,
+    )
 
 
-def _mean_over_pairs(gram: jax.Array) -> jax.Array:
-    p = gram.shape[0]
-    if p < 2:
-        raise ValueError("one endpoint has no pair, and the penalty needs two endpoints.")
-    above = jnp.triu_indices(p, k=1)
-    return jnp.mean(_cosines_squared(gram)[above])
+def _all_cosines(endpoints: Endpoints, mask: Mask) -> tuple[jax.Array, jax.Array]:
+    """`cosines.cosines` of all endpoints. The inverse norms are those of scaled endpoints."""
+    m, counts = tree.num_endpoints(endpoints), tree.resolve_mask(mask, endpoints)
+    rows = tuple(range(m))
+    scales = factors(tree.gram(scaled_rows(jax.lax.stop_gradient(endpoints), rows, jnp.ones(m)), counts))
+    # Autodiff cannot go through `corrected`. The rows are compared a second time, which only a measurement can afford.
+    return cosines(tree.gram(scaled_rows(endpoints, rows, scales), counts))
+
+
+def _mean_over_pairs(cosine: jax.Array) -> jax.Array:
+    """The mean of cos^2 above the diagonal of the cosines ``[p, p]``."""
+    above = jnp.triu_indices(len(cosine), k=1)
+    return jnp.mean(squared(cosine)[above])
+
+
+def _no_pair() -> NoReturn:
+    raise ValueError("one endpoint has no pair, and the penalty needs two endpoints.")
+
+
+def _sum(rows: Sequence[Params]) -> Params:
+    return jax.tree.map(lambda *leaves: sum(leaf.astype(tree.accumulator(leaf.dtype)) for leaf in leaves), *rows)
 
 
 def _row(endpoints: Endpoints, i: Any) -> Params:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import tree
+from jsubspace import arguments, subspaces, tree
 from jsubspace.subspaces import Line, Simplex, Subspace
 from jsubspace.types import Alpha, Endpoints, LayerNames, Params
 
@@ -27,8 +27,9 @@ def init_endpoints(
     """m freshly initialised networks, stacked: the start of Algorithm 1.
 
     Args:
-      key: a PRNG key. Endpoint i is ``init_fn(jax.random.split(key, m)[i])``.
-      init_fn: key -> network, leaves ``[*s]``. It is a pure function that returns arrays only, because it is vmapped.
+      key: a PRNG key of any implementation. Endpoint i is ``init_fn(jax.random.split(key, m)[i])``.
+      init_fn: key -> network, leaves ``[*s]``. It is a pure function that returns arrays only, because it is vmapped. For
+        keys of another implementation than threefry it is mapped in a loop, since their draws depend on vmap.
       subspace: the subspace that is to be trained, or its number of endpoints m, at least 1.
       common_start: whether all endpoints start from one and the same initialisation (appendix E of the paper). While all
         endpoints are equal, the penalty's gradient is zero, and only the alphas separate them.
@@ -49,14 +50,19 @@ def init_endpoints(
     for name in renamed:
         hint = f"; it is called {_NEW_NAMES[name]} now" if name in _NEW_NAMES else ""
         raise TypeError(f"init_endpoints has no argument {name}{hint}.")
-    m = subspace if isinstance(subspace, int) else subspace.num_endpoints
+    if isinstance(subspace, bool | int | float | np.generic):
+        m = arguments.integer("init_endpoints: the number of endpoints", subspace)
+    else:
+        m = subspaces.checked(subspace).num_endpoints
     if m < 1:
         raise ValueError(f"init_endpoints: num_endpoints is {m}. A subspace has at least one endpoint.")
-    if common_start:
+    if arguments.truth("init_endpoints: common_start", common_start):
         network = init_fn(jax.random.split(key, 1)[0])
         endpoints = jax.tree.map(lambda leaf: jnp.tile(leaf, (m,) + (1,) * jnp.ndim(leaf)), network)
     else:
-        endpoints = jax.vmap(init_fn)(jax.random.split(key, m))
+        keys = jax.random.split(key, m)
+        is_threefry = str(jax.random.key_impl(keys)) == "threefry2x32"
+        endpoints = jax.vmap(init_fn)(keys) if is_threefry else jax.lax.map(init_fn, keys)
     tree.num_endpoints(endpoints)
     return endpoints
 
@@ -119,7 +125,8 @@ def sample_alpha(
       >>> sample_alpha(jax.random.key(0), Simplex(3)).shape
       (3,)
     """
-    leading = () if num_samples is None else (num_samples,)
+    subspaces.checked(subspace)
+    leading = () if num_samples is None else (arguments.integer("sample_alpha: num_samples", num_samples),)
     if layers is None:
         return subspace.sample(key, leading)
     names = list(dict.fromkeys(jax.tree.leaves(layers)))
@@ -130,13 +137,28 @@ def sample_alpha(
 def coefficients(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = None) -> Any:
     """The weights c(alpha) of the endpoints: ``[m]``, or a tree of them for a layerwise alpha. See `interpolate`."""
     m = tree.num_endpoints(endpoints)
-    if subspace is not None and subspace.num_endpoints != m:
+    if subspace is not None and subspaces.checked(subspace).num_endpoints != m:
         raise ValueError(
             f"{subspace} has {subspace.num_endpoints} endpoints but the parameters have {m} (the length of their leading axis)."
         )
-    if tree.same_structure(alpha, endpoints):
+    if _is_layerwise(alpha, endpoints, m, subspace):
         return jax.tree.map(lambda a: _coefficients(_as_array(a), m, subspace), alpha)
     return _coefficients(_as_array(alpha), m, subspace)
+
+
+def _is_layerwise(alpha: Alpha, endpoints: Endpoints, m: int, subspace: Subspace | None) -> bool:
+    """Whether alpha holds one position per leaf. A list of numbers may also be one position: the weights of the endpoints."""
+    if not tree.same_structure(alpha, endpoints):
+        return False
+    leaves = jax.tree.leaves(alpha)
+    if not isinstance(alpha, list | tuple) or len(leaves) != m or any(jnp.ndim(leaf) for leaf in leaves):
+        return True
+    if subspace is None:
+        raise ValueError(
+            f"alpha is a {type(alpha).__name__} of {m} numbers, and the endpoints have {m} leaves. It may hold one position per "
+            f"leaf or one weight per endpoint. Name the subspace, as in jsubspace.interpolate(endpoints, alpha, Simplex({m}))."
+        )
+    return subspace.alpha_shape == ()
 
 
 def _coefficients(alpha: jax.Array, m: int, subspace: Subspace | None) -> jax.Array:

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsubspace import arguments
+
 
 @runtime_checkable
 class Subspace(Protocol):
@@ -69,6 +71,20 @@ class Subspace(Protocol):
         n is the number of alphas along each axis. A path's grid begins and ends with its ends. q may be 0 where a grid
         would be too large: the center, the ends and random alphas then represent the subspace.
         """
+
+
+def checked(subspace: Any) -> Any:
+    """The subspace itself.
+
+    Raises:
+      ValueError: if it is a class, or no subspace.
+    """
+    if isinstance(subspace, type):
+        name = subspace.__name__
+        raise ValueError(f"{name} is a class, and a subspace is an instance of it. Write {name}(), with parentheses.")
+    if not hasattr(subspace, "num_endpoints"):
+        raise ValueError(f"{subspace!r} is not a subspace. Pass jsubspace.Line(), for example.")
+    return subspace
 
 
 def is_path(subspace: Subspace) -> bool:
@@ -157,8 +173,9 @@ class _Bent(_Path):
     num_bends: int = 1
 
     def __post_init__(self) -> None:
+        name = type(self).__name__
+        object.__setattr__(self, "num_bends", arguments.integer(f"{name}: num_bends", self.num_bends))
         if self.num_bends < 1:
-            name = type(self).__name__
             raise ValueError(
                 f"{name}(num_bends={self.num_bends}): a {name.lower()} has at least one bend. Without a bend it is a Line()."
             )
@@ -196,7 +213,7 @@ class Curve(_Bent):
 class Chain(_Bent):
     """Line segments from omega_1 over the bends omega_3, omega_4, ... to omega_2: a polygonal chain.
 
-    With b bends, alpha = i / (b + 1) is exactly the i-th point of the chain. P is linear between two neighbouring points.
+    With b bends, alpha = i / (b + 1) is exactly the i-th point of the chain, also where alpha is rounded. P is linear between two neighbouring points.
     Garipov et al. (2018) connect two trained networks by such a chain. The two ends come first, as in `Curve`. An alpha
     outside [0, 1] continues along the first or the last segment.
 
@@ -210,9 +227,15 @@ class Chain(_Bent):
 
     def coefficients(self, alpha: jax.Array) -> jax.Array:
         segments = self.num_bends + 1
-        position = jnp.asarray(alpha * segments)
+        alpha = jnp.asarray(alpha)
+        position = alpha * segments
         segment = jnp.clip(jnp.floor(position), 0, segments - 1)
-        rest = position - segment
+        start = segment
+        for i in range(1, segments):  # At i / (b + 1) the product is often a rounding below or above i.
+            is_point = alpha == np.asarray(i / segments, alpha.dtype)
+            segment = jnp.where(is_point, i, segment)
+            start = jnp.where(is_point, jax.lax.stop_gradient(position), start)
+        rest = position - start
         first, *bends, last = [
             jnp.where(segment == i, 1 - rest, 0) + jnp.where(segment == i - 1, rest, 0) for i in range(segments + 1)
         ]
@@ -225,6 +248,7 @@ class Simplex:
 
     alpha is the vector of weights ``[m]``. Weights outside the simplex extrapolate as long as they sum
     to 1. Training draws them uniformly, as normalised Exp(1) variables: the distribution is Dirichlet(1, ..., 1).
+    If all variables are 0, which float32 allows, the draw is the center.
     The grid is empty, since a grid of an m-simplex grows with n^(m - 1).
 
     Args:
@@ -238,6 +262,7 @@ class Simplex:
     num_endpoints: int
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "num_endpoints", arguments.integer("Simplex: num_endpoints", self.num_endpoints))
         if self.num_endpoints < 1:
             raise ValueError(f"Simplex(num_endpoints={self.num_endpoints}): a simplex has at least one endpoint.")
 
@@ -260,5 +285,10 @@ class Simplex:
         return alpha
 
     def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
-        exponentials = jax.random.exponential(key, (*shape, self.num_endpoints))
-        return exponentials / jnp.sum(exponentials, axis=-1, keepdims=True)
+        return _normalized(jax.random.exponential(key, (*shape, self.num_endpoints)))
+
+
+def _normalized(exponentials: jax.Array) -> jax.Array:
+    """``[..., m]`` divided by the sum over the last axis, and 1 / m where the sum is 0."""
+    total = jnp.sum(exponentials, axis=-1, keepdims=True)
+    return jnp.where(total > 0, exponentials / jnp.where(total > 0, total, 1), 1 / exponentials.shape[-1])

@@ -28,6 +28,8 @@ def stack(networks: Sequence[Params]) -> Endpoints:
       >>> stack([{"w": jnp.zeros(3)}, {"w": jnp.ones(3)}])["w"].shape
       (2, 3)
     """
+    if not isinstance(networks, Sequence):
+        raise ValueError(f"stack takes a list of networks, not a {type(networks).__name__}.")
     if not networks:
         raise ValueError("stack: no networks were given, but at least one is needed.")
     first = jax.tree_util.tree_leaves_with_path(networks[0])
@@ -91,7 +93,8 @@ def contract(endpoints: Endpoints, weights: Any) -> Params:
       weights: c, ``[m]``, or (layerwise) a tree like ``endpoints`` with one ``[m]`` per leaf.
 
     Returns:
-      A network with leaves ``[*s]``, each in the dtype of its leaf. The weight vector e_i gives omega_i, bit for bit.
+      A network with leaves ``[*s]``, each in the dtype of its leaf. The weight vector e_i gives omega_i, bit for bit,
+      even if another endpoint holds an infinity or NaN. (Only a negative zero becomes zero.)
     """
 
     def contract_leaf(leaf: jax.Array, c: jax.Array) -> jax.Array:
@@ -190,17 +193,26 @@ def all_leaves(endpoints: Endpoints) -> LeafMask:
 def resolve_mask(mask: LeafMask | Callable[[Endpoints], LeafMask] | None, endpoints: Endpoints) -> LeafMask:
     """The tree of bools that ``mask`` stands for.
 
-    A tree stands for itself, a function for the tree that it returns, and None for `kernels`.
+    A tree of bools stands for itself, a function for the tree that it returns, and None for `kernels`. A tree of bools
+    that can also be called, as a module of Equinox can, is a tree.
 
     Raises:
-      ValueError: if the structures of the mask and of the endpoints differ, or if no leaf counts.
+      ValueError: if the structures of the mask and of the endpoints differ, a leaf of the mask is no bool, or no leaf
+        counts.
     """
-    tree = kernels(endpoints) if mask is None else mask(endpoints) if callable(mask) else mask
+    is_tree = any(isinstance(leaf, bool | np.bool_) for leaf in jax.tree.leaves(mask))
+    tree = kernels(endpoints) if mask is None else mask(endpoints) if callable(mask) and not is_tree else mask
     if not same_structure(tree, endpoints):
         raise ValueError(
             f"the mask has the structure {jax.tree.structure(tree)} but the endpoints have {jax.tree.structure(endpoints)}. "
             "Give one bool per leaf."
         )
+    for path, counts in jax.tree_util.tree_leaves_with_path(tree):
+        if not isinstance(counts, bool | np.bool_):
+            raise ValueError(
+                f"leaf {_name(path)} of the mask is {counts!r}. Whether a leaf counts is a Python bool, which is known "
+                "before the program runs."
+            )
     if not any(jax.tree.leaves(tree)):
         raise ValueError(
             "the mask leaves out every leaf, so there is nothing to compare. Pass mask=jsubspace.all_leaves."
@@ -214,14 +226,24 @@ def _per_leaf(tree: Params, weights: Any) -> Any:
 
 
 def _sum_of_slices(wide: jax.Array, c: jax.Array) -> jax.Array:
-    total = c[0] * wide[0]
+    total = _product(c[0], wide[0])
     for i in range(1, wide.shape[0]):
-        total += c[i] * wide[i]
+        total += _product(c[i], wide[i])
     return total
 
 
 def _sum_over_rows(wide: jax.Array, c: jax.Array) -> jax.Array:
-    return jnp.sum(_column(c, wide) * wide, axis=0)
+    return weighted_sum(_column(c, wide), wide)
+
+
+def weighted_sum(weights: jax.Array, wide: jax.Array) -> jax.Array:
+    """The sum over the first axis of weights times rows ``[m, *s]``. A row of weight 0 adds 0, even if it is infinite."""
+    return jnp.sum(_product(weights, wide), axis=0)
+
+
+def _product(c: jax.Array, row: jax.Array) -> jax.Array:
+    """c times the row, and 0 if c is 0. The where selects rows and not products, so that d/dc stays the row at c = 0."""
+    return c * jnp.where((c != 0) | jnp.isfinite(row), row, 0)
 
 
 def _column(c: jax.Array, leaf: jax.Array) -> jax.Array:

@@ -1,7 +1,8 @@
 """Augmentation and normalisation of small images, inside the jitted step.
 
 Images travel to the device as uint8, a quarter of the bytes of float32. Each image is augmented by a key that depends on
-its place in the batch alone, so the result is the same on one device and on eight.
+its place in the batch alone, so the result is the same on one device and on eight. The draws are those of threefry,
+whatever the implementation of the key: under vmap, the draws of rbg depend on the whole batch.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ def random_crop_and_flip(key: jax.Array, images: jax.Array, index: jax.Array, pa
     """Shifts each image by up to ``padding`` pixels, fills the border with black, and mirrors half of the images.
 
     Args:
-      key: the step's key, the same on every device.
+      key: the step's key, the same on every device. A key of another implementation than threefry is the seed of a
+        threefry key.
       images: ``[n, h, w, c]``, any dtype.
       index: ``[n]``, the places of the images in the whole batch.
       padding: the number of black pixels that are added on each side before a crop of h x w is taken uniformly.
@@ -40,5 +42,11 @@ def random_crop_and_flip(key: jax.Array, images: jax.Array, index: jax.Array, pa
             image = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
         return image
 
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(_threefry(key), index)
     return jax.vmap(augment_one)(keys, images)
+
+
+def _threefry(key: jax.Array) -> jax.Array:
+    if str(jax.random.key_impl(key)) == "threefry2x32":
+        return key
+    return jax.random.wrap_key_data(jax.random.bits(key, (2,), jnp.uint32), impl="threefry2x32")

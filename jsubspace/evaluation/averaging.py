@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jsubspace import points, subspaces, tree
+from jsubspace import arguments, points, subspaces, tree
 from jsubspace.subspaces import Subspace
 from jsubspace.types import Endpoints, Params
 
@@ -87,7 +87,7 @@ def weightwise_points(key: jax.Array, endpoints: Endpoints, subspace: Subspace, 
         for i, leaf in enumerate(leaves):
             alphas = subspace.sample(jax.random.fold_in(key, i), leaf.shape[1:])
             c = jnp.moveaxis(subspace.coefficients(alphas), -1, 0).astype(tree.accumulator(leaf.dtype))  # [m, *s]
-            drawn.append(jnp.sum(c * leaf.astype(c.dtype), axis=0).astype(leaf.dtype))
+            drawn.append(tree.weighted_sum(c, leaf.astype(c.dtype)).astype(leaf.dtype))
         return jax.tree.unflatten(structure, drawn)
 
     return _draw(key, num_samples, draw)
@@ -110,5 +110,5 @@ def _draw(key: jax.Array, num_samples: int, draw: Callable[[jax.Array], Params])
 
 
 def _at_least_one(num_samples: int) -> None:
-    if num_samples < 1:
+    if arguments.integer("num_samples", num_samples) < 1:
         raise ValueError(f"num_samples is {num_samples}. At least one network is drawn.")

@@ -31,8 +31,8 @@ def padded(batches: Batches) -> Iterator[ScoredBatch]:
       batches: tuples of arrays ``[n, ...]``; the last array holds integer labels ``[n]``.
 
     Raises:
-      ValueError: if a batch is no tuple of inputs and labels, the leading axes differ, the labels are not integers, or a
-        batch is empty or larger than the first.
+      ValueError: if a batch is no tuple of inputs and labels, the leading axes differ, the labels are not integers of at
+        least 0, or a batch is empty or larger than the first.
     """
     size = 0
     for number, batch in enumerate(batches):
@@ -64,6 +64,10 @@ def _num_examples(batch: Any, number: int) -> int:
         raise ValueError(
             f"the last array of batch {number} is {jnp.result_type(labels)}{list(shapes[-1])}. It must hold the labels, one "
             "integer per example."
+        )
+    if int(np.min(labels)) < 0:
+        raise ValueError(
+            f"a label of batch {number} is {int(np.min(labels))}. Labels are classes, and the first class is 0."
         )
     return shapes[-1][0]
 

@@ -1,12 +1,14 @@
 """How sharp the loss is at a network: the largest eigenvalue of its Hessian."""
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jsubspace import tree
+from jsubspace import arguments, tree
 from jsubspace.types import Params
 
 
@@ -65,10 +67,11 @@ def largest_eigenvalue(
       >>> round(largest_eigenvalue(stretch, jnp.zeros(2), jax.random.key(0)).value, 3)
       3.0
     """
+    num_iterations = arguments.integer("num_iterations", num_iterations)
     if num_iterations < 1:
         raise ValueError(f"num_iterations is {num_iterations}, but power iteration needs at least one.")
     found = _power_iteration(product, like, key, num_iterations, tolerance)
-    if found.value >= 0:
+    if not found.value < 0:  # Also if the value is NaN, which no second search would repair.
         return found
     shift = -found.value
     shifted = _power_iteration(
@@ -89,7 +92,7 @@ def _power_iteration(
         image = product(vector)
         vector, value, residual = _normalized(vector, image)
         found = Eigenvalue(float(value), float(residual), i)
-        if found.residual <= tolerance * abs(found.value):
+        if not math.isfinite(found.residual) or found.residual <= tolerance * abs(found.value):
             break
     return found
 
@@ -97,13 +100,23 @@ def _power_iteration(
 @jax.jit
 def _normalized(vector: Params, image: Params) -> tuple[Params, jax.Array, jax.Array]:
     """The next unit vector, the Rayleigh quotient <v, H v> of this vector v, and its residual."""
-    every = tree.all_leaves(image)
-    value, norm = tree.inner(vector, image, every), jnp.sqrt(tree.inner(image, image, every))
+    value = tree.inner(vector, image, tree.all_leaves(image))
     rest = jax.tree.map(lambda h, x: h - (value * x).astype(h.dtype), image, vector)
-    # An operator that is zero here has the eigenvalue 0, and the next vector must not become 0 / 0.
-    scale = jnp.where(norm > 0, 1 / jnp.where(norm > 0, norm, 1), 0)
-    following = jax.tree.map(lambda h: (h * scale).astype(h.dtype), image)
-    return following, value, jnp.sqrt(tree.inner(rest, rest, every))
+    return _unit(image)[0], value, _unit(rest)[1]
+
+
+def _unit(vector: Params) -> tuple[Params, jax.Array]:
+    """The vector divided by its norm, and the norm. A vector of zeros stays as it is, and does not become 0 / 0.
+
+    The vector is divided by its largest entry first, because the squares of small and large entries leave float32.
+    """
+    every = tree.all_leaves(vector)
+    entries = [jnp.max(jnp.abs(x), initial=0).astype(tree.accumulator(x.dtype)) for x in jax.tree.leaves(vector)]
+    largest = functools.reduce(jnp.maximum, entries)
+    scaled = jax.tree.map(lambda x: x.astype(largest.dtype) / jnp.where(largest != 0, largest, 1), vector)
+    norm = jnp.sqrt(tree.inner(scaled, scaled, every))
+    unit = jax.tree.map(lambda part, x: (part / jnp.where(norm != 0, norm, 1)).astype(x.dtype), scaled, vector)
+    return unit, largest * norm
 
 
 def _start(key: jax.Array, like: Params) -> Params:
@@ -111,5 +124,4 @@ def _start(key: jax.Array, like: Params) -> Params:
     keys = jax.random.split(key, len(leaves))
     drawn = [jax.random.normal(k, jnp.shape(leaf), leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
     vector = jax.tree.unflatten(structure, drawn)
-    norm = jnp.sqrt(tree.inner(vector, vector, tree.all_leaves(vector)))
-    return jax.tree.map(lambda leaf: leaf / norm.astype(leaf.dtype), vector)
+    return _unit(vector)[0]

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from jsubspace import tree
+
 
 def mean_probability(logits: jax.Array, axis: int = 0) -> jax.Array:
     """Log of the members' mean probability, which is the usual ensemble: ``[e, ..., k] -> [..., k]``.
@@ -12,10 +14,15 @@ def mean_probability(logits: jax.Array, axis: int = 0) -> jax.Array:
       >>> jnp.exp(mean_probability(logits)).round(3).tolist()
       [0.4000000059604645, 0.6000000238418579]
     """
-    log_probs = jax.nn.log_softmax(logits, axis=-1)
-    return jax.nn.logsumexp(log_probs, axis=axis) - jnp.log(jnp.float32(logits.shape[axis]))
+    log_probs = log_probabilities(logits)
+    return jax.nn.logsumexp(log_probs, axis=axis) - jnp.log(jnp.asarray(logits.shape[axis], log_probs.dtype))
 
 
 def mean_logit(logits: jax.Array, axis: int = 0) -> jax.Array:
     """Log-probabilities of the members' mean logit, as in the authors' program: ``[e, ..., k] -> [..., k]``."""
-    return jax.nn.log_softmax(jnp.mean(logits, axis=axis), axis=-1)
+    return log_probabilities(jnp.mean(logits.astype(tree.accumulator(logits.dtype)), axis=axis))
+
+
+def log_probabilities(logits: jax.Array) -> jax.Array:
+    """Log-probabilities of logits ``[..., k]``, in float32 or wider, whatever the dtype of the network."""
+    return jax.nn.log_softmax(logits.astype(tree.accumulator(logits.dtype)), axis=-1)

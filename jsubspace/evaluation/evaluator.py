@@ -5,7 +5,9 @@ already gave. A few numbers per example and point leave the devices (`tasks`), a
 verdicts from them.
 """
 
+import collections
 import copy
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsubspace import tree
+from jsubspace.batch_stats import scaled
 from jsubspace.evaluation import averaging
 from jsubspace.evaluation.batches import ScoredBatch
 from jsubspace.evaluation.devices import SAME, SPLIT, Devices, OneProgram
@@ -82,31 +85,41 @@ class Evaluator:
 
         return self._devices.run_once(extended, endpoints, self._devices.put(key))
 
-    def batch_stats(self, rows: Endpoints, batches: Iterable[tuple[Any, ...]]) -> Any:
+    def batch_stats(
+        self, rows: Endpoints, batches: Iterable[tuple[Any, ...]], weights: Iterable[float] | None = None
+    ) -> Any:
         """Statistics of every point: leaves ``[p, ...]``, or None for a network that has no statistics.
 
-        They are the plain average over training batches of each batch's own statistics, in train mode
-        (`jsubspace.reestimate_batch_stats`).
+        They are the average over training batches of each batch's own statistics, in train mode
+        (`jsubspace.reestimate_batch_stats`), in float32 or wider.
+
+        Args:
+          rows: the result of `rows`.
+          batches: training batches.
+          weights: one number per batch. It is read after the batch, and without it all batches count alike.
 
         Raises:
           ValueError: if there is no batch.
         """
         if self._network.stats is None:
             return None
-        count = 0
+        counted: list[float] = []
+        under_way: collections.deque[float] = collections.deque()  # The devices may read batches ahead.
 
-        def counted() -> Iterable[Any]:
-            nonlocal count
+        def counting() -> Iterable[Any]:
+            given = itertools.repeat(1.0) if weights is None else iter(weights)
             for batch in batches:
-                count += 1
+                counted.append(next(given))
+                under_way.append(counted[-1])
                 yield batch
 
-        total = self._devices.sum_over(
-            lambda batch: self._stats_program(rows, self._weights, batch), counted(), whole=self._by_points
-        )
-        if not count:
+        def of_batch(batch: Any) -> Any:
+            return scaled(self._stats_program(rows, self._weights, batch), under_way.popleft())
+
+        total = self._devices.sum_over(of_batch, counting(), whole=self._by_points)
+        if not counted:
             raise ValueError("there is no training batch. BatchNorm statistics of a point need at least one.")
-        return jax.tree.map(lambda leaf: leaf[: self._num_points] / count, total)
+        return jax.tree.map(lambda leaf: leaf[: self._num_points] / sum(counted), total)
 
     def outcomes(self, rows: Endpoints, stats: Any, batches: Iterable[ScoredBatch]) -> Outcomes:
         """What every example says about all points and ensembles, on the host.
@@ -155,6 +168,7 @@ class Evaluator:
             return stats_fn(tree.contract(rows, c), *inputs)
 
         stats = self._over_points(at_point, weights)
+        stats = scaled(stats)
         return jax.lax.pmean(stats, self._devices.axis_name) if self._is_split() else stats
 
     def _outcomes_of_batch(

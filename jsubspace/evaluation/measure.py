@@ -1,11 +1,14 @@
 """Measures a subspace of anybody's networks: from endpoints and batches to a report."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict, Unpack, overload
 
 import jax
+import numpy as np
 
 from jsubspace import subspaces, tree
+from jsubspace.batch_stats import weighed
 from jsubspace.evaluation import networks, rows
 from jsubspace.evaluation.batches import Batches, padded
 from jsubspace.evaluation.devices import Devices
@@ -23,6 +26,7 @@ class Options(TypedDict, total=False):
     task: Classification | None
     stats_fn: Callable[..., Any] | None
     train_batches: Batches | None
+    weights: str | None
     num_points: int
     num_random_points: int
     random_points: tuple[str, ...] | None
@@ -63,6 +67,7 @@ def measure(
     task: Classification | None = None,
     stats_fn: Callable[..., Any] | None = None,
     train_batches: Batches | None = None,
+    weights: str | None = None,
     num_points: int = 21,
     num_random_points: int = 6,
     random_points: tuple[str, ...] | None = None,
@@ -87,6 +92,8 @@ def measure(
       stats_fn: for networks with BatchNorm, ``(point, *batch) -> statistics`` of one training batch in train mode
         (`jsubspace.reestimate_batch_stats`). Every point gets statistics of its own.
       train_batches: training batches for stats_fn, augmented as in training.
+      weights: "size" to weigh the statistics of a training batch by its examples. By default all batches count alike
+        (`jsubspace.reestimate_batch_stats`).
       num_points: the number of points along each axis of the subspace's grid. It is odd for a path.
       num_random_points: the number of random points of each kind.
       random_points: kinds of random points (`survey.KINDS`). By default "random" for a subspace of several endpoints that
@@ -100,8 +107,8 @@ def measure(
       A `Report`, or a `ValidationReport` for validation batches.
 
     Raises:
-      ValueError: if endpoints and subspace do not fit, batches or labels are missing, or only one of stats_fn and
-        train_batches is given.
+      ValueError: if endpoints and subspace do not fit, batches or labels are missing, a label is no class, or only one of
+        stats_fn and train_batches is given.
 
     Example:
       >>> import jax.numpy as jnp
@@ -120,7 +127,7 @@ def measure(
             "measure: stats_fn and train_batches belong together: the statistics of every point come from training batches."
         )
     m = tree.num_endpoints(endpoints)
-    if m != subspace.num_endpoints:
+    if m != subspaces.checked(subspace).num_endpoints:
         raise ValueError(f"measure: {subspace} has {subspace.num_endpoints} endpoints but the parameters have {m}.")
     task = Classification() if task is None else task
     kinds = usual_kinds(subspace) if random_points is None else random_points
@@ -128,10 +135,17 @@ def measure(
     plan = survey(subspace, num_points, num_random_points, key, kinds, ensemble)
     evaluator = Evaluator(networks.from_functions(predict_fn, stats_fn), task, plan, devices)
     all_rows = evaluator.rows(endpoints, subspace, key)
-    stats = None if train_batches is None else evaluator.batch_stats(all_rows, map(tuple, train_batches))
+    stats = None if train_batches is None else _stats(evaluator, all_rows, train_batches, weights)
     outcomes = evaluator.outcomes(all_rows, stats, padded(batches))
+    if np.any(np.isnan(outcomes.points.nll) & ~np.isnan(outcomes.points.confidence)):
+        raise ValueError("measure: a label is no class. The labels are integers below the number of logits.")
     kind = Report if validation_batches is None else ValidationReport
     return report_of(endpoints, subspace, plan, outcomes, task, num_resamples, kind)
+
+
+def _stats(evaluator: Evaluator, rows: Endpoints, batches: Batches, weights: str | None) -> Any:
+    pairs, given = itertools.tee(weighed(batches, weights))
+    return evaluator.batch_stats(rows, (batch for batch, _ in pairs), (weight for _, weight in given))
 
 
 def report_of(

@@ -61,7 +61,7 @@ class Classification:
           labels: ``[n]``, integers.
           groups: for each ensemble, the places of its members among the points.
         """
-        log_probs = jax.nn.log_softmax(logits)
+        log_probs = ensembles.log_probabilities(logits)
 
         def mean_difference(members: tuple[int, ...]) -> Difference:
             pairs = [

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jsubspace import gradients
+from jsubspace.evaluation import metrics
 from jsubspace.gradients import Objective
 from jsubspace.shares import Shares
 from jsubspace.subspaces import Subspace
@@ -25,7 +26,7 @@ class StepInfo(NamedTuple):
     Attributes:
       loss: task loss, mean over examples.
       penalty: cos^2 as it entered the objective (of the sampled pair, or the mean over pairs), without the factor beta.
-      accuracy: accuracy of the sampled networks on the augmented training examples.
+      accuracy: accuracy of the sampled networks on the augmented training examples. Logits that are NaN or +inf are wrong.
     """
 
     loss: jax.Array
@@ -34,8 +35,13 @@ class StepInfo(NamedTuple):
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
-    """The mean over examples of (1 - s) NLL + s times the mean over classes of -log p: ``[n, k], [n] -> []``."""
+    """The mean over examples of (1 - s) NLL + s times the mean over classes of -log p: ``[n, k], [n] -> []``.
+
+    It is NaN if a label is out of range.
+    """
     log_probs = jax.nn.log_softmax(logits)
+    # A label out of range has the loss NaN, which stops a run. A negative label would count from the last class.
+    labels = jnp.where(labels < 0, logits.shape[-1], labels)
     nll = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
     if not smoothing:
         return jnp.mean(nll)
@@ -54,7 +60,7 @@ def classification_loss(
 
     def loss_fn(point: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits = apply_fn(point, batch["image"], key)
-        correct = jnp.argmax(logits, axis=-1) == batch["label"]
+        correct = metrics.is_right(logits, batch["label"])
         return cross_entropy(logits, batch["label"], label_smoothing), jnp.mean(correct, dtype=jnp.float32)
 
     return loss_fn

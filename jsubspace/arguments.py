@@ -1,0 +1,62 @@
+"""Checks of the plain Python arguments that several functions take, with one message for each mistake."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def integer(name: str, value: Any) -> int:
+    """``value`` as an int.
+
+    Raises:
+      ValueError: if it is neither an int nor a numpy integer. A bool and a float are refused, whatever their value.
+    """
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise ValueError(f"{name} is {value!r}, but it must be an integer.")
+    return int(value)
+
+
+def truth(name: str, value: Any) -> bool:
+    """``value`` as a bool.
+
+    Raises:
+      ValueError: if it is neither a bool nor a numpy bool.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} is {value!r}, but it must be True or False.")
+    return bool(value)
+
+
+def row(name: str, value: Any, m: int) -> Any:
+    """The row of one of m endpoints, as an int. A traced row cannot be checked and is returned as it is.
+
+    Raises:
+      ValueError: if it is no integer, or if there is no such endpoint. Negative rows do not exist.
+    """
+    dtype, shape = jnp.result_type(value), np.shape(value)
+    if not jnp.issubdtype(dtype, jnp.integer) or shape != ():
+        raise ValueError(f"{name} is {value!r}, but the row of an endpoint must be one integer.")
+    if isinstance(value, jax.core.Tracer):
+        return value
+    number = int(value)
+    if not 0 <= number < m:
+        raise ValueError(f"there is no endpoint {number}. The {m} endpoints are 0 to {m - 1}.")
+    return number
+
+
+def different_rows(name: str, values: Sequence[Any], m: int) -> tuple[Any, ...]:
+    """`row` of each value.
+
+    Raises:
+      ValueError: if a value is no row, or if an endpoint is named twice.
+    """
+    if np.ndim(values) == 0 if hasattr(values, "ndim") else not isinstance(values, Sequence):
+        raise ValueError(f"{name} is {values!r}, but it must hold the rows of two or more endpoints, as in (0, 1).")
+    rows = tuple(row(name, value, m) for value in values)
+    known = [value for value in rows if isinstance(value, int)]
+    if len(set(known)) < len(known):
+        raise ValueError(f"{name} is {rows}. It names an endpoint twice, and an endpoint has no pair with itself.")
+    return rows
