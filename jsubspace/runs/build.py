@@ -184,7 +184,7 @@ def assemble(config: ml_collections.ConfigDict, data: pipeline.Pipeline, devices
     """The run of a config, with data and devices that exist already."""
     key = jax.random.key(config.seed)
     schedule, steps_per_epoch = parts.make_schedule(config, data.steps_per_epoch), data.steps_per_epoch
-    collected_steps = tuple(epoch * steps_per_epoch for epoch in parts.collection_epochs(config))
+    collected_steps = tuple(epoch * steps_per_epoch for epoch in parts.collection_epochs(config, steps_per_epoch))
     run = Run(
         config=config,
         seed=config.seed,

@@ -57,7 +57,11 @@ def _validate_method(config: ml_collections.ConfigDict, require: Any) -> None:
         require(single, "subspace.name", f"point with the schedule {settings.schedule}, which collects single networks")
         try:
             schedules.collection_epochs(
-                settings.schedule, settings.warmup_epochs, settings.num_epochs, settings.num_collected
+                settings.schedule,
+                settings.warmup_epochs,
+                settings.num_epochs,
+                settings.num_collected,
+                unit=1 if settings.per_epoch else 2,  # `parts.make_schedule` knows the steps of an epoch.
             )
         except ValueError as error:
             raise UsageError(f"config.optimizer.num_collected is {settings.num_collected}: {error}") from error
