@@ -130,6 +130,11 @@ def _validate_evaluation(config: ml_collections.ConfigDict, require: Any) -> Non
         "evaluation.plane_points",
         "0 unless there are three endpoints: a plane goes through three networks (config.start.runs stacks the networks of runs)",
     )
+    require(
+        settings.early_stopping != "validation" or config.data.num_validation > 0,
+        "evaluation.early_stopping",
+        "auto or test unless config.data.num_validation keeps images for validation",
+    )
     for alpha in settings.ensemble:
         if collecting or config.subspace.name == "simplex":
             require(

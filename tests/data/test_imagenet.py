@@ -326,7 +326,7 @@ def test_a_damaged_file_is_named(load, tmp_path):
     content[len(content) // 2 :][:2000] = content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)
     file.write_bytes(content)
     data = load(data_dir=str(tmp_path))
-    with pytest.raises(UsageError, match=r"example \d+ of train in .*delete the folder and prepare"):
+    with pytest.raises(UsageError, match=r"example \d+ of train in .*Delete the folder and prepare"):
         take(data.train_batches(0), 2)
 
 

@@ -130,7 +130,7 @@ def test_a_run_that_was_evaluated_on_its_way_goes_on(tiny_mlp, tmp_path):
     assert not evaluate.evaluate(tmp_path)["finished"]
     assert runs.train(tiny_mlp, tmp_path)["finished"]
     (tmp_path / "results.json").write_text('{"poi')
-    with pytest.raises(UsageError, match=r"results.json is damaged .*delete it"):
+    with pytest.raises(UsageError, match=r"results.json is damaged .*Delete it"):
         runs.train(tiny_mlp, tmp_path)
 
 
