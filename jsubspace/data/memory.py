@@ -74,21 +74,19 @@ class InMemory:
 
 def load(data_set: DataSet, data_dir: str, batching: Batching) -> InMemory:
     """Reads a prepared data set into memory. See `pipeline.make_pipeline`."""
-    whole, test = (
-        examples.read(data_set, data_dir, split).pooled(batching.pooling) for split in ("train", data_set.test_split)
-    )
+    whole, test = (examples.read(data_set, data_dir, split) for split in ("train", data_set.test_split))
     trained, kept = validation.split(len(whole), batching.num_train, batching.num_validation)
-    train = whole.chosen(trained) if len(trained) < len(whole) else whole
+    train = (whole.chosen(trained) if len(trained) < len(whole) else whole).pooled(batching.pooling)
     if batching.label_noise:
         noisy = labels.add_noise(train.labels, batching.label_noise, data_set.num_classes)
         train = dataclasses.replace(train, labels=noisy)
     return InMemory(
         data_set.pooled(batching.pooling),
         train,
-        test,
+        test.pooled(batching.pooling),
         batching,
         of_this_process(batching.num_samples),
-        whole.chosen(kept) if len(kept) else None,
+        whole.chosen(kept).pooled(batching.pooling) if len(kept) else None,
     )
 
 

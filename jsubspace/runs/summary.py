@@ -6,6 +6,13 @@ from typing import Any
 from jsubspace.evaluation import tables
 from jsubspace.evaluation.tasks import Classification
 
+_NUMBERS = (
+    *Classification.higher_is_better,
+    *("tv_distance", "disagreement", "disagreement_where_one_is_right"),
+    *("difference", "barrier", "eigenvalue"),
+)
+"""The names under which a result is always a number."""
+
 
 def table(results: dict[str, Any]) -> str:
     """The results for a terminal: the report, and one line for every other thing that was measured.
@@ -19,7 +26,7 @@ def table(results: dict[str, Any]) -> str:
     if best := results["early_stopping"]:
         lines += ["", _stopped(best)]
     for name, found in (results["sharpness"] or {}).items():
-        lines += ["", f"largest eigenvalue of the Hessian at {name}: {_number(found['eigenvalue']):.4g}"]
+        lines += ["", f"largest eigenvalue of the Hessian at {name}: {found['eigenvalue']:.4g}"]
     for name, shifted in results["shifted"].items():
         best = best_row(shifted["points"], "accuracy") or shifted["points"][0]
         midpoint = next(row for row in shifted["points"] if "center" in row["roles"])
@@ -63,21 +70,16 @@ def _number(value: Any) -> float:
 
 
 def _with_nan(results: dict[str, Any]) -> dict[str, Any]:
-    """Results with NaN in the place of scores that are None, so that they can be printed and drawn."""
-    scores = (*Classification.higher_is_better, "tv_distance", "disagreement", "disagreement_where_one_is_right")
+    """Results with NaN in the place of numbers that are None, so that they can be printed.
 
-    def filled(content: Any) -> Any:
+    None in a list, or under the name of a number, stands for a number. Other fields are None if they were not measured.
+    """
+
+    def filled(content: Any, name: str = "") -> Any:
         if isinstance(content, dict):
-            return {
-                name: _number(inner) if name in scores and not isinstance(inner, list | dict) else filled(inner)
-                for name, inner in content.items()
-            }
-        return [filled(inner) for inner in content] if isinstance(content, list) else content
+            return {inner: filled(value, inner) for inner, value in content.items()}
+        if isinstance(content, list):
+            return [_number(filled(value)) for value in content]
+        return _number(content) if name in _NUMBERS else content
 
-    numbers = ("points", "ensembles", "shifted", "predictors")
-    filled_in = {name: filled(results[name]) for name in numbers if name in results}
-    if connector := results["connector"]:
-        numbers_of = {name: _number(connector[name]) for name in ("difference", "barrier") if name in connector}
-        interval = [_number(bound) for bound in connector["interval"]]
-        filled_in["connector"] = connector | numbers_of | {"interval": interval}
-    return results | filled_in
+    return filled(results)

@@ -48,5 +48,5 @@ def test_a_state_may_be_donated_while_it_is_saved(tmp_path):
 
 
 def test_no_checkpoint_is_a_clear_error(tmp_path):
-    with Checkpoints(tmp_path / "c") as checkpoints, pytest.raises(UsageError, match=r"no checkpoint in .*train first"):
+    with Checkpoints(tmp_path / "c") as checkpoints, pytest.raises(UsageError, match=r"no checkpoint in .*Train first"):
         checkpoints.restore(jax.eval_shape(make_state), DataParallel((jax.devices()[0],)).replicated)
