@@ -124,7 +124,7 @@ def test_hosts_with_other_configs_are_refused(data_dir, tmp_path):
     )
     assert code == other_code == 2
     assert "host 1 has other settings than this one" in error
-    assert "config.penalty.beta: 1.0 on the first host, 3.0 here" in other_error
+    assert "penalty.beta: 1.0 on the first host, 3.0 here" in other_error
     assert "num_workers" not in other_error
     assert not (tmp_path / "run").exists()
 

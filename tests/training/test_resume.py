@@ -59,7 +59,7 @@ def interrupted_is_whole(settings, folder, interruptions):
     train_endpoints(run, folder / "whole", StopAt(0))
     before = 0
     for step in interruptions:
-        with pytest.raises(Preempted, match=f"saved after step {step};"):
+        with pytest.raises(Preempted, match=rf"saved after step {step}\."):
             train_endpoints(run, folder / "interrupted", StopAt(step - before))
         before = step
     train_endpoints(run, folder / "interrupted", StopAt(0))
