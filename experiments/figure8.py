@@ -1,7 +1,8 @@
 """Figure 8: label noise and calibration, with SWA, dropout, label smoothing and early stopping.
 
 Dropout and label smoothing are swept. At every level of noise the strength with the best mean over seeds is shown, by
-accuracy in the first panel and by calibration error in the second. As in the paper, the strength is chosen on the test set.
+accuracy in the first panel and by calibration error in the second. The strength is chosen on validation data if the runs
+keep some (``data.num_validation``), and otherwise on the test set, as in the paper.
 """
 
 from collections.abc import Sequence
@@ -65,8 +66,9 @@ def _best(label: str, scenario: Scenario, results: dict[str, list[dict[str, Any]
     chosen = []
     for noise in scenario.noise_levels:
         sweep = [results[f"{label} {noise} {strength}"] for strength in scenario.sweep]
-        values = [[figure.midpoint(result)[metric] for result in found] for found in sweep]
-        chosen.append(best(values, key=np.mean))
+        judged = [[figure.midpoint(result.get("validation") or result)[metric] for result in found] for found in sweep]
+        place = best(range(len(sweep)), key=lambda i: np.mean(judged[i]))
+        chosen.append([figure.midpoint(result)[metric] for result in sweep[place]])
     return Series(label, np.transpose(chosen).tolist(), list(scenario.noise_levels))
 
 

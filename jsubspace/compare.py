@@ -68,7 +68,8 @@ def compare(runs: Sequence[str | pathlib.Path]) -> list[Entry]:
     entries: dict[tuple[str, str], Entry] = {}
     for run, results in found.items():
         rows = list(results["predictors"])
-        if best := results["early_stopping"]:
+        best = results["early_stopping"]
+        if best and best.get("tested_on", "test") == "test":  # Scores on validation data are of other examples.
             rows.append({"name": "early stopping", "networks": 1} | best)
         for row in rows:
             name = (names[run], row["name"])

@@ -46,7 +46,7 @@ def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None)
     with lock.alone(workdir):
         with Checkpoints(workdir / checkpoint.FOLDER, read_only=True) as checkpoints:
             state, notes = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)
-        return runs.evaluate(run, workdir, notes["seconds"], finished=int(state.step) == run.total_steps)
+        return runs.evaluate(run, workdir, checkpoint.seconds_of(notes), finished=int(state.step) == run.total_steps)
 
 
 def load_settings(workdir: pathlib.Path) -> ml_collections.ConfigDict:

@@ -23,6 +23,7 @@ from jsubspace.exchange import network_files
 from jsubspace.runs import adapters, build, parts, trained_endpoints
 from jsubspace.subspaces import Subspace
 from jsubspace.training import parallel
+from jsubspace.training.train_state import not_finite
 
 
 def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "") -> dict[str, Any]:
@@ -38,7 +39,8 @@ def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "")
       from pixels in [0, 1], then divide by ``std``.
 
     Raises:
-      UsageError: if there is no run, no checkpoint or no such point, or the network cannot be written there.
+      UsageError: if there is no run, no checkpoint or no such point, a number of the network is not finite, or the network
+        cannot be written there.
     """
     workdir, to = pathlib.Path(workdir), pathlib.Path(to)
     network_files.check_target(to)
@@ -52,6 +54,11 @@ def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "")
     stats = adapters.batch_stats(run, evaluator, endpoints) or {}
     point = jax.jit(lambda endpoints: jsubspace.interpolate(endpoints, position, subspace))(endpoints)
     network = jax.device_get({"params": point, "batch_stats": jax.tree.map(lambda leaf: leaf[0], stats)})
+    if leaf := not_finite(network):
+        raise UsageError(
+            f"the network at alpha = {position.tolist()} is not finite: the leaf {leaf} holds NaN or infinity. The endpoints of "
+            f"{workdir} are too large for a mean or for BatchNorm statistics."
+        )
     facts = {"alpha": position.tolist(), "weights": weights.tolist()} | run.facts()
     network_files.save(to, network, facts)
     return facts

@@ -18,7 +18,7 @@ from places import CONFIGS
 
 import jsubspace
 from jsubspace import compare, errors, evaluate, export, main, program, runs
-from jsubspace.data import pipeline, prepare, sets
+from jsubspace.data import pipeline, prepare, sets, validation
 from jsubspace.data.batching import Batching
 from jsubspace.errors import UsageError
 from jsubspace.exchange import authors, network_files
@@ -79,12 +79,31 @@ COMMANDS = {
             "subspace.name is 'line'. It must be point with the schedule",
         ),
         ([TRAIN, "--config.optimizer.num_collected=3"], "num_collected is 3. It must be 0 unless"),
+        (
+            [*SWA, "--config.optimizer.num_collected=2", "--config.optimizer.warmup_epochs=50"],
+            "leave no room for swa_cyclic. Train longer, or warm up for 0 to 45 epochs",
+        ),
+        (
+            [*SWA, "--config.optimizer.num_collected=10", "--config.optimizer.per_epoch=True"],
+            "with one rate per epoch: a cycle needs an epoch with a higher rate",
+        ),
         ([*SWA, "--config.optimizer.num_collected=0"], "collects at least 1 network, not 0"),
         ([*SWA, "--config.optimizer.num_collected=50"], "too few for swa_cyclic to collect 50 networks"),
         (
             [*SWA, "--config.optimizer.num_collected=1", "--config.evaluation.random_points=gaussian"],
             "without gaussian for 1 network: SWA-Gaussian needs two checkpoints",
         ),
+        (
+            [TRAIN, "--config.evaluation.early_stopping=validation"],
+            "must be auto or test unless config.data.num_validation",
+        ),
+        ([TRAIN, "--config.evaluation.early_stopping=tests"], r"must be one of auto, .*did you mean 'test'\?"),
+        ([TRAIN, "--config.data.num_validation=-1"], "num_validation is -1. It must be at least 0"),
+        (
+            [TRAIN, "--config.evaluation.ensemble=(1e400,0.5)"],
+            "ensemble is .*It must be alphas: numbers at least -1000",
+        ),
+        ([TRAIN, "--config.evaluation.ensemble=(True,)"], "ensemble is .*It must be alphas: numbers at least -1000"),
         ([TRAIN, "--config.evaluation.random_points=gaussian"], "without gaussian unless networks are collected"),
         (
             [TRAIN, "--config.evaluation.random_points=global"],
@@ -250,6 +269,14 @@ CALLS = {
     "unknown pipeline": (
         lambda: pipeline.make_pipeline("digit", "", Batching(1, 1, seed=0)),
         "unknown data set 'digit'",
+    ),
+    "validation without training": (
+        lambda: validation.split(10, 0, 10),
+        "num_validation=10 was asked for but the training split has 10 examples",
+    ),
+    "a fact that is no JSON": (
+        lambda: network_files.save("n", {"w": np.ones(1)}, {"alpha": np.nan}),
+        "not JSON compliant",
     ),
     "no network there": (lambda: network_files.load("nothing"), "nothing is neither a safetensors file nor a folder"),
     "a list for a network": (

@@ -18,6 +18,7 @@ class Batching:
       seed: determines the order of the training examples and what is done to them on the host.
       label_noise: the fraction of the training labels that is replaced (`labels.add_noise`).
       num_train: the number of training examples, the first ones, or 0 for all. Only for data held in memory.
+      num_validation: the number of examples of the training split that are kept for validation (`validation.split`).
       pooling: the side in pixels of the squares that are averaged. Only for data held in memory.
       num_workers: the number of processes that decode JPEGs, None for one per core, or 0 for threads. Data held in
         memory needs no processes.
@@ -32,3 +33,4 @@ class Batching:
     pooling: int = 1
     num_workers: int | None = None
     num_samples: int = 1
+    num_validation: int = 0

@@ -31,15 +31,9 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def first(self, n: int) -> "Examples":
-        """The first n examples.
-
-        Raises:
-          UsageError: if there are fewer examples.
-        """
-        if n > len(self):
-            raise UsageError(f"num_train={n} was asked for but there are {len(self)} examples.")
-        return Examples(self.images[:n], self.labels[:n])
+    def chosen(self, rows: np.ndarray) -> "Examples":
+        """The examples in these rows."""
+        return Examples(self.images[rows], self.labels[rows])
 
     def pooled(self, side: int) -> "Examples":
         """The examples with squares of ``side`` x ``side`` pixels averaged and rounded: ``[n, h / side, w / side, c]``."""

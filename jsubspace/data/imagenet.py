@@ -8,64 +8,18 @@ import contextlib
 import dataclasses
 import functools
 import random
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 from absl import logging
 
-from jsubspace.data import augment, jpeg, labels, prepare, workers
+from jsubspace.data import augment, jpeg, labels, prepare, records, validation, workers
 from jsubspace.data.batching import Batch, Batching
+from jsubspace.data.records import Records
 from jsubspace.data.sets import DataSet
 from jsubspace.data.shards import Shard, of_this_process
 from jsubspace.errors import UsageError
-
-_FIX = "Delete the folder and prepare the data set again."
-
-
-@dataclasses.dataclass(frozen=True)
-class Records:
-    """One split on the disk.
-
-    Attributes:
-      source: ``source[i]``, i < len, is a serialised ``tf.Example`` of image, label and file name.
-      where: the name of the split and its folder, for messages.
-      data_set: the facts about the data set.
-    """
-
-    source: Any
-    where: str
-    data_set: DataSet
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def read(self, i: int) -> tuple[str, bytes, int]:
-        """The name of record i for messages, its encoded image and its label.
-
-        TFDS would parse the record as well, but takes four times as long, which is 6 % of the time of decoding.
-        """
-        from tensorflow_datasets.proto import tf_example_pb2
-
-        name = f"example {i} of {self.where}"
-        try:
-            features = tf_example_pb2.Example.FromString(self.source[i]).features.feature
-            name += f" ({features['file_name'].bytes_list.value[0].decode()})"
-            encoded, label = features["image"].bytes_list.value[0], features["label"].int64_list.value[0]
-        except Exception as error:
-            raise UsageError(f"{name} cannot be read ({error}). {_FIX}") from error
-        if not 0 <= label < self.data_set.num_classes:
-            raise UsageError(f"{name} has the label {label}, not one of 0 to {self.data_set.num_classes - 1}. {_FIX}")
-        return name, encoded, label
-
-    def image(self, i: int, crop: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, int]:
-        """``crop`` of the decoded image i, and its label."""
-        name, encoded, label = self.read(i)
-        try:
-            return crop(jpeg.decode(encoded)), label
-        except Exception as error:
-            raise UsageError(f"{name} is not a readable image ({error}). {_FIX}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,13 +133,18 @@ class TestParts:
 class ImageNet:
     """A `Pipeline` over `TrainParts` and `TestParts`, which do the work in ``num_workers`` processes.
 
-    The processes crop and flip when they decode, while the image is still large. `augment` only normalises.
+    Validation images are records of the training split. They are cropped as test images. The processes crop and flip when they decode, while the image is still large. `augment` only normalises.
     """
 
     data_set: DataSet
     train: TrainParts
     test: TestParts
     num_workers: int
+    validation: TestParts | None = None
+
+    @property
+    def num_validation(self) -> int:
+        return len(self.validation.records) if self.validation is not None else 0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -199,6 +158,10 @@ class ImageNet:
 
     def test_batches(self) -> Iterator[Batch]:
         return padded_batches(self.test, self.num_workers)
+
+    def validation_batches(self) -> Iterator[Batch]:
+        if self.validation is not None:
+            yield from padded_batches(self.validation, self.num_workers)
 
     def augment(self, key: jax.Array, images: jax.Array, index: jax.Array) -> jax.Array:
         del key, index  # The images are cropped and mirrored already.
@@ -228,19 +191,23 @@ def load(data_set: DataSet, data_dir: str, batching: Batching, shard: Shard | No
                 "equal part."
             )
     builder = prepare.prepared(data_set, data_dir)
-    train, test = (_open(builder, split, data_set) for split in ("train", data_set.test_split))
+    whole, test = (records.open_split(builder, split, data_set) for split in ("train", data_set.test_split))
+    trained, kept = validation.split(len(whole), 0, batching.num_validation)
+    train = dataclasses.replace(whole, rows=trained) if len(kept) else whole
     noisy = None
     if batching.label_noise:
         # Neither the choice of the replaced labels nor the new ones depend on the old labels, so no label is read.
         noisy = labels.add_noise(np.full(len(train), -1, np.int32), batching.label_noise, data_set.num_classes)
     largest = shard.largest(batching.batch_size, len(train))
     parts, eval_parts = (-(-n // workers.PART_SIZE) for n in (largest, batching.eval_batch_size // shard.count))
+    kept_parts = TestParts(dataclasses.replace(whole, rows=kept), batching.eval_batch_size, shard, eval_parts)
     logging.info("%s: %d processes decode by %s.", data_set.name, num_workers, jpeg.DECODER)
     return ImageNet(
         data_set,
         TrainParts(train, noisy, batching.batch_size, batching.seed, shard, parts),
         TestParts(test, batching.eval_batch_size, shard, eval_parts),
         num_workers,
+        kept_parts if len(kept) else None,
     )
 
 
@@ -249,8 +216,8 @@ def padded_batches(test: TestParts, num_workers: int) -> Iterator[Batch]:
     made = workers.batches(test, 0, num_workers, jpeg.use_one_thread)
     with contextlib.closing(made):
         for step, (images, targets) in enumerate(made):
-            records = step * test.batch_size + np.array(test.places)
-            yield {"image": images, "label": targets, "mask": records < len(test.records)}
+            rows = step * test.batch_size + np.array(test.places)
+            yield {"image": images, "label": targets, "mask": rows < len(test.records)}
 
 
 def corrupted_batches(
@@ -267,23 +234,11 @@ def corrupted_batches(
       UsageError: if the set is not prepared.
     """
     num_workers = workers.num_cores() if num_workers is None else num_workers
-    records = _open(prepare.prepared(data_set, data_dir), data_set.test_split, data_set)
+    opened = records.open_split(prepare.prepared(data_set, data_dir), data_set.test_split, data_set)
     shard = of_this_process()
     parts = -(-eval_batch_size // shard.count // workers.PART_SIZE)
-    test = TestParts(records, eval_batch_size, shard, parts, cropped=True)
+    test = TestParts(opened, eval_batch_size, shard, parts, cropped=True)
     return padded_batches(test, num_workers)
-
-
-def _open(builder: Any, split: str, data_set: DataSet) -> Records:
-    import tensorflow_datasets as tfds
-
-    if split not in builder.info.splits:
-        raise UsageError(
-            f"{builder.data_path} has no {split} split. Delete the folder and prepare {data_set.name} again with all its "
-            f"archives: {', '.join(data_set.archives)}."
-        )
-    source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-    return Records(source, f"{split} in {builder.data_path}", data_set)
 
 
 @functools.lru_cache(maxsize=2)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from jsubspace.data import augment, corruptions, examples, labels
+from jsubspace.data import augment, corruptions, examples, labels, validation
 from jsubspace.data.batching import Batch, Batching
 from jsubspace.data.examples import Examples
 from jsubspace.data.sets import DataSet
@@ -23,6 +23,7 @@ class InMemory:
       train, test: the examples, after label noise and pooling.
       batching: the batch sizes and the seed.
       shard: the part of each batch that this host reads.
+      validation: the examples of the training split that are kept for validation, or None.
     """
 
     data_set: DataSet
@@ -30,6 +31,11 @@ class InMemory:
     test: Examples
     batching: Batching
     shard: Shard = WHOLE_BATCH
+    validation: Examples | None = None
+
+    @property
+    def num_validation(self) -> int:
+        return len(self.validation) if self.validation is not None else 0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -54,6 +60,10 @@ class InMemory:
     def test_batches(self) -> Iterator[Batch]:
         return padded_batches(self.test, self.batching.eval_batch_size, self.shard)
 
+    def validation_batches(self) -> Iterator[Batch]:
+        if self.validation is not None:
+            yield from padded_batches(self.validation, self.batching.eval_batch_size, self.shard)
+
     def augment(self, key: jax.Array, images: jax.Array, index: jax.Array) -> jax.Array:
         images = augment.random_crop_and_flip(key, images, index, self.data_set.crop_padding, self.data_set.flip)
         return self.preprocess(images)
@@ -64,13 +74,20 @@ class InMemory:
 
 def load(data_set: DataSet, data_dir: str, batching: Batching) -> InMemory:
     """Reads a prepared data set into memory. See `pipeline.make_pipeline`."""
-    train, test = (examples.read(data_set, data_dir, split) for split in ("train", data_set.test_split))
-    train = train.first(batching.num_train) if batching.num_train else train
-    train, test = train.pooled(batching.pooling), test.pooled(batching.pooling)
+    whole, test = (examples.read(data_set, data_dir, split) for split in ("train", data_set.test_split))
+    trained, kept = validation.split(len(whole), batching.num_train, batching.num_validation)
+    train = (whole.chosen(trained) if len(trained) < len(whole) else whole).pooled(batching.pooling)
     if batching.label_noise:
         noisy = labels.add_noise(train.labels, batching.label_noise, data_set.num_classes)
         train = dataclasses.replace(train, labels=noisy)
-    return InMemory(data_set.pooled(batching.pooling), train, test, batching, of_this_process(batching.num_samples))
+    return InMemory(
+        data_set.pooled(batching.pooling),
+        train,
+        test.pooled(batching.pooling),
+        batching,
+        of_this_process(batching.num_samples),
+        whole.chosen(kept).pooled(batching.pooling) if len(kept) else None,
+    )
 
 
 def padded_batches(examples: Examples, size: int, shard: Shard = WHOLE_BATCH) -> Iterator[Batch]:

@@ -16,6 +16,7 @@ class Pipeline(Protocol):
     Attributes:
       data_set: the facts about the data set.
       steps_per_epoch: the number of batches that hold every training example once. The last batch may be smaller.
+      num_validation: the number of validation examples, or 0. Training never reads them.
     """
 
     @property
@@ -23,6 +24,9 @@ class Pipeline(Protocol):
 
     @property
     def steps_per_epoch(self) -> int: ...
+
+    @property
+    def num_validation(self) -> int: ...
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         """Endless training batches from step ``start_step`` on.
@@ -37,11 +41,14 @@ class Pipeline(Protocol):
         Each batch has ``image``, ``label`` and ``mask`` bool ``[b]``. The mask is False for padding.
         """
 
+    def validation_batches(self) -> Iterator[Batch]:
+        """Every validation example once, with its own label and without augmentation, as `test_batches` yields them."""
+
     def augment(self, key: jax.Array, images: jax.Array, index: jax.Array) -> jax.Array:
         """Converts training images inside the step: uint8 ``[b, h, w, c]`` to augmented and normalised float32."""
 
     def preprocess(self, images: jax.Array) -> jax.Array:
-        """Converts test images inside the step: uint8 ``[b, h, w, c]`` to normalised float32."""
+        """Converts test and validation images inside the step: uint8 ``[b, h, w, c]`` to normalised float32."""
 
 
 def make_pipeline(name: str, data_dir: str, batching: Batching) -> Pipeline:

@@ -114,7 +114,8 @@ def summarize_difference(differences: Difference) -> dict[str, Any]:
 
 def equal_width(confidence: np.ndarray, num_bins: int) -> np.ndarray:
     """The bin of each confidence, ``[..., n]`` integers. Bin i of b is ``(i / b, (i + 1) / b]``."""
-    return np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    # NaN has no bin. It lands in the first one and makes the mean confidence there NaN.
+    return np.clip(np.ceil(np.nan_to_num(confidence) * num_bins).astype(int) - 1, 0, num_bins - 1)
 
 
 def equal_mass(confidence: np.ndarray, num_bins: int) -> np.ndarray:

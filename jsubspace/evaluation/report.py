@@ -1,6 +1,7 @@
 """What was measured of a subspace: points, ensembles, and how the subspace lies between its ends."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -139,7 +140,7 @@ class ValidationReport(Report):
     """A report that was measured on validation batches, so that a point may be chosen by it."""
 
     def best(self, score: str = "nll") -> PointRow:
-        """The point with the best score.
+        """The point with the best score. A score that is NaN is never the best.
 
         Raises:
           ValueError: for an unknown score.
@@ -147,4 +148,4 @@ class ValidationReport(Report):
         if score not in self.higher_is_better:
             raise ValueError(f"there is no score {score!r}. The scores are {', '.join(self.higher_is_better)}.")
         sign = -1 if self.higher_is_better[score] else 1
-        return min(self.points, key=lambda row: sign * row.scores[score])
+        return min(self.points, key=lambda row: (math.isnan(row.scores[score]), sign * row.scores[score]))

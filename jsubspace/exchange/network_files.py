@@ -48,30 +48,30 @@ def save(path: str | pathlib.Path, network: Network, facts: Mapping[str, Any] | 
       path: ``NAME.safetensors``, or a folder for Orbax. The folder gets the network in its subfolder ``network`` and the
         facts beside it.
       network: dictionaries of arrays. Names have no slash.
-      facts: values that JSON can hold, by name.
+      facts: values that JSON can hold, by name. JSON has no NaN and no infinity.
 
     Raises:
       UsageError: if ``path`` exists or cannot be written.
-      ValueError: for a network of another form.
+      ValueError: for a network of another form, or a fact that JSON cannot hold.
     """
     path = pathlib.Path(path)
     check_target(path)
     arrays = flatten(network)
     facts = {**(facts or {}), DIGEST: _digest(arrays)}
+    texts = {name: json.dumps(fact, allow_nan=False) for name, fact in facts.items()}
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
         if path.suffix == SUFFIX:
             import safetensors.numpy
 
-            metadata = {name: json.dumps(fact) for name, fact in facts.items()}
             with partial.open("xb") as file:
-                file.write(safetensors.numpy.save(arrays, metadata))
+                file.write(safetensors.numpy.save(arrays, texts))
                 file.flush()
                 os.fsync(file.fileno())
         else:
             partial.mkdir()
             _save_tree(partial / "network", unflatten(arrays))
-            (partial / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            (partial / FACTS).write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         partial.rename(path)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error}.") from error

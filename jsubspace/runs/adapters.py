@@ -77,7 +77,12 @@ def test_outcomes(run: Run, evaluator: Evaluator, rows: Endpoints, stats: Any) -
     return evaluator.outcomes(rows, stats, scored(run.pipeline.test_batches()))
 
 
+def validation_outcomes(run: Run, evaluator: Evaluator, rows: Endpoints, stats: Any) -> Outcomes:
+    """What every validation example of the run says (`Evaluator.outcomes`)."""
+    return evaluator.outcomes(rows, stats, scored(run.pipeline.validation_batches()))
+
+
 def scored(batches: Iterable[dict[str, Any]]) -> Iterator[ScoredBatch]:
-    """A pipeline's test batches as the evaluator takes them."""
+    """A pipeline's test or validation batches as the evaluator takes them."""
     for batch in batches:
         yield ScoredBatch((batch["image"],), batch["label"], batch["mask"])

@@ -101,6 +101,12 @@ class Run:
         """Whether networks are collected during training."""
         return bool(self.collected_steps)
 
+    @property
+    def tested_on(self) -> str:
+        """The data on which training is tested and the best test is chosen: "validation" or "test"."""
+        chosen = self.evaluation.early_stopping
+        return ("validation" if self.pipeline.num_validation else "test") if chosen == "auto" else chosen
+
     @functools.cached_property
     def has_batch_stats(self) -> bool:
         """Whether the network has BatchNorm, so that every point needs statistics of its own."""
@@ -171,6 +177,7 @@ def build(config: ml_collections.ConfigDict) -> Run:
             seed=config.seed,
             label_noise=config.data.label_noise,
             num_train=config.data.num_train,
+            num_validation=config.data.num_validation,
             pooling=config.data.pooling,
             num_workers=parts.num_workers(config),
             num_samples=config.subspace.num_samples,
@@ -184,7 +191,7 @@ def assemble(config: ml_collections.ConfigDict, data: pipeline.Pipeline, devices
     """The run of a config, with data and devices that exist already."""
     key = jax.random.key(config.seed)
     schedule, steps_per_epoch = parts.make_schedule(config, data.steps_per_epoch), data.steps_per_epoch
-    collected_steps = tuple(epoch * steps_per_epoch for epoch in parts.collection_epochs(config))
+    collected_steps = tuple(epoch * steps_per_epoch for epoch in parts.collection_epochs(config, steps_per_epoch))
     run = Run(
         config=config,
         seed=config.seed,

@@ -31,7 +31,7 @@ def draw(results: dict[str, Any], log: list[dict[str, Any]], folder: pathlib.Pat
         drawn.append(_save(_under_shift(results), folder / "shifted.png"))
     if results["plane"]:
         drawn.append(_save(_plane(results["plane"]), folder / "plane.png"))
-    endpoints = [row for row in log if row["kind"] == "endpoints"]
+    endpoints = [row for row in log if row["kind"] == "endpoints" and None not in (row["l2"], row["cosine_squared"])]
     if endpoints:
         drawn.append(_save(_geometry(endpoints), folder / "endpoints.png"))
     return drawn

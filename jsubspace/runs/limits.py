@@ -57,7 +57,11 @@ def _validate_method(config: ml_collections.ConfigDict, require: Any) -> None:
         require(single, "subspace.name", f"point with the schedule {settings.schedule}, which collects single networks")
         try:
             schedules.collection_epochs(
-                settings.schedule, settings.warmup_epochs, settings.num_epochs, settings.num_collected
+                settings.schedule,
+                settings.warmup_epochs,
+                settings.num_epochs,
+                settings.num_collected,
+                unit=1 if settings.per_epoch else 2,  # `parts.make_schedule` knows the steps of an epoch.
             )
         except ValueError as error:
             raise UsageError(f"config.optimizer.num_collected is {settings.num_collected}: {error}") from error
@@ -125,6 +129,11 @@ def _validate_evaluation(config: ml_collections.ConfigDict, require: Any) -> Non
         settings.plane_points == 0 or m == 3 or (m == 0 and config.subspace.name in ("curve", "chain")),
         "evaluation.plane_points",
         "0 unless there are three endpoints: a plane goes through three networks (config.start.runs stacks the networks of runs)",
+    )
+    require(
+        settings.early_stopping != "validation" or config.data.num_validation > 0,
+        "evaluation.early_stopping",
+        "auto or test unless config.data.num_validation keeps images for validation",
     )
     for alpha in settings.ensemble:
         if collecting or config.subspace.name == "simplex":

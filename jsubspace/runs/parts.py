@@ -7,6 +7,7 @@ import ml_collections
 import optax
 
 from jsubspace import tree
+from jsubspace.errors import UsageError
 from jsubspace.gradients import Objective
 from jsubspace.models.cresnet import CResNet
 from jsubspace.models.mlp import MLP
@@ -75,28 +76,39 @@ def make_objective(settings: ml_collections.ConfigDict) -> Objective:
 
 
 def make_schedule(settings: ml_collections.ConfigDict, steps_per_epoch: int) -> optax.Schedule:
-    """The learning rate as a function of the step. It changes every step, or every epoch if the settings say so."""
+    """The learning rate as a function of the step. It changes every step, or every epoch if the settings say so.
+
+    Raises:
+      UsageError: if the run has too few epochs or steps for its schedule.
+    """
     optimizer = settings.optimizer
     if optimizer.num_epochs == 0:
         return optax.constant_schedule(0.0)  # Nothing is trained.
-    schedule = schedules.make_schedule(
-        optimizer.schedule,
-        optimizer.learning_rate,
-        warmup_epochs=optimizer.warmup_epochs,
-        num_epochs=optimizer.num_epochs,
-        num_networks=optimizer.num_collected,
-        unit=1 if optimizer.per_epoch else steps_per_epoch,
-    )
+    try:
+        schedule = schedules.make_schedule(
+            optimizer.schedule,
+            optimizer.learning_rate,
+            warmup_epochs=optimizer.warmup_epochs,
+            num_epochs=optimizer.num_epochs,
+            num_networks=optimizer.num_collected,
+            unit=_unit(settings, steps_per_epoch),
+        )
+    except ValueError as error:
+        raise UsageError(f"config.optimizer.num_epochs is {optimizer.num_epochs}: {error}") from error
     return schedules.per_epoch(schedule, steps_per_epoch) if optimizer.per_epoch else schedule
 
 
-def collection_epochs(settings: ml_collections.ConfigDict) -> tuple[int, ...]:
+def collection_epochs(settings: ml_collections.ConfigDict, steps_per_epoch: int) -> tuple[int, ...]:
     """The epochs after which networks are collected. It is empty with the paper's schedule."""
     if not collects(settings):
         return ()
     optimizer = settings.optimizer
     return schedules.collection_epochs(
-        optimizer.schedule, optimizer.warmup_epochs, optimizer.num_epochs, optimizer.num_collected
+        optimizer.schedule,
+        optimizer.warmup_epochs,
+        optimizer.num_epochs,
+        optimizer.num_collected,
+        _unit(settings, steps_per_epoch),
     )
 
 
@@ -108,6 +120,11 @@ def make_optimizer(settings: ml_collections.ConfigDict, schedule: optax.Schedule
     if settings.subspace.fixed_ends:
         optimizer = optim.fix_first(optimizer, 2)
     return optimizer
+
+
+def _unit(settings: ml_collections.ConfigDict, steps_per_epoch: int) -> int:
+    """The counts of the schedule per epoch."""
+    return 1 if settings.optimizer.per_epoch else steps_per_epoch
 
 
 def num_workers(settings: ml_collections.ConfigDict) -> int | None:

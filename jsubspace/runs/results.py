@@ -1,6 +1,7 @@
 """A run's results: what is measured when it has finished, and results.json."""
 
-import json
+import logging
+import math
 import pathlib
 import platform
 from typing import Any
@@ -12,21 +13,26 @@ import ml_collections
 import jsubspace
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import measure as measuring
-from jsubspace.evaluation import rows, tables
+from jsubspace.evaluation import rows
 from jsubspace.evaluation.evaluator import Evaluator
+from jsubspace.evaluation.report import Report, ValidationReport
 from jsubspace.evaluation.survey import GAUSSIAN, LAYERWISE, Survey, center_alone, survey
 from jsubspace.evaluation.tasks import Classification
 from jsubspace.runs import adapters, landscape, schema
 from jsubspace.runs import config as config_lib
 from jsubspace.runs.build import Run
-from jsubspace.storage.writer import write_json
+from jsubspace.runs.summary import best_row
+from jsubspace.runs.summary import table as table
+from jsubspace.storage.writer import from_json, write_json
 from jsubspace.types import Endpoints
+
+log = logging.getLogger(__name__)
 
 RESULTS = "results.json"
 
 
 def measure(run: Run, endpoints: Endpoints) -> dict[str, Any]:
-    """What is known of a run's endpoints, after one pass over the test set.
+    """What is known of a run's endpoints, after one pass over the test set and one over the validation data.
 
     Args:
       run: a run.
@@ -35,6 +41,8 @@ def measure(run: Run, endpoints: Endpoints) -> dict[str, Any]:
     Returns:
       `Report.to_json` of the test set, and besides
 
+      validation: `Report.to_json` of the validation data, with ``best``, the name of the point with the lowest NLL there.
+        It is None without validation data.
       sharpness, plane: see `landscape`. They are None if they were not asked for.
       shifted: for every corrupted test set that was asked for, ``points`` and ``ensembles`` without intervals.
     """
@@ -45,7 +53,9 @@ def measure(run: Run, endpoints: Endpoints) -> dict[str, Any]:
     stats = adapters.batch_stats(run, evaluator, all_rows)
     outcomes = adapters.test_outcomes(run, evaluator, all_rows, stats)
     report = measuring.report_of(endpoints, run.evaluated, plan, outcomes, task, settings.num_resamples)
+    _warn_of_scores(report)
     return report.to_json() | {
+        "validation": _validation(run, endpoints, evaluator, plan, all_rows, stats),
         "sharpness": landscape.sharpness(run, all_rows, plan, stats) if settings.sharpness_batches else None,
         "plane": landscape.loss_plane(run, endpoints) if settings.plane_points else None,
         "shifted": _shifted(run, evaluator, task, plan, all_rows, stats),
@@ -53,7 +63,7 @@ def measure(run: Run, endpoints: Endpoints) -> dict[str, Any]:
 
 
 class Midpoint:
-    """Tests the midpoint of a run while it trains."""
+    """Tests the midpoint of a run while it trains, on validation data or on the test set (`Run.tested_on`)."""
 
     def __init__(self, run: Run) -> None:
         self._run, self._task = run, Classification(run.evaluation.num_bins)
@@ -62,23 +72,27 @@ class Midpoint:
     def __call__(self, endpoints: Endpoints) -> dict[str, float]:
         """Scores of the midpoint, with BatchNorm statistics of its own."""
         stats = adapters.batch_stats(self._run, self._evaluator, endpoints)
-        outcomes = adapters.test_outcomes(self._run, self._evaluator, endpoints, stats)
+        outcomes_of = {"validation": adapters.validation_outcomes, "test": adapters.test_outcomes}[self._run.tested_on]
+        outcomes = outcomes_of(self._run, self._evaluator, endpoints, stats)
         return self._task.scores(outcomes.points)[0]
 
 
-def early_stopping(log: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The best test of the midpoint during training, by accuracy: optimal early stopping. None if there was no test.
+def early_stopping(log: list[dict[str, Any]], tested_on: str = "test") -> dict[str, Any] | None:
+    """The best test of the midpoint during training, by accuracy. None if there was no test.
 
-    It is optimal because it is chosen on the test set: a bound for the gain of an early stop, as in the paper.
+    On the test set it is optimal early stopping, as in the paper: a bound for the gain of an early stop, because the stop is
+    chosen on the data that it is scored on. On validation data it is an early stop that can be done, and its scores are
+    those on the validation data. A test without a finite accuracy is never the best.
 
     Args:
       log: the rows of metrics.jsonl.
+      tested_on: "validation" or "test", the kind of the rows of tests (`Run.tested_on`).
     """
-    tests = [row for row in log if row["kind"] == "test"]
-    if not tests:
+    best = best_row([row for row in log if row["kind"] == tested_on], "accuracy")
+    if best is None:
         return None
-    best = max(tests, key=lambda row: row["accuracy"])
-    return {name: best[name] for name in ("epoch", "step", *Classification.higher_is_better) if name in best}
+    scores = {name: best[name] for name in ("epoch", "step", *Classification.higher_is_better) if name in best}
+    return {"tested_on": tested_on} | scores
 
 
 def describe(config: ml_collections.ConfigDict, measured: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
@@ -105,9 +119,12 @@ def describe(config: ml_collections.ConfigDict, measured: dict[str, Any], second
 
 
 def write(workdir: pathlib.Path, results: dict[str, Any]) -> dict[str, Any]:
-    """Writes results.json and returns its content, with lists where there were tuples."""
+    """Writes results.json and returns its content, with lists where there were tuples.
+
+    A number that is not finite is None there, because JSON has no other name for it.
+    """
     write_json(workdir / RESULTS, results)
-    return json.loads((workdir / RESULTS).read_text(encoding="utf-8"))
+    return from_json((workdir / RESULTS).read_text(encoding="utf-8"))
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any] | None:
@@ -122,7 +139,7 @@ def read(workdir: pathlib.Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return schema.upgraded(json.loads(path.read_text(encoding="utf-8")))
+        return schema.upgraded(from_json(path.read_text(encoding="utf-8")))
     except schema.OtherSchema as error:
         raise UsageError(
             f"{path} has {error}. Evaluate it again: python -m jsubspace.evaluate --workdir={workdir}."
@@ -143,18 +160,27 @@ def is_finished(results: dict[str, Any] | None) -> bool:
     return results is not None and results["finished"]
 
 
-def table(results: dict[str, Any]) -> str:
-    """The results for a terminal: the report, and one line for every other thing that was measured."""
-    lines = [tables.table(results)]
-    if best := results["early_stopping"]:
-        lines += ["", f"best test of the midpoint: accuracy {best['accuracy']:.4f} after epoch {best['epoch']:g}"]
-    for name, found in (results["sharpness"] or {}).items():
-        lines += ["", f"largest eigenvalue of the Hessian at {name}: {found['eigenvalue']:.4g}"]
-    for name, shifted in results["shifted"].items():
-        best = max(shifted["points"], key=lambda row: row["accuracy"])
-        midpoint = next(row for row in shifted["points"] if "center" in row["roles"])
-        lines += ["", f"{name}: midpoint {midpoint['accuracy']:.4f}, best at {best['name']} {best['accuracy']:.4f}"]
-    return "\n".join(lines)
+def _validation(
+    run: Run, endpoints: Endpoints, evaluator: Evaluator, plan: Survey, all_rows: Endpoints, stats: Any
+) -> dict[str, Any] | None:
+    """The report of the validation data, from one pass over it. None without validation data."""
+    if not run.pipeline.num_validation:
+        return None
+    task, resamples = Classification(run.evaluation.num_bins), run.evaluation.num_resamples
+    outcomes = adapters.validation_outcomes(run, evaluator, all_rows, stats)
+    report = measuring.report_of(endpoints, run.evaluated, plan, outcomes, task, resamples, ValidationReport).to_json()
+    lowest = best_row(report["points"], "nll", sign=-1)
+    return report | {"best": lowest and lowest["name"]}
+
+
+def _warn_of_scores(report: Report) -> None:
+    """Says in the log which points have scores that are not finite. Their endpoints are finite, but too large."""
+    names = [row.name for row in report.points if not all(map(math.isfinite, row.scores.values()))]
+    if names:
+        log.warning(
+            "%d of %d points have scores that are not finite, the first at %s: the network computes infinite or NaN "
+            "outputs there. results.json has null in their place.", len(names), len(report.points), names[0]
+        )  # fmt: skip
 
 
 def _plan(run: Run) -> Survey:

@@ -108,6 +108,7 @@ def training(run: Run) -> Training:
         ),
         geometry=geometry if run.subspace.num_endpoints > 1 else None,
         test=lambda endpoints: midpoint(run.devices.put(endpoints)),
+        tested_on=run.tested_on,
         describe=describe,
         shown=("loss", "accuracy"),
         speed="images_per_second",
@@ -122,7 +123,7 @@ def evaluate(run: Run, workdir: pathlib.Path, training_seconds: float, finished:
     clock = Clock()
     metrics = read_rows(workdir)
     measured = results.measure(run, trained_endpoints(run, workdir)) | {
-        "early_stopping": results.early_stopping(metrics)
+        "early_stopping": results.early_stopping(metrics, run.tested_on)
     }
     seconds = {"training": round(training_seconds, 1), "evaluation": round(clock.seconds(), 1)}
     described = results.describe(run.config, measured, seconds) | {"finished": finished}
@@ -136,13 +137,14 @@ def trained_endpoints(run: Run, workdir: pathlib.Path) -> Endpoints:
     """The endpoints that are evaluated: from the newest checkpoint, or the networks collected during training.
 
     Raises:
-      UsageError: if there is no such checkpoint, or it is damaged.
+      UsageError: if there is no such checkpoint, it is damaged, or its endpoints are not finite.
     """
     checkpoints: Checkpoints[TrainState]
     with Checkpoints(workdir / checkpoint.FOLDER, read_only=True) as checkpoints:
         if run.collects:
-            return stacks.collected(run, checkpoints)
-        return checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)[0].endpoints
+            return stacks.checked(stacks.collected(run, checkpoints), workdir)
+        endpoints = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)[0].endpoints
+    return stacks.checked(endpoints, workdir)
 
 
 def _report_shares(run: Run) -> None:

@@ -24,13 +24,13 @@ def upgraded(results: dict[str, Any]) -> dict[str, Any]:
     schema = results["schema"]
     if schema == SCHEMA:
         _check(results)
-        return results
+        return {"validation": None} | results
     if schema != 2:
         raise OtherSchema(f"schema {schema!r}, and this version reads {SCHEMA} and 2")
     is_path = any(_is_on_grid(row["name"]) for row in results["points"])
     shifted = {name: _rows(found, results["midpoint"], is_path) for name, found in results["shifted"].items()}
     return (
-        {"finished": True, "early_stopping": None}
+        {"finished": True, "early_stopping": None, "validation": None}
         | results
         | _rows(results, results["midpoint"], is_path)
         | {"schema": SCHEMA, "shifted": shifted}

@@ -97,6 +97,9 @@ SETTINGS = (
     Setting("data.label_noise", 0.0, Range(0, 1), "This fraction of the training labels is replaced by random labels."),
     Setting("data.num_train", 0, Range(0, 10**7),
         "The run trains on this number of training images, the first ones (0 means all)."),
+    Setting("data.num_validation", 0, Range(0, 10**7),
+        "This number of training images is kept for validation: training never reads them, and choices are made on them.",
+        since="0.1.0"),
     Setting("data.pooling", 1, Range(1, 256),
         "Squares of pixels with sides of this length are averaged, which makes images smaller, for small machines."),
     Setting("data.num_workers", -1, Range(0, 1024, also=-1),
@@ -186,6 +189,10 @@ SETTINGS = (
     Setting("evaluation.every_epochs", 0, _EPOCHS,
         "The midpoint is tested whenever this number of epochs has passed, and the best is reported (0 means never).",
         (COMPARED,)),
+    Setting("evaluation.early_stopping", "auto", Choice(("auto", "validation", "test")),
+        "These tests and the choice of the best use this data (auto means validation data if there is any, and otherwise the test set, "
+        "which is the paper's optimal early stopping).",
+        (COMPARED,), since="0.1.0"),
 
     Setting("log_every_steps", 100, Range(1, 10**9), "The log gets a row whenever this number of steps has passed.", (COMPARED,)),
     Setting("checkpoint_every_epochs", 5, _MANY_EPOCHS, "A checkpoint is saved whenever this number of epochs has passed.", (COMPARED,)),

@@ -18,7 +18,7 @@ from jsubspace.runs import config, config_files, parts, results
 from jsubspace.runs.build import Run
 from jsubspace.storage.checkpoint import FOLDER, Checkpoints
 from jsubspace.subspaces import Chain, Curve
-from jsubspace.training.train_state import TrainState, init_train_state
+from jsubspace.training.train_state import TrainState, init_train_state, not_finite
 from jsubspace.types import Endpoints, Params
 
 
@@ -44,11 +44,12 @@ def start_runs(settings: ml_collections.ConfigDict) -> list[pathlib.Path]:
     """The folders of the runs that ``start.runs`` names.
 
     Raises:
-      UsageError: if one holds no run, or if the last network of a run is needed and the run is not finished.
+      UsageError: if one holds no run, if the last network of a run is needed and the run is not finished, or if a run was
+        trained on images that are kept for validation here.
     """
     paths = [pathlib.Path(folder) for folder in config.split(settings.start.runs)]
     for path in paths:
-        config_files.load(path)
+        _check_validation(settings, config_files.load(path), path)
         if settings.start.epoch == 0 and not results.is_finished(results.read(path)):
             raise UsageError(
                 f"{path} (of config.start.runs) holds a run that is not finished. Finish it first: python -m jsubspace.main."
@@ -74,13 +75,43 @@ def collected(run: Run, checkpoints: Checkpoints[TrainState]) -> Endpoints:
     return run.devices.put(stack)
 
 
+def checked(endpoints: Endpoints, folder: pathlib.Path) -> Endpoints:
+    """The endpoints that were restored from the run in ``folder``.
+
+    Raises:
+      UsageError: if a number is not finite. The message names the leaf. An argmax and a mean would hide the number.
+    """
+    if leaf := not_finite(endpoints):
+        raise UsageError(
+            f"the endpoints in {folder} are not finite: the leaf {leaf} holds NaN or infinity. The run diverged, or its files "
+            "were changed. Restore an earlier checkpoint, or train again with a lower optimizer.learning_rate."
+        )
+    return endpoints
+
+
+def _check_validation(here: ml_collections.ConfigDict, there: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
+    """Networks that saw the validation images in training would make every choice on them worthless.
+
+    A larger number of validation images includes a smaller number, so the other run may keep more images.
+    """
+    a, b = here.data, there.data
+    if a.num_validation == 0:
+        return
+    if (a.name, a.num_train) != (b.name, b.num_train) or a.num_validation > b.num_validation:
+        raise UsageError(
+            f"config.data.num_validation is {a.num_validation} here, but {folder} (of config.start.runs) may have been trained "
+            f"on these images: there data.name is {b.name}, data.num_train {b.num_train} and data.num_validation "
+            f"{b.num_validation}. Set the same values, or data.num_validation to 0."
+        )
+
+
 def _network(run: Run, folder: pathlib.Path) -> Params:
     """The midpoint at the end of the run in ``folder``, leaves ``[*s]``."""
     settings = config_files.load(folder)
     checkpoints: Checkpoints[TrainState]
     with Checkpoints(folder / FOLDER, read_only=True) as checkpoints:
         endpoints = checkpoints.restore_part("endpoints", run.devices.replicated)
-    return points.midpoint(endpoints, parts.make_subspace(settings))
+    return points.midpoint(checked(endpoints, folder), parts.make_subspace(settings))
 
 
 def _arranged(networks: list[Params], run: Run, paths: list[pathlib.Path]) -> Endpoints:
@@ -122,7 +153,15 @@ def _branch(run: Run, settings: ml_collections.ConfigDict, paths: list[pathlib.P
     if len(paths) != 1:
         raise UsageError(f"config.start.epoch resumes from one run, but config.start.runs names {len(paths)}.")
     theirs = config_files.load(paths[0])
-    for field in ("data.name", "data.batch_size", "data.num_train", "data.pooling", "model", "subspace"):
+    for field in (
+        "data.name",
+        "data.batch_size",
+        "data.num_train",
+        "data.num_validation",
+        "data.pooling",
+        "model",
+        "subspace",
+    ):
         a, b = (config.value(either, field) for either in (theirs, settings))
         if a != b:
             raise UsageError(
@@ -132,7 +171,8 @@ def _branch(run: Run, settings: ml_collections.ConfigDict, paths: list[pathlib.P
     step = settings.start.epoch * run.pipeline.steps_per_epoch
     checkpoints: Checkpoints[TrainState]
     with Checkpoints(paths[0] / FOLDER, read_only=True) as checkpoints:
-        return checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated, step)[0]
+        state = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated, step)[0]
+    return state._replace(endpoints=checked(state.endpoints, paths[0]))
 
 
 def _on_a_line(field: Any) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from jax.experimental import multihost_utils
 
 from jsubspace.errors import UsageError, one_line
 from jsubspace.storage import checksums
+from jsubspace.storage.writer import without_nan
 
 log = logging.getLogger(__name__)
 
@@ -68,14 +70,17 @@ class Checkpoints(Generic[State]):
           state: the state to save.
           step: the number of steps that led to it.
           notes: numbers and strings that `restore` returns.
-          metrics: scores of the state, with `RANKED_BY` among them. A state without metrics is never the best.
+          metrics: scores of the state, with `RANKED_BY` among them. A state without metrics, or for which `RANKED_BY` is
+            not finite, is never the best.
 
         Raises:
           UsageError: if the folder has vanished, or this or the save before it could not be written.
         """
         if not self._folder.is_dir():
             raise UsageError(f"{self._folder} has vanished. The run cannot be saved and stops at step {step}.")
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes))
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(without_nan(notes)))
+        if metrics is not None and not math.isfinite(metrics[RANKED_BY]):
+            metrics = None
         with self._told("save into"):
             self._manager.wait_until_finished()  # `_saving` must be the step of one save at a time.
             self._saving = step
@@ -227,8 +232,16 @@ class Checkpoints(Generic[State]):
             ) from error
 
 
+def seconds_of(notes: dict[str, Any]) -> float:
+    """The seconds of training in the notes of a checkpoint, or 0 if the notes hold no such number."""
+    seconds = notes.get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) and math.isfinite(seconds) else 0.0
+
+
 def _rank(metrics: dict[str, float]) -> float:
-    return metrics[RANKED_BY]
+    """The metric, or less than every number if it is not finite: a comparison with NaN has no meaning."""
+    value = metrics[RANKED_BY]
+    return value if value is not None and math.isfinite(value) else -math.inf
 
 
 def _shapes(tree: Any) -> list[tuple[tuple[int, ...], str]]:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import math
 import os
 import pathlib
 import time
@@ -48,7 +49,7 @@ class Writer:
         self._path = workdir / METRICS
         with self._told():
             rows = [row for row in read_rows(workdir) if row["step"] <= step]
-            write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
+            write_text(self._path, "".join(to_json(row) + "\n" for row in rows))
             self._file = self._path.open("a", encoding="utf-8")
             self._events = _Events(workdir)
             for row in rows:
@@ -56,9 +57,13 @@ class Writer:
             self._events.flush()
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Adds the row ``{"kind": kind, "step": step, **values}``. After the call, a kill cannot remove it."""
+        """Adds the row ``{"kind": kind, "step": step, **values}``. After the call, a kill cannot remove it.
+
+        A number that is not finite is written as null, and not drawn in TensorBoard.
+        """
+        values = without_nan(values)
         with self._told():
-            self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            self._file.write(to_json({"kind": kind, "step": step, **values}) + "\n")
             self._file.flush()
             self._events.add(kind, step, **values)
             self._events.flush()
@@ -103,7 +108,7 @@ def read_rows(workdir: pathlib.Path, kind: str | None = None) -> list[dict[str, 
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     for number, line in enumerate(lines[:-1], start=1):  # The text after the last newline is empty or cut off.
         try:
-            row = json.loads(line)
+            row = from_json(line)
             row["kind"] + "", row["step"] + 0
         except (ValueError, TypeError, KeyError):
             log.warning("line %d of %s is damaged and left out.", number, path)
@@ -112,9 +117,41 @@ def read_rows(workdir: pathlib.Path, kind: str | None = None) -> list[dict[str, 
     return [row for row in rows if kind is None or row["kind"] == kind]
 
 
+def to_json(content: Any, indent: int | None = None) -> str:
+    """JSON of the standard, which has neither NaN nor Infinity."""
+    return json.dumps(without_nan(content), indent=indent, allow_nan=False)
+
+
+def from_json(text: str) -> Any:
+    """The content of JSON. NaN and Infinity, which Python writes by default and older files may hold, become None.
+
+    Raises:
+      ValueError: if the text is not JSON.
+
+    Example:
+      >>> from_json('{"nll": Infinity, "accuracy": 0.5}')
+      {'nll': None, 'accuracy': 0.5}
+    """
+    return json.loads(text, parse_constant=lambda _: None)
+
+
+def without_nan(content: Any) -> Any:
+    """Dictionaries, lists and tuples with None in the place of every number that is not finite.
+
+    Example:
+      >>> without_nan({"nll": float("inf"), "interval": [0.25, float("nan")]})
+      {'nll': None, 'interval': [0.25, None]}
+    """
+    if isinstance(content, dict):
+        return {name: without_nan(inner) for name, inner in content.items()}
+    if isinstance(content, list | tuple):
+        return [without_nan(inner) for inner in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
 def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes a file completely or not at all."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    """Writes a file completely or not at all. A number that is not finite is written as null (`without_nan`)."""
+    write_text(path, to_json(content, indent=2) + "\n")
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

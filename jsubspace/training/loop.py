@@ -14,7 +14,7 @@ import jax
 
 from jsubspace.errors import Preempted, TrainingDiverged
 from jsubspace.evaluation.devices import RUN_AHEAD
-from jsubspace.storage.checkpoint import FOLDER, RANKED_BY, Checkpoints
+from jsubspace.storage.checkpoint import FOLDER, RANKED_BY, Checkpoints, seconds_of
 from jsubspace.storage.journal import TRAIN, Journal, Row
 from jsubspace.storage.writer import Silent, Writer
 from jsubspace.training import hosts
@@ -78,6 +78,7 @@ class Training:
       batches: ``start -> batches``: the batches on the devices, from the one after ``start`` steps on.
       geometry: returns the numbers of the endpoints that are noted after every epoch, or None.
       test: returns the scores that are noted after a test, with `RANKED_BY` among them.
+      tested_on: the kind of the rows of tests: the name of the data on which they are made.
       describe: ``(row, steps_per_second) -> values``: the row's numbers with what the host knows about its step.
         The rate is None for a row that is not of training.
       shown: the numbers of a row of training that a person sees.
@@ -93,6 +94,7 @@ class Training:
     batches: Callable[[int], Iterator[Any]]
     geometry: Callable[[Endpoints], Numbers] | None
     test: Callable[[Endpoints], Numbers]
+    tested_on: str
     describe: Callable[[Row, float | None], dict[str, float]]
     shown: tuple[str, ...]
     speed: str
@@ -113,7 +115,7 @@ def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preem
         state, notes = restore_or_init(training, checkpoints)
         start = int(state.step)
         journal = Journal(cadence.log_steps, RUN_AHEAD, notes.get("journal"))
-        clock = Clock(notes.get("seconds", 0.0))
+        clock = Clock(seconds_of(notes))
         batches = training.batches(start)
         with (
             Writer(workdir, start) if hosts.is_first() else Silent() as writer,
@@ -126,7 +128,7 @@ def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preem
                 if training.geometry is not None and cadence.ends_epoch(step):
                     journal.note("endpoints", step, training.geometry(state.endpoints))
                 if cadence.tests(step):
-                    journal.note("test", step, training.test(state.endpoints))
+                    journal.note(training.tested_on, step, training.test(state.endpoints))
                 ends = preemption.received() or (checkpoints.reached_preemption(step) and "preemption")
                 save = cadence.saves(step) or bool(ends)
                 if save:
@@ -137,7 +139,7 @@ def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preem
                     values = training.describe(row, clock.rate(row.step) if row.kind == TRAIN else None)
                     writer.write(row.kind, row.step, values)
                     progress.show(row._replace(values=values))
-                    if (row.kind, row.step) == ("test", step):
+                    if (row.kind, row.step) == (training.tested_on, step):
                         tested = {RANKED_BY: values[RANKED_BY]}
                 if save:  # The rows come first: rows up to a checkpoint are never written again.
                     writer.sync()

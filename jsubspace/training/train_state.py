@@ -31,7 +31,15 @@ def init_train_state(endpoints: Endpoints, optimizer: optax.GradientTransformati
     return TrainState(jnp.zeros((), jnp.int32), endpoints, optimizer.init(endpoints))
 
 
+def not_finite(tree: Any) -> str | None:
+    """The path of the first leaf that holds a number that is not finite, as ``['dense']['kernel']``, or None."""
+    if all_finite(tree):
+        return None
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return next(jax.tree_util.keystr(path) for path, leaf in leaves if not all_finite(leaf))
+
+
 @jax.jit
 def all_finite(endpoints: Endpoints) -> jax.Array:
     """Whether all numbers of the endpoints are finite: a scalar bool."""
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(endpoints)]).all()
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(endpoints)] or [jnp.array(True)]).all()

@@ -86,6 +86,14 @@ def test_the_table_has_each_group_in_one_piece():
         ("evaluation.ensemble", (math.nan,)),
         ("evaluation.ensemble", ("0.5",)),
         ("evaluation.ensemble", ((0.5, math.inf),)),
+        ("evaluation.ensemble", (math.inf,)),
+        ("evaluation.ensemble", (True,)),
+        ("evaluation.ensemble", ((True, False),)),
+        ("evaluation.ensemble", (10**400,)),
+        ("evaluation.ensemble", ((10**400, 0.5),)),
+        ("evaluation.ensemble", (((0.5,),),)),
+        ("keep_epochs", (10**400,)),
+        ("keep_epochs", (math.nan,)),
         ("evaluation.random_points", "random,global"),
         ("evaluation.plane_points", 1),
         ("evaluation.num_points", 4),
@@ -152,9 +160,13 @@ def test_a_setting_that_was_added_later_may_be_missing(tmp_path, monkeypatch):
     assert config_files.load(tmp_path) == config.default()
 
 
-def test_nothing_was_added_later_yet():
-    assert settings.added_later() == ()
-    assert {setting.since for setting in settings_table.SETTINGS} == {""}
+def test_what_was_added_later_changes_no_older_run():
+    """Such a setting has a default that does what the first version did."""
+    assert {name: settings.NAMED[name].default for name in settings.added_later()} == {
+        "data.num_validation": 0,
+        "evaluation.early_stopping": "auto",
+    }
+    assert {setting.since for setting in settings_table.SETTINGS} == {"", "0.1.0"}
 
 
 def test_the_default_is_typed_and_locked():

@@ -1,0 +1,85 @@
+"""The results of a run as text for a terminal, and the best of several rows."""
+
+import math
+from typing import Any
+
+from jsubspace.evaluation import tables
+from jsubspace.evaluation.tasks import Classification
+
+_NUMBERS = (
+    *Classification.higher_is_better,
+    *("tv_distance", "disagreement", "disagreement_where_one_is_right"),
+    *("difference", "barrier", "eigenvalue"),
+)
+"""The names under which a result is always a number."""
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results for a terminal: the report, and one line for every other thing that was measured.
+
+    A score that is not finite is None in results.json, and shown as nan.
+    """
+    results = _with_nan(results)
+    lines = [tables.table(results)]
+    if validation := results.get("validation"):
+        lines += ["", _chosen(results, validation)]
+    if best := results["early_stopping"]:
+        lines += ["", _stopped(best)]
+    for name, found in (results["sharpness"] or {}).items():
+        lines += ["", f"largest eigenvalue of the Hessian at {name}: {found['eigenvalue']:.4g}"]
+    for name, shifted in results["shifted"].items():
+        best = best_row(shifted["points"], "accuracy") or shifted["points"][0]
+        midpoint = next(row for row in shifted["points"] if "center" in row["roles"])
+        lines += ["", f"{name}: midpoint {midpoint['accuracy']:.4f}, best at {best['name']} {best['accuracy']:.4f}"]
+    return "\n".join(lines)
+
+
+def best_row(rows: list[dict[str, Any]], score: str, sign: int = 1) -> dict[str, Any] | None:
+    """The row with the highest score, or with sign -1 the lowest. Rows whose score is not finite never win."""
+    finite = [row for row in rows if math.isfinite(_number(row.get(score)))]
+    return max(finite, key=lambda row: sign * row[score], default=None)
+
+
+def _chosen(results: dict[str, Any], validation: dict[str, Any]) -> str:
+    """The point that validation data chooses, with its scores on the test set."""
+    if validation["best"] is None:
+        return "chosen on the validation data: nothing, since no point has a finite NLL there"
+    point = next(row for row in results["points"] if row["name"] == validation["best"])
+    return (
+        f"chosen on the validation data, by NLL: {point['name']}, with accuracy {point['accuracy']:.4f} and NLL "
+        f"{point['nll']:.4f} on the test set"
+    )
+
+
+def _stopped(best: dict[str, Any]) -> str:
+    """The best test during training. Results of an older version were all chosen on the test set."""
+    if best.get("tested_on", "test") == "test":
+        return (
+            f"optimal early stopping of the midpoint, chosen on the test set: accuracy {best['accuracy']:.4f} after epoch "
+            f"{best['epoch']:g}"
+        )
+    return (
+        f"early stopping of the midpoint, chosen on the validation data: after epoch {best['epoch']:g}, with accuracy "
+        f"{best['accuracy']:.4f} on the validation data"
+    )
+
+
+def _number(value: Any) -> float:
+    """A number of results.json, where None stands for a number that is not finite."""
+    return math.nan if value is None else value
+
+
+def _with_nan(results: dict[str, Any]) -> dict[str, Any]:
+    """Results with NaN in the place of numbers that are None, so that they can be printed.
+
+    None in a list, or under the name of a number, stands for a number. Other fields are None if they were not measured.
+    """
+
+    def filled(content: Any, name: str = "") -> Any:
+        if isinstance(content, dict):
+            return {inner: filled(value, inner) for inner, value in content.items()}
+        if isinstance(content, list):
+            return [_number(filled(value)) for value in content]
+        return _number(content) if name in _NUMBERS else content
+
+    return filled(results)
