@@ -149,12 +149,20 @@ def table(results: dict[str, Any]) -> str:
     if best := results["early_stopping"]:
         lines += ["", f"best test of the midpoint: accuracy {best['accuracy']:.4f} after epoch {best['epoch']:g}"]
     for name, found in (results["sharpness"] or {}).items():
-        lines += ["", f"largest eigenvalue of the Hessian at {name}: {found['eigenvalue']:.4g}"]
+        lines += [
+            "",
+            f"largest eigenvalue of the Hessian at {name}: {found['eigenvalue']:.4g}, residual {found['residual']:.2g}{_unsure(found)}",
+        ]
     for name, shifted in results["shifted"].items():
         best = max(shifted["points"], key=lambda row: row["accuracy"])
         midpoint = next(row for row in shifted["points"] if "center" in row["roles"])
         lines += ["", f"{name}: midpoint {midpoint['accuracy']:.4f}, best at {best['name']} {best['accuracy']:.4f}"]
     return "\n".join(lines)
+
+
+def _unsure(found: dict[str, float]) -> str:
+    """A warning if power iteration has not converged: the residual is more than one hundredth of the eigenvalue."""
+    return " (not converged)" if found["residual"] > 0.01 * abs(found["eigenvalue"]) else ""
 
 
 def _plan(run: Run) -> Survey:
