@@ -40,7 +40,7 @@ _BLOCK = 4000  # rows times bins whose noise is drawn at once: 32 MB
 class Binned(NamedTuple):
     """Sums over the examples of each bin, with leaves ``[..., b]``."""
 
-    count: np.ndarray
+    number: np.ndarray
     confidence: np.ndarray
     correct: np.ndarray
 
@@ -106,19 +106,20 @@ def debiased_error(found: Binned) -> np.ndarray:
 
 def error_interval(found: Binned, level: float = 0.95) -> np.ndarray:
     """The interval of the true calibration error, ``[..., 2]``. It is NaN where a confidence is NaN."""
-    leading, num_bins = found.count.shape[:-1], found.count.shape[-1]
+    leading, num_bins = found.number.shape[:-1], found.number.shape[-1]
     flat = Binned(*(leaf.reshape(-1, num_bins) for leaf in found))
     draws = np.random.default_rng(0).normal(size=(_DRAWS, num_bins))
     size = max(_BLOCK // num_bins, 1)
     parts = [
-        _interval(Binned(*(leaf[i : i + size] for leaf in flat)), draws, level) for i in range(0, len(flat.count), size)
+        _interval(Binned(*(leaf[i : i + size] for leaf in flat)), draws, level)
+        for i in range(0, len(flat.number), size)
     ]
     return np.concatenate(parts).reshape(*leading, 2)
 
 
 def _interval(found: Binned, draws: np.ndarray, level: float) -> np.ndarray:
     gaps, measured = _gaps(found), error(found)
-    weight = found.count / found.count.sum(-1, keepdims=True)
+    weight = found.number / found.number.sum(-1, keepdims=True)
     square = np.where(gaps != 0, gaps * gaps, 1)
     few = gaps * np.maximum(1 - _noise(found) / square, 0)
     many = _of_length_one(gaps, weight) + weight * np.where(gaps < 0, -1, 1)
@@ -142,8 +143,8 @@ def _probability(
     found: Binned, measured: np.ndarray, truth: np.ndarray, shape: np.ndarray, draws: np.ndarray
 ) -> np.ndarray:
     """How often the ECE is at most the measured one if the true gaps are ``truth`` times the shape: ``[p]``."""
-    gaps, n = truth[:, None] * shape, found.count.sum(-1, keepdims=True)
-    weight, mean = found.count / n, _mean(found.confidence, found.count)
+    gaps, n = truth[:, None] * shape, found.number.sum(-1, keepdims=True)
+    weight, mean = found.number / n, _mean(found.confidence, found.number)
     gap = _mean(gaps, weight)  # of an example of the bin
     accuracy = np.clip(mean - gap, 0, 1)
     variance = weight * (accuracy * (1 - accuracy) + gap * gap) - gaps * gaps
@@ -153,13 +154,13 @@ def _probability(
 
 
 def _gaps(found: Binned) -> np.ndarray:
-    return (found.confidence - found.correct) / found.count.sum(-1, keepdims=True)
+    return (found.confidence - found.correct) / found.number.sum(-1, keepdims=True)
 
 
 def _noise(found: Binned) -> np.ndarray:
     """The variance of every gap, ``[..., b]``."""
-    accuracy = (found.correct + _mean(found.confidence, found.count)) / (found.count + 1)
-    return found.count * np.clip(accuracy * (1 - accuracy), 0, None) / found.count.sum(-1, keepdims=True) ** 2
+    accuracy = (found.correct + _mean(found.confidence, found.number)) / (found.number + 1)
+    return found.number * np.clip(accuracy * (1 - accuracy), 0, None) / found.number.sum(-1, keepdims=True) ** 2
 
 
 def _mean(total: np.ndarray, count: np.ndarray) -> np.ndarray:

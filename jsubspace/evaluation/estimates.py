@@ -89,7 +89,7 @@ def percentiles(resampled: np.ndarray, level: float = 0.95) -> np.ndarray:
     if np.isnan(resampled).any():
         return np.full(2, np.nan)
     # Between a finite and an infinite number there is no number to interpolate to.
-    low, high = (np.percentile(resampled, at, method=m) for at, m in ((tail, "lower"), (100 - tail, "higher")))
+    low, high = np.percentile(resampled, tail, method="lower"), np.percentile(resampled, 100 - tail, method="higher")
     return np.array([low, high])
 
 

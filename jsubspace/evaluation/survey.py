@@ -195,7 +195,7 @@ def _mesh(subspace: Subspace, num_points: int, positions: list[Position]) -> lis
     """The points of a simplex's mesh that are not among its center and corners."""
     if not _has_mesh(subspace):
         return []
-    fixed = [position.alpha for position in positions if position.roles]
+    fixed = [np.asarray(position.alpha) for position in positions if position.roles]
     alphas, _ = connectors.mesh(subspace.num_endpoints, num_points)
     new = [alpha for alpha in alphas if not any(np.allclose(alpha, old, rtol=0, atol=1e-6) for old in fixed)]
     return [Position(f"{MESH} {i + 1}", MESH, (), alpha) for i, alpha in enumerate(new)]
