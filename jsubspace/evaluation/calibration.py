@@ -34,7 +34,7 @@ import numpy as np
 
 _DRAWS = 1000  # draws of the noise
 _STEPS = 15  # halvings: a bound is exact to 2^-16
-_BLOCK = 4000  # rows times bins whose noise is drawn at once: 32 MB
+_BLOCK = 4000  # the number of rows times bins that draw noise at once: 32 MB
 
 
 class Binned(NamedTuple):
