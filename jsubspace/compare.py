@@ -1,7 +1,9 @@
 """Compares finished runs: ``python -m jsubspace.compare RUN RUN ...``.
 
-Runs that differ in their seed alone are one method: the table has the mean over them and its standard deviation. A method
-has a row for every predictor that it is known by: the network at the midpoint, and its ensembles.
+Runs that differ in their seed alone are one method: the table has the mean over them and half of its 95 % t interval. A method
+has a row for every predictor that it is known by: the network at the midpoint, and its ensembles. Columns of their own have
+the difference to the first row, paired over the test examples, with its 95 % interval. The first kind of interval is about
+other seeds, and the second kind is about other test examples. docs/statistics.md explains both.
 """
 
 import argparse
@@ -14,7 +16,9 @@ import numpy as np
 
 from jsubspace import program
 from jsubspace.errors import UsageError
-from jsubspace.runs import comparison_figure, methods
+from jsubspace.evaluation import bounds, paired
+from jsubspace.evaluation.metrics import Scores
+from jsubspace.runs import comparison_figure, methods, per_example
 from jsubspace.runs import results as results_of
 from jsubspace.storage.writer import write_json, write_text
 
@@ -23,9 +27,18 @@ METRICS = {
     "nll": "NLL",
     "brier": "Brier",
     "ece": "ECE",
+    "ece_debiased": "debiased ECE",
     "adaptive_ece": "adaptive ECE",
 }
 """What can be compared, with its title."""
+
+EARLY_STOPPING = "early stopping"
+
+
+NOTE = (
+    "± is half of the 95 % t interval of the mean over runs that differ in their seed. A difference to the first row is paired "
+    "over the test examples. Its 95 % interval is about other test examples and not about other seeds."
+)
 
 
 class Entry(NamedTuple):
@@ -36,14 +49,20 @@ class Entry(NamedTuple):
       predictor: the network or ensemble.
       networks: how many networks predict.
       runs: the folders it was found in.
-      values: of each metric, one a run.
+      values: of each metric, one value per run. It is None where the results of an older version lack the metric, or the value
+        is not finite.
+      over_runs: of each metric, the 95 % t interval of the mean over runs, or None for a single run.
+      to_first: of each metric, the ``difference`` to the first entry and its ``interval`` over the test examples that both
+        share, or None without scores per example.
     """
 
     method: str
     predictor: str
     networks: int
     runs: tuple[str, ...]
-    values: dict[str, list[float]]
+    values: dict[str, list[float | None]]
+    over_runs: dict[str, list[float] | None]
+    to_first: dict[str, dict[str, Any] | None]
 
 
 def compare(runs: Sequence[str | pathlib.Path]) -> list[Entry]:
@@ -70,17 +89,58 @@ def compare(runs: Sequence[str | pathlib.Path]) -> list[Entry]:
         rows = list(results["predictors"])
         best = results["early_stopping"]
         if best and best.get("tested_on", "test") == "test":  # Scores on validation data are of other examples.
-            rows.append({"name": "early stopping", "networks": 1} | best)
+            rows.append({"name": EARLY_STOPPING, "networks": 1} | best)
         for row in rows:
             name = (names[run], row["name"])
-            entry = entries.setdefault(name, Entry(*name, row["networks"], (), {metric: [] for metric in METRICS}))
-            values = {metric: [*entry.values[metric], row[metric]] for metric in METRICS}
+            entry = entries.setdefault(
+                name, Entry(*name, row["networks"], (), {metric: [] for metric in METRICS}, {}, {})
+            )
+            values = {metric: [*entry.values[metric], row.get(metric)] for metric in METRICS}
             entries[name] = entry._replace(runs=(*entry.runs, run), values=values)
-    return list(entries.values())
+    return _with_intervals(list(entries.values()), found)
+
+
+def _with_intervals(entries: list[Entry], found: dict[str, dict[str, Any]]) -> list[Entry]:
+    """Entries with both kinds of intervals."""
+    scores = {run: per_example.read(pathlib.Path(run), results) for run, results in found.items()}
+    bins = {results_of.settings_of(results)["evaluation"].get("num_bins", 20) for results in found.values()}
+    first = _scores_of(entries[0], scores)
+
+    def to_first(entry: Entry, metric: str) -> dict[str, Any] | None:
+        ours = _scores_of(entry, scores)
+        if entry is entries[0] or not ours or not first or len(ours[0].correct) != len(first[0].correct):
+            return None
+        if "ece" in metric and len(bins) > 1:
+            return None  # Errors of different bins are different quantities.
+        both = paired.difference(ours, first, metric, min(bins))
+        return None if both is None else {"difference": both[0], "interval": both[1]}
+
+    def over_runs(values: list[float | None]) -> list[float] | None:
+        known = [value for value in values if value is not None]
+        return bounds.of_runs(known) if len(known) == len(values) else None
+
+    return [
+        entry._replace(
+            over_runs={metric: over_runs(values) for metric, values in entry.values.items()},
+            to_first={metric: to_first(entry, metric) for metric in METRICS},
+        )
+        for entry in entries
+    ]
+
+
+def _scores_of(entry: Entry, scores: dict[str, dict[str, Scores]]) -> list[Scores]:
+    """The scores per example of every run of an entry. The list is empty if a run does not have them."""
+    if entry.predictor == EARLY_STOPPING or any(entry.predictor not in scores[run] for run in entry.runs):
+        return []
+    return [scores[run][entry.predictor] for run in entry.runs]
 
 
 def table(entries: list[Entry], metrics: Sequence[str]) -> str:
-    """The comparison in Markdown: mean, and ± standard deviation (n - 1) where there are several runs.
+    """The comparison in Markdown.
+
+    Every metric has a column with means. Where a row has several runs, half of the t interval over runs follows the mean. If
+    runs have scores per example, a second column has the differences to the first row. Both kinds of intervals are never in
+    one column.
 
     Raises:
       UsageError: for an unknown metric.
@@ -90,13 +150,25 @@ def table(entries: list[Entry], metrics: Sequence[str]) -> str:
             nearest = difflib.get_close_matches(metric, METRICS, n=1)
             hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
             raise UsageError(f"unknown metric {metric!r}. The metrics are {', '.join(METRICS)}.{hint}")
+    is_paired = any(entry.to_first.get(metric) for entry in entries for metric in metrics)
+    titles = [
+        title
+        for metric in metrics
+        for title in (METRICS[metric], *((f"{METRICS[metric]} − first",) if is_paired else ()))
+    ]
     lines = [
-        f"| method | predictor | networks | runs | {' | '.join(METRICS[metric] for metric in metrics)} |",
-        f"| --- | --- | --- | --- |{' --- |' * len(metrics)}",
+        f"| method | predictor | networks | runs | {' | '.join(titles)} |",
+        f"| --- | --- | --- | --- |{' --- |' * len(titles)}",
     ]
     for entry in entries:
-        cells = " | ".join(_cell(entry.values[metric]) for metric in metrics)
-        lines.append(f"| {entry.method} | {entry.predictor} | {entry.networks} | {len(entry.runs)} | {cells} |")
+        cells = []
+        for metric in metrics:
+            cells.append(_mean(entry, metric))
+            if is_paired:
+                cells.append(_difference(entry, metric))
+        lines.append(
+            f"| {entry.method} | {entry.predictor} | {entry.networks} | {len(entry.runs)} | {' | '.join(cells)} |"
+        )
     return "\n".join(lines)
 
 
@@ -111,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     metrics = [metric.strip() for metric in arguments.metrics.split(",")]
     entries = compare(arguments.runs)
-    text = table(entries, metrics)
+    text = f"{table(entries, metrics)}\n\n{NOTE}"
     print(text)
     if arguments.out:
         folder = pathlib.Path(arguments.out)
@@ -121,12 +193,26 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_json(folder / "comparison.json", [entry._asdict() for entry in entries])
         except OSError as error:
             raise UsageError(f"cannot write to {folder}: {error}. Choose another --out.") from error
-        named = {METRICS[metric]: metric for metric in metrics}
-        comparison_figure.draw(
-            [(f"{entry.method}: {entry.predictor}", entry.values) for entry in entries],
-            named,
-            folder / "comparison.png",
-        )
+        names = [f"{entry.method}: {entry.predictor}" for entry in entries]
+        comparison_figure.draw(names, _panels(entries, metrics), folder / "comparison.png")
+
+
+def _panels(entries: list[Entry], metrics: Sequence[str]) -> list[list[comparison_figure.Panel]]:
+    """Means with their intervals over runs in one row, and differences over test examples in another."""
+
+    def difference(entry: Entry, metric: str) -> comparison_figure.Value:
+        found = entry.to_first[metric]
+        return (found["difference"], found["interval"]) if found else (None, None)
+
+    means = [
+        (METRICS[metric], [(_average(entry.values[metric]), entry.over_runs[metric]) for entry in entries])
+        for metric in metrics
+    ]
+    differences = [
+        (f"{METRICS[metric]} − first", [difference(entry, metric) for entry in entries]) for metric in metrics
+    ]
+    is_paired = any(value is not None for _, values in differences for value, _ in values)
+    return [means, differences] if is_paired else [means]
 
 
 def _read(folder: pathlib.Path) -> dict[str, Any]:
@@ -136,9 +222,24 @@ def _read(folder: pathlib.Path) -> dict[str, Any]:
     return results
 
 
-def _cell(values: list[float]) -> str:
-    mean = f"{np.mean(values):.4f}"
-    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.4f}"
+def _mean(entry: Entry, metric: str) -> str:
+    mean, interval = _average(entry.values[metric]), entry.over_runs.get(metric)
+    if mean is None:
+        return "-"
+    return f"{mean:.4f}" + (f" ± {(interval[1] - interval[0]) / 2:.4f}" if interval else "")
+
+
+def _difference(entry: Entry, metric: str) -> str:
+    found = entry.to_first.get(metric)
+    if not found:
+        return "-"
+    low, high = found["interval"]
+    return f"{found['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+def _average(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
 
 
 if __name__ == "__main__":

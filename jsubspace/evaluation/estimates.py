@@ -1,62 +1,69 @@
 """From scores per example (`metrics`) to numbers for a table: means, calibration errors and intervals.
 
-Everything here runs on the host in float64.
+Everything here runs on the host in float64. `calibration` has the calibration errors and their intervals.
 
-The expected calibration error (Guo et al., 2017) sorts examples into bins by confidence and adds up the gaps:
+The intervals have a level of 95 %. They show how much a number would change with another test set of this size. They do not
+show how much it would change with another training seed. docs/statistics.md has their coverage in a simulation.
 
-    ECE = sum_b (n_b / n) |mean confidence in b - accuracy in b|.
+- accuracy: Wilson's interval (`bounds.of_fraction`). It has a width even if every example is right.
+- nll, brier: the 2.5 and 97.5 percentiles over bootstrap resamples of the test examples. All rows of a call use the same
+  resamples, and so do all calls with the same number of examples. If losses are rare and large, as with a certain network,
+  a small test set may contain no such loss, and the interval is then too short. An impossible label has an infinite
+  NLL. The upper bound is then infinite, and the lower bound is finite if many resamples leave the label out.
+- ece, ece_debiased, adaptive_ece: see `calibration`. The first two share one interval, because they estimate the same number.
 
-The bins have equal widths (20 bins, as in the paper) or equal numbers of examples (the adaptive error by Nguyen and
-O'Connor, 2015).
-
-Intervals are the 2.5 and 97.5 percentiles over bootstrap resamples of the test examples. They show how much the number
-would change with another test set of this size. They do not show how much it would change with another training seed.
-All rows of a call use the same resamples, and so do all calls with the same number of examples. The ECE of a resample
-is larger on average than the ECE of the sample, so the interval of a small ECE may lie above the ECE.
+A single example has no spread. The intervals of its nll, brier and calibration errors are then all that is possible.
 """
 
 from typing import Any
 
 import numpy as np
 
+from jsubspace.evaluation import bounds, calibration
 from jsubspace.evaluation.metrics import Difference, Scores
 
 _BLOCK = 100  # resamples that are float64 at once: 40 MB for 50,000 examples
+_POSSIBLE = {"nll": (0, np.inf), "brier": (0, 2), "ece": (0, 1), "ece_debiased": (0, 1), "adaptive_ece": (0, 1)}
 
 
 def summarize(scores: Scores, num_bins: int = 20) -> dict[str, np.ndarray]:
-    """Means over examples: accuracy, nll, brier, ece and adaptive_ece, ``[..., n] -> [...]`` each.
+    """Means over examples: accuracy, nll, brier, ece, ece_debiased and adaptive_ece, ``[..., n] -> [...]`` each.
 
     Example:
       >>> perfect = Scores(*(np.array([x, x]) for x in (1.0, 1.0, 0.0, 0.0)))
       >>> {name: float(value) for name, value in summarize(perfect).items()}
-      {'accuracy': 1.0, 'nll': 0.0, 'brier': 0.0, 'ece': 0.0, 'adaptive_ece': 0.0}
+      {'accuracy': 1.0, 'nll': 0.0, 'brier': 0.0, 'ece': 0.0, 'ece_debiased': 0.0, 'adaptive_ece': 0.0}
     """
     host = _on_host(scores)
+    by_width, by_mass = _binned(host, num_bins)
     return {
         "accuracy": host.correct.mean(-1),
         "nll": host.nll.mean(-1),
         "brier": host.brier.mean(-1),
-        "ece": _calibration_error(host, equal_width(host.confidence, num_bins), num_bins),
-        "adaptive_ece": _calibration_error(host, equal_mass(host.confidence, num_bins), num_bins),
+        "ece": calibration.error(by_width),
+        "ece_debiased": calibration.debiased_error(by_width),
+        "adaptive_ece": calibration.error(by_mass),
     }
 
 
 def intervals(
     scores: Scores, num_bins: int = 20, num_resamples: int = 1000, level: float = 0.95
 ) -> dict[str, np.ndarray]:
-    """Bootstrap intervals of what `summarize` returns: ``[..., n] -> [..., 2]`` each.
-
-    The adaptive ECE uses the bins of the sample in every resample.
-    """
+    """Intervals of what `summarize` returns: ``[..., n] -> [..., 2]`` each. The module's docstring explains them."""
     host = _on_host(scores)
     leading, n = host.correct.shape[:-1], host.correct.shape[-1]
+    found = {"accuracy": bounds.of_fraction(host.correct.sum(-1), n, level)}
+    if n == 1:
+        return found | {name: np.broadcast_to(np.array(b, float), (*leading, 2)) for name, b in _POSSIBLE.items()}
     counts = resamples(n, num_resamples)
-    rows = [
-        _resampled(Scores(*leaves), counts, num_bins)
-        for leaves in zip(*(leaf.reshape(-1, n) for leaf in host), strict=True)
-    ]
-    return {name: np.stack([percentiles(row[name], level) for row in rows]).reshape(*leading, 2) for name in rows[0]}
+    by_width, by_mass = (calibration.error_interval(sums, level) for sums in _binned(host, num_bins))
+    return found | {
+        "nll": _of_mean(counts, host.nll, level),
+        "brier": _of_mean(counts, host.brier, level),
+        "ece": by_width,
+        "ece_debiased": by_width,
+        "adaptive_ece": by_mass,
+    }
 
 
 def resamples(num_examples: int, num_resamples: int) -> np.ndarray:
@@ -75,15 +82,21 @@ def totals(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def percentiles(resampled: np.ndarray, level: float = 0.95) -> np.ndarray:
-    """The interval ``[2]`` that holds the fraction ``level`` of resampled numbers ``[r]``."""
+    """The interval ``[2]`` that holds the fraction ``level`` of resampled numbers ``[r]``, which may be infinite."""
     tail = 50 * (1 - level)
-    return np.percentile(resampled, [tail, 100 - tail])
+    if np.isfinite(resampled).all():
+        return np.percentile(resampled, [tail, 100 - tail])
+    if np.isnan(resampled).any():
+        return np.full(2, np.nan)
+    # Between a finite and an infinite number there is no number to interpolate to.
+    low, high = np.percentile(resampled, tail, method="lower"), np.percentile(resampled, 100 - tail, method="higher")
+    return np.array([low, high])
 
 
 def reliability(scores: Scores, num_bins: int = 20) -> dict[str, Any]:
     """Count, mean confidence and accuracy of every bin for the scores ``[n]`` of one network, None for an empty bin."""
     host = _on_host(scores)
-    bins = equal_width(host.confidence, num_bins)
+    bins = calibration.equal_width(host.confidence, num_bins)
     count = np.bincount(bins, minlength=num_bins)
 
     def mean(values: np.ndarray) -> list[float | None]:
@@ -96,9 +109,10 @@ def reliability(scores: Scores, num_bins: int = 20) -> dict[str, Any]:
 def summarize_difference(differences: Difference) -> dict[str, Any]:
     """Means over examples, ``[..., n] -> [...]`` each.
 
-    The means are disagreement, disagreement_where_one_is_right, tv_distance and feature_cosine_squared. The second mean
-    is taken over the examples that at least one of the two networks gets right, and is 0 without such examples.
-    feature_cosine_squared is None if no features are known.
+    The means are disagreement, disagreement_where_one_is_right, tv_distance and feature_cosine_squared. The second mean is
+    taken over the examples that at least one of the two networks gets right, and is 0 without such examples. For more than
+    two networks it is taken over all cases of a pair and an example that one of the pair gets right. It is not the mean of
+    the pairs' own fractions. feature_cosine_squared is None if no features are known.
     """
     host = Difference(*(None if leaf is None else np.asarray(leaf, np.float64) for leaf in differences))
     cosine = host.feature_cosine_squared
@@ -112,43 +126,22 @@ def summarize_difference(differences: Difference) -> dict[str, Any]:
     }
 
 
-def equal_width(confidence: np.ndarray, num_bins: int) -> np.ndarray:
-    """The bin of each confidence, ``[..., n]`` integers. Bin i of b is ``(i / b, (i + 1) / b]``."""
-    # NaN has no bin. It lands in the first one and makes the mean confidence there NaN.
-    return np.clip(np.ceil(np.nan_to_num(confidence) * num_bins).astype(int) - 1, 0, num_bins - 1)
+def _binned(host: Scores, num_bins: int) -> tuple[calibration.Binned, calibration.Binned]:
+    """The examples in bins of equal width, and in bins of equal numbers."""
+    bins = calibration.equal_width(host.confidence, num_bins), calibration.equal_mass(host.confidence, num_bins)
+    by_width, by_mass = (calibration.binned(one, num_bins, host.confidence, host.correct) for one in bins)
+    return by_width, by_mass
 
 
-def equal_mass(confidence: np.ndarray, num_bins: int) -> np.ndarray:
-    """The bin of each confidence, ``[..., n]`` integers, with nearly the same number of examples in every bin.
-
-    Bins are chosen by rank. Examples of equal confidence keep their order.
-    """
-    n = confidence.shape[-1]
-    rank = np.argsort(np.argsort(confidence, axis=-1, kind="stable"), axis=-1, kind="stable")
-    return rank * num_bins // n
-
-
-def _resampled(host: Scores, counts: np.ndarray, num_bins: int) -> dict[str, np.ndarray]:
-    """The numbers of `summarize` for one network in each resample: scores ``[n]``, counts ``[r, n]`` to ``[r]`` each."""
-    gap, n = host.confidence - host.correct, counts.shape[1]
-
-    def calibration_error(bins: np.ndarray) -> np.ndarray:
-        in_its_bin = np.where(bins[:, None] == np.arange(num_bins), gap[:, None], 0.0)
-        return np.abs(totals(counts, in_its_bin)).sum(-1) / n
-
-    return {
-        "accuracy": totals(counts, host.correct) / n,
-        "nll": totals(counts, host.nll) / n,
-        "brier": totals(counts, host.brier) / n,
-        "ece": calibration_error(equal_width(host.confidence, num_bins)),
-        "adaptive_ece": calibration_error(equal_mass(host.confidence, num_bins)),
-    }
-
-
-def _calibration_error(host: Scores, bins: np.ndarray, num_bins: int) -> np.ndarray:
-    gap = host.confidence - host.correct
-    per_bin = np.stack([np.where(bins == b, gap, 0.0).sum(-1) for b in range(num_bins)], axis=-1)
-    return np.abs(per_bin).sum(-1) / gap.shape[-1]
+def _of_mean(counts: np.ndarray, values: np.ndarray, level: float) -> np.ndarray:
+    """Bootstrap intervals of means: ``[..., n] -> [..., 2]``. A resample with an infinite value has an infinite mean."""
+    n = counts.shape[1]
+    flat = values.reshape(-1, n).T
+    infinite = np.isinf(flat)
+    means = totals(counts, np.where(infinite, 0, flat)) / n
+    if infinite.any():  # 0 times infinity would be NaN.
+        means[totals(counts, infinite.astype(np.float64)) > 0] = np.inf
+    return np.stack([percentiles(column, level) for column in means.T]).reshape(*values.shape[:-1], 2)
 
 
 def _on_host(scores: Scores) -> Scores:

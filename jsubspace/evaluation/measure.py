@@ -99,7 +99,7 @@ def measure(
       random_points: kinds of random points (`survey.KINDS`). By default "random" for a subspace of several endpoints that
         is no path, and nothing else.
       ensemble: alphas of one more ensemble.
-      num_resamples: the number of bootstrap resamples of the examples, or 0 for no intervals.
+      num_resamples: the number of bootstrap resamples of the examples, or 0 for no intervals of scores.
       key: for random points.
       devices: where the programs run. The default is one `jax.jit`.
 
@@ -165,7 +165,7 @@ def report_of(
         points=rows.point_rows(plan, subspace.num_endpoints, outcomes, task, num_resamples),
         ensembles=rows.ensemble_rows(plan, outcomes, task, num_resamples),
         reliability=task.reliability(of_center),
-        connector=rows.connector(plan, outcomes, task, num_resamples),
+        connector=rows.connector(plan, outcomes, task),
         higher_is_better=task.higher_is_better,
     )
 

@@ -8,6 +8,7 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 """Colours from the palette of Okabe and Ito. Colour-blind readers can tell them apart."""
 
 NAMES = {"accuracy": "accuracy", "nll": "NLL", "brier": "Brier score", "ece": "calibration error",
+         "ece_debiased": "debiased calibration error",
          "adaptive_ece": "adaptive calibration error"}  # fmt: skip
 """What a score is called on an axis."""
 
@@ -16,7 +17,9 @@ def over_subspace(report: dict[str, Any], score: str = "accuracy", data: str = "
     """A score over the subspace, as a matplotlib figure.
 
     A one-dimensional grid is drawn as a curve (figures 4 and 5 of the paper), with the ensemble of alpha and its mirror
-    image on a path. A two-dimensional grid is drawn as a map. Other subspaces have a dot per point and per ensemble.
+    image on a path. A two-dimensional grid is drawn as a map. Other subspaces have a dot per point and per ensemble, with
+    its interval as a bar. The points of a simplex's mesh are left out. The dot of a plain calibration error may lie above its
+    interval, because the plain error is too high on average (`calibration`).
 
     Args:
       report: of `Report.to_json`, or the content of results.json.
@@ -94,7 +97,7 @@ def _map(report: dict[str, Any], score: str, label: str) -> Any:
 
 
 def _dots(report: dict[str, Any], score: str, label: str) -> Any:
-    points = [(row["name"], row) for row in report["points"]]
+    points = [(row["name"], row) for row in report["points"] if row["kind"] != "mesh"]
     combined = [(f"ensemble: {row['name']}", row["mean_probability"]) for row in report["ensembles"]]
     rows = points + combined
     figure, only = axes(label, "", (5, 1 + 0.25 * len(rows)))

@@ -9,7 +9,7 @@ import numpy as np
 
 from jsubspace import penalties, tree
 from jsubspace.evaluation import connectors
-from jsubspace.evaluation.survey import Survey
+from jsubspace.evaluation.survey import RANDOM, Survey
 from jsubspace.evaluation.tasks import Classification, Outcomes
 from jsubspace.types import Endpoints
 
@@ -30,7 +30,7 @@ class PointRow(_Scored):
 
     Attributes:
       name: for people.
-      kind: how the point was chosen: grid, center, corner, random, layerwise, weightwise, gaussian, listed or network.
+      kind: how the point was chosen: grid, center, corner, mesh, random, layerwise, weightwise, gaussian, listed or network.
       roles: what the point is in the subspace: "center", "end", or neither.
       alpha: ``[*alpha_shape]`` as a number or lists. It is None for a network that was drawn and has no single alpha.
       weights: the weights of the endpoints, ``[m]``, or None where alpha is None.
@@ -63,7 +63,7 @@ class EnsembleRow(_Scored):
       scores: of the members' mean probability. They are also attributes of the row.
       intervals: a pair of bounds for each of these scores.
       mean_logit: scores and intervals of the members' mean logit, as in results.json.
-      differences: how differently the members predict, mean over pairs of members.
+      differences: how differently the members predict, over all pairs of members (`estimates.summarize_difference`).
     """
 
     name: str
@@ -132,18 +132,12 @@ def geometry(endpoints: Endpoints) -> dict[str, Any]:
     return {"kernels": measured(tree.kernels) if has_kernels else None, "all_leaves": measured(tree.all_leaves)}
 
 
-def connector(
-    plan: Survey, outcomes: Outcomes, task: Classification, num_resamples: int = 1000
-) -> dict[str, Any] | None:
-    """Whether the subspace connects its ends (`connectors.verdict`), or None without ends or points to judge by.
-
-    A verdict needs an interval, so 1,000 resamples are taken if ``num_resamples`` is 0.
-    """
+def connector(plan: Survey, outcomes: Outcomes, task: Classification) -> dict[str, Any] | None:
+    """Whether the subspace connects its ends (`connectors.verdict`), or None without ends or points to judge by."""
     s = len(plan.along)
     if not s:
         return None
     per_example = task.connects_by(outcomes.points)[:s]
-    found = connectors.verdict(
-        per_example, plan.along, plan.ends, plan.combinations, num_resamples=num_resamples or 1000
-    )
+    draws = tuple(i for i in range(s) if plan.along[i] > 0 and plan.positions[i].kind == RANDOM)
+    found = connectors.verdict(per_example, plan.along, plan.ends, plan.combinations, draws=draws)
     return found | {"barrier_at": plan.positions[found["barrier_at"]].name}

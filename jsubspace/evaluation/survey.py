@@ -11,7 +11,7 @@ from jsubspace import subspaces
 from jsubspace.evaluation import connectors
 from jsubspace.subspaces import Subspace
 
-GRID, CENTER, CORNER, LISTED, NETWORK = "grid", "center", "corner", "listed", "network"
+GRID, CENTER, CORNER, MESH, LISTED, NETWORK = "grid", "center", "corner", "mesh", "listed", "network"
 RANDOM, LAYERWISE, WEIGHTWISE, GAUSSIAN = "random", "layerwise", "weightwise", "gaussian"
 KINDS = (RANDOM, LAYERWISE, WEIGHTWISE, GAUSSIAN)
 """Kinds of random points: one draw per network, per layer, per parameter, and draws from SWA-Gaussian."""
@@ -27,7 +27,7 @@ class Position(NamedTuple):
 
     Attributes:
       name: for people, unique in a survey: the alpha of a path, or words.
-      kind: how the point was chosen: grid, center, corner, listed, network, or one of `KINDS`.
+      kind: how the point was chosen: grid, center, corner, mesh, listed, network, or one of `KINDS`.
       roles: what the point is in the subspace: "center", "end", or neither.
       alpha: ``[*alpha_shape]``, or None for a network that is drawn and has no single alpha.
     """
@@ -102,7 +102,9 @@ def survey(
     """The points that show a subspace: its grid, its center, its ends, and random points.
 
     For a path (line, curve, chain) these are the points of the paper's figures, with the ensemble of each alpha and its
-    mirror image. A simplex has its center, its corners and their ensemble. A single network is surveyed by itself.
+    mirror image. A simplex has its center, its corners and their ensemble. If random points are asked for, a simplex of two
+    or three endpoints also has a mesh, a regular grid of at most ``num_points`` points. The mean over the mesh does not
+    depend on draws. A single network is surveyed by itself.
 
     Args:
       subspace: where the points lie.
@@ -126,6 +128,7 @@ def survey(
         draws = np.asarray(subspace.sample(jax.random.key(0) if key is None else key, (num_random,)))
         ensembles.append(_following(positions, RANDOM, num_random))
         positions += [Position(f"{RANDOM} {i + 1}", RANDOM, (), alpha) for i, alpha in enumerate(draws)]
+        positions += _mesh(subspace, num_points, positions)
         along = along or len(positions)
     if ensemble:
         names = [str(alpha) for alpha in ensemble]
@@ -184,6 +187,20 @@ def _shown(subspace: Subspace, num_points: int) -> list[Position]:
     return positions + corners
 
 
+def _has_mesh(subspace: Subspace) -> bool:
+    return isinstance(subspace, subspaces.Simplex) and subspace.num_endpoints in (2, 3)
+
+
+def _mesh(subspace: Subspace, num_points: int, positions: list[Position]) -> list[Position]:
+    """The points of a simplex's mesh that are not among its center and corners."""
+    if not _has_mesh(subspace):
+        return []
+    fixed = [np.asarray(position.alpha) for position in positions if position.roles]
+    alphas, _ = connectors.mesh(subspace.num_endpoints, num_points)
+    new = [alpha for alpha in alphas if not any(np.allclose(alpha, old, rtol=0, atol=1e-6) for old in fixed)]
+    return [Position(f"{MESH} {i + 1}", MESH, (), alpha) for i, alpha in enumerate(new)]
+
+
 def _name(alpha: np.ndarray, decimals: int) -> str:
     if alpha.ndim == 0:
         return f"{alpha:.{decimals}f}"
@@ -219,7 +236,7 @@ def _with_rows_for(num_drawn: int, weights: np.ndarray) -> np.ndarray:
 def _means(
     subspace: Subspace, num_points: int, positions: list[Position], alphas: np.ndarray, weights: np.ndarray, s: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`Survey.along` and `Survey.combinations`: the trapezoid rule on a path, equal weights of random points elsewhere."""
+    """`Survey.along` and `Survey.combinations`: the trapezoid rule on a path or mesh, equal weights of random points elsewhere."""
     if s == 0 or len(subspace.ends) < 2:
         return np.zeros(0), np.zeros((0, 0))
     if subspaces.is_path(subspace):
@@ -229,5 +246,12 @@ def _means(
         return np.concatenate([along, np.zeros(s - len(along))]), np.stack([1 - reached, reached], axis=-1)
     if not subspaces.is_hull(subspace):  # A bend is no end, and nobody knows with what to compare a point there.
         return np.zeros(0), np.zeros((0, 0))
+    combinations = weights[:s, : subspace.num_endpoints].astype(np.float64)
+    if _has_mesh(subspace):
+        along = np.zeros(s)
+        fixed = [i for i in range(s) if positions[i].roles or positions[i].kind == MESH]
+        for alpha, weight in zip(*connectors.mesh(subspace.num_endpoints, num_points), strict=True):
+            along[min(fixed, key=lambda i: float(np.abs(combinations[i] - alpha).max()))] += weight
+        return along, combinations
     is_random = np.array([position.kind == RANDOM for position in positions[:s]])
-    return is_random / is_random.sum(), weights[:s, : subspace.num_endpoints].astype(np.float64)
+    return is_random / is_random.sum(), combinations

@@ -9,11 +9,13 @@ def table(report: dict[str, Any]) -> str:
     Args:
       report: of `Report.to_json`, or the content of results.json.
     """
-    return "\n".join([*_points(report), *_ensembles(report), *_geometry(report), *_connector(report)])
+    return "\n".join(
+        [*_points(report), *_ensembles(report), *_calibration(report), *_geometry(report), *_connector(report)]
+    )
 
 
 def _points(report: dict[str, Any]) -> list[str]:
-    lines = ["point          accuracy     NLL   Brier     ECE"]
+    lines = ["point          accuracy     NLL   Brier     ECE  debiased"]
     for row in report["points"]:
         mark = "  <- midpoint" if "center" in row["roles"] and len(report["points"]) > 1 else ""
         lines.append(f"{row['name']:<14} {_scores(row)}{mark}")
@@ -23,7 +25,7 @@ def _points(report: dict[str, Any]) -> list[str]:
 def _ensembles(report: dict[str, Any]) -> list[str]:
     if not report["ensembles"]:
         return []
-    lines = ["", "ensemble       accuracy     NLL   Brier     ECE   TV dist.  disagree  feature cos^2"]
+    lines = ["", "ensemble       accuracy     NLL   Brier     ECE  debiased   TV dist.  disagree  feature cos^2"]
     for row in report["ensembles"]:
         cosine = row["feature_cosine_squared"]
         last = f"{cosine:13.4f}" if cosine is not None else f"{'-':>13}"
@@ -31,6 +33,19 @@ def _ensembles(report: dict[str, Any]) -> list[str]:
             f"{row['name']:<14} {_scores(row['mean_probability'])}   {row['tv_distance']:7.4f}  {row['disagreement']:8.4f}  {last}"
         )
     return lines
+
+
+def _calibration(report: dict[str, Any]) -> list[str]:
+    """The interval of the midpoint's calibration error, and whether it says anything."""
+    center = next(row for row in report["points"] if "center" in row["roles"])
+    if "ece_debiased" not in center.get("intervals", {}):
+        return []
+    low, high = center["intervals"]["ece_debiased"]
+    unclear = " With this number of examples it cannot be told from 0." if low == 0 else ""
+    return [
+        "",
+        f"true ECE of the midpoint: 95 % interval {low:.4f} to {high:.4f}.{unclear} The plain ECE is too high on average.",
+    ]
 
 
 def _geometry(report: dict[str, Any]) -> list[str]:
@@ -48,13 +63,18 @@ def _connector(report: dict[str, Any]) -> list[str]:
     if not connector:
         return []
     low, high = connector["interval"]
+    draws = f", from {connector['draws']} random points" if connector.get("draws") else ""
+    barrier = ""
+    if bounds := connector.get("barrier_interval"):  # Older results lack it.
+        barrier = f" (95 % interval {bounds[0]:.4f} to {bounds[1]:.4f})"
     return [
         "",
-        f"connector: {connector['verdict']}. Mean accuracy along it minus that of its ends {connector['difference']:+.4f} "
-        f"(95 % interval {low:+.4f} to {high:+.4f}, tolerance {connector['tolerance']}); barrier "
-        f"{connector['barrier']:.4f} at {connector['barrier_at']}.",
+        f"connector: {connector['verdict']}. Mean accuracy along it minus mean accuracy of its ends "
+        f"{connector['difference']:+.4f} (95 % interval {low:+.4f} to {high:+.4f}{draws}, tolerance {connector['tolerance']}). "
+        f"Barrier {connector['barrier']:.4f}{barrier} at {connector['barrier_at']}.",
     ]
 
 
 def _scores(row: dict[str, float]) -> str:
-    return f"{row['accuracy']:8.4f}  {row['nll']:6.4f}  {row['brier']:6.4f}  {row['ece']:6.4f}"
+    debiased = f"{row['ece_debiased']:8.4f}" if "ece_debiased" in row else f"{'-':>8}"  # Older results lack it.
+    return f"{row['accuracy']:8.4f}  {row['nll']:6.4f}  {row['brier']:6.4f}  {row['ece']:6.4f}  {debiased}"

@@ -26,7 +26,7 @@ class Outcomes(NamedTuple):
       points: scores of the p points, leaves ``[p, n]``.
       by_probability: scores of the e ensembles by mean probability, leaves ``[e, n]``.
       by_logit: scores of the e ensembles by mean logit, leaves ``[e, n]``.
-      differences: between the members of each ensemble, mean over pairs of members, leaves ``[e, n]``.
+      differences: between the members of each ensemble, each leaf the mean over pairs of members, leaves ``[e, n]``.
     """
 
     points: Scores
@@ -46,7 +46,7 @@ class Classification:
     num_bins: int = 20
 
     higher_is_better: ClassVar[Mapping[str, bool]] = {
-        "accuracy": True, "nll": False, "brier": False, "ece": False, "adaptive_ece": False
+        "accuracy": True, "nll": False, "brier": False, "ece": False, "ece_debiased": False, "adaptive_ece": False
     }  # fmt: skip
     """The names of the scores."""
 
@@ -83,7 +83,7 @@ class Classification:
         )
 
     def scores(self, per_example: Scores, num_resamples: int = 0) -> list[dict[str, Any]]:
-        """Means over examples of every network, with bootstrap intervals if there are resamples.
+        """Means over examples of every network, with intervals if there are resamples (`estimates`).
 
         Args:
           per_example: leaves ``[p, n]``.

@@ -2,66 +2,83 @@
 
 import importlib.util
 import pathlib
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from jsubspace.evaluation.plots import BLUE, GREY, ORANGE
 
+Value: TypeAlias = tuple[float | None, list[float] | None]
+"""A number or None, and its interval or None."""
 
-def draw(rows: list[tuple[str, dict[str, list[float]]]], metrics: dict[str, str], path: pathlib.Path) -> None:
-    """Methods side by side: one panel per metric, the mean over runs as a dot, one standard deviation as a bar.
+Panel: TypeAlias = tuple[str, list[Value]]
+"""A title, and the value of every method."""
+
+
+def draw(names: list[str], panels: list[list[Panel]], path: pathlib.Path) -> None:
+    """Methods side by side: in every panel one dot per method, and its interval as a bar.
 
     Args:
-      rows: for each method its name, and one value per run of every metric.
-      metrics: the title of each metric, and its name in the rows.
+      names: the methods.
+      panels: rows of panels. All intervals of a row are of one kind.
       path: of the PNG file. Nothing is drawn if matplotlib is not installed.
     """
     if importlib.util.find_spec("matplotlib") is None:
         return
-    size = (2 + 2.4 * len(metrics), 1 + 0.28 * len(rows))
+    size = (2 + 2.4 * len(panels[0]), (1 + 0.28 * len(names)) * len(panels))
     from matplotlib.figure import Figure
 
     figure = Figure(size, layout="constrained")
-    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)
-    places = range(len(rows))
-    for axes, (title, metric) in zip(panels[0], metrics.items(), strict=True):
-        means = [np.mean(values[metric]) for _, values in rows]
-        errors = [np.std(values[metric], ddof=1) if len(values[metric]) > 1 else 0 for _, values in rows]
-        low, high = _without_outliers(np.array(means), np.array(errors))
-        for place, mean, error in zip(places, means, errors, strict=True):
-            if low <= mean <= high:
-                axes.errorbar(mean, place, xerr=error, fmt="o", color=BLUE, ecolor=GREY, markersize=4)
-            else:  # At the edge, with its number: on one axis with it, the others would be one dot.
-                right = mean > high
-                at = high if right else low
-                axes.plot(at, place, ">" if right else "<", color=ORANGE, markersize=5, clip_on=False)
-                offset = (-6 if right else 6, 0)
-                axes.annotate(
-                    f"{mean:.3f}",
-                    (at, place),
-                    xytext=offset,
-                    textcoords="offset points",
-                    ha="right" if right else "left",
-                    va="center",
-                    fontsize=7,
-                    color=ORANGE,
-                )
-        axes.set_xlim(low, high)
-        axes.set_ylim(-0.7, len(rows) - 0.3)
-        axes.set_title(title, fontsize=10)
-        axes.grid(axis="y", color="0.9")
-        axes.tick_params(labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0][0].set_yticks(places, [name for name, _ in rows])
-    panels[0][0].invert_yaxis()
+    grid = figure.subplots(len(panels), len(panels[0]), sharey=True, squeeze=False)
+    for row, panels_of_row in zip(grid, panels, strict=True):
+        for axes, (title, values) in zip(row, panels_of_row, strict=True):
+            _panel(axes, title, values)
+            axes.set_ylim(len(names) - 0.3, -0.7)
+        row[0].set_yticks(range(len(names)), names)
     figure.savefig(path, dpi=160)
 
 
-def _without_outliers(means: np.ndarray, errors: np.ndarray) -> tuple[float, float]:
-    """Limits that hold the values, except those farther from the middle half of them than three times its width."""
+def _panel(axes: Any, title: str, values: list[Value]) -> None:
+    axes.set_title(title, fontsize=10)
+    axes.grid(axis="y", color="0.9")
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    known = [(place, mean, bounds or [mean, mean]) for place, (mean, bounds) in enumerate(values) if mean is not None]
+    if not known:
+        return
+    means, bars = np.array([mean for _, mean, _ in known]), np.array([bounds for _, _, bounds in known])
+    low, high = _without_outliers(means, bars)
+    axes.set_xlim(low, high)
+    for place, mean, bar in known:
+        if low <= mean <= high:
+            axes.plot(bar, [place, place], color=GREY, linewidth=1.5)
+            axes.plot(mean, place, "o", color=BLUE, markersize=4)
+        else:  # At the edge, with its number: on one axis with it, the others would be one dot.
+            right = mean > high
+            at = high if right else low
+            axes.plot(at, place, ">" if right else "<", color=ORANGE, markersize=5, clip_on=False)
+            axes.annotate(
+                f"{mean:.3f}",
+                (at, place),
+                xytext=(-6 if right else 6, 0),
+                textcoords="offset points",
+                ha="right" if right else "left",
+                va="center",
+                fontsize=7,
+                color=ORANGE,
+            )
+
+
+def _without_outliers(means: np.ndarray, bars: np.ndarray) -> tuple[float, float]:
+    """Limits that hold the values, except those farther from the middle half of them than three times its width.
+
+    A bar that is much longer than the values are apart is cut off. Two seeds alone have such bars.
+    """
     lower, upper = np.percentile(means, [25, 75])
     width = max(upper - lower, 1e-3 * abs(upper))
     inside = (means >= lower - 3 * width) & (means <= upper + 3 * width)
-    low, high = (means - errors)[inside].min(), (means + errors)[inside].max()
+    low = max(bars[inside, 0].min(), lower - 6 * width)
+    high = min(bars[inside, 1].max(), upper + 6 * width)
+    low, high = min(low, means[inside].min()), max(high, means[inside].max())
     margin = 0.06 * (high - low) or 1e-3
     return low - margin, high + margin

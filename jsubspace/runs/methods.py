@@ -42,8 +42,14 @@ def name_of(settings: dict[str, Any]) -> str:
     return ", ".join([words, *(f"{name} {given:g}" for name, given in extras.items() if given)])
 
 
+_EVERYWHERE = ("evaluation.num_bins", "evaluation.num_stats_batches")
+"""Settings that change the scores of every method. If they differ at all, every method is named with its own."""
+
+
 def names_of(runs: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """The method of each run. Methods with one name are told apart by the settings that differ.
+    """The method of each run. Methods with one name are told apart by the settings that differ, of training and evaluation.
+
+    Runs that were evaluated differently are therefore two methods, and their scores are never averaged.
 
     Args:
       runs: the settings of each run, by the run's folder.
@@ -55,7 +61,10 @@ def names_of(runs: dict[str, dict[str, Any]]) -> dict[str, str]:
     for run, name in short.items():
         alike = [flat[other] for other in flat if short[other] == name]
         differing = [
-            field for field in flat[run] if field not in may_differ and len({str(a.get(field)) for a in alike}) > 1
+            field
+            for field in flat[run]
+            if field not in may_differ
+            and len({str(a.get(field)) for a in (flat.values() if field in _EVERYWHERE else alike)}) > 1
         ]
         names[run] = ", ".join([name, *(f"{field} = {flat[run][field]}" for field in differing)])
     return names

@@ -18,7 +18,7 @@ from jsubspace.evaluation.evaluator import Evaluator
 from jsubspace.evaluation.report import Report, ValidationReport
 from jsubspace.evaluation.survey import GAUSSIAN, LAYERWISE, Survey, center_alone, survey
 from jsubspace.evaluation.tasks import Classification
-from jsubspace.runs import adapters, landscape, schema
+from jsubspace.runs import adapters, landscape, per_example, schema
 from jsubspace.runs import config as config_lib
 from jsubspace.runs.build import Run
 from jsubspace.runs.summary import best_row
@@ -31,12 +31,13 @@ log = logging.getLogger(__name__)
 RESULTS = "results.json"
 
 
-def measure(run: Run, endpoints: Endpoints) -> dict[str, Any]:
+def measure(run: Run, endpoints: Endpoints, workdir: pathlib.Path | None = None) -> dict[str, Any]:
     """What is known of a run's endpoints, after one pass over the test set and one over the validation data.
 
     Args:
       run: a run.
       endpoints: of the subspace that is evaluated, leaves ``[m, *s]``, on the run's devices.
+      workdir: the folder that gets the scores per example (`per_example`), or None.
 
     Returns:
       `Report.to_json` of the test set, and besides
@@ -52,6 +53,8 @@ def measure(run: Run, endpoints: Endpoints) -> dict[str, Any]:
     all_rows = evaluator.rows(endpoints, run.evaluated, run.evaluation_key)
     stats = adapters.batch_stats(run, evaluator, all_rows)
     outcomes = adapters.test_outcomes(run, evaluator, all_rows, stats)
+    if workdir is not None:
+        per_example.write(workdir, plan, outcomes)
     report = measuring.report_of(endpoints, run.evaluated, plan, outcomes, task, settings.num_resamples)
     _warn_of_scores(report)
     return report.to_json() | {

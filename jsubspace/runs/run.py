@@ -122,7 +122,7 @@ def evaluate(run: Run, workdir: pathlib.Path, training_seconds: float, finished:
     """
     clock = Clock()
     metrics = read_rows(workdir)
-    measured = results.measure(run, trained_endpoints(run, workdir)) | {
+    measured = results.measure(run, trained_endpoints(run, workdir), workdir if hosts.is_first() else None) | {
         "early_stopping": results.early_stopping(metrics, run.tested_on)
     }
     seconds = {"training": round(training_seconds, 1), "evaluation": round(clock.seconds(), 1)}

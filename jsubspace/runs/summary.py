@@ -9,7 +9,7 @@ from jsubspace.evaluation.tasks import Classification
 _NUMBERS = (
     *Classification.higher_is_better,
     *("tv_distance", "disagreement", "disagreement_where_one_is_right"),
-    *("difference", "barrier", "eigenvalue"),
+    *("difference", "barrier", "eigenvalue", "residual"),
 )
 """The names under which a result is always a number."""
 
@@ -26,7 +26,11 @@ def table(results: dict[str, Any]) -> str:
     if best := results["early_stopping"]:
         lines += ["", _stopped(best)]
     for name, found in (results["sharpness"] or {}).items():
-        lines += ["", f"largest eigenvalue of the Hessian at {name}: {found['eigenvalue']:.4g}"]
+        value, residual = found["eigenvalue"], found["residual"]
+        lines += [
+            "",
+            f"largest eigenvalue of the Hessian at {name}: {value:.4g}, residual {residual:.2g}{_unsure(found)}",
+        ]
     for name, shifted in results["shifted"].items():
         best = best_row(shifted["points"], "accuracy") or shifted["points"][0]
         midpoint = next(row for row in shifted["points"] if "center" in row["roles"])
@@ -83,3 +87,8 @@ def _with_nan(results: dict[str, Any]) -> dict[str, Any]:
         return _number(content) if name in _NUMBERS else content
 
     return filled(results)
+
+
+def _unsure(found: dict[str, float]) -> str:
+    """A warning if power iteration has not converged: the residual is more than one hundredth of the eigenvalue."""
+    return " (not converged)" if found["residual"] > 0.01 * abs(found["eigenvalue"]) else ""

@@ -1,0 +1,77 @@
+"""What every test example says about a run's predictors: the file ``per_example.npz`` beside results.json.
+
+results.json has means. Two runs can be compared example by example only if their scores per example are kept. The file has
+``names`` ``[q]`` of the predictors, and ``correct``, ``confidence``, ``nll`` and ``brier`` ``[q, n]`` in float32.
+"""
+
+import os
+import pathlib
+import zipfile
+from typing import Any
+
+import jax
+import numpy as np
+
+from jsubspace.errors import UsageError
+from jsubspace.evaluation.metrics import Scores
+from jsubspace.evaluation.survey import PAIR, Survey
+from jsubspace.evaluation.tasks import Outcomes
+from jsubspace.storage import folders
+
+FILE = "per_example.npz"
+
+
+def write(workdir: pathlib.Path, plan: Survey, outcomes: Outcomes) -> None:
+    """Writes the scores of the midpoint, and of every ensemble that is no mere pair of a path, completely or not at all.
+
+    Raises:
+      UsageError: if the folder cannot be written.
+    """
+    names = [plan.positions[plan.center].name]
+    rows = [jax.tree.map(lambda leaf: leaf[plan.center], outcomes.points)]
+    for i, ensemble in enumerate(plan.ensembles):
+        if ensemble.kind != PAIR:
+            names.append(ensemble.name)
+            rows.append(jax.tree.map(lambda leaf, i=i: leaf[i], outcomes.by_probability))
+    arrays = jax.tree.map(lambda *leaves: np.stack(leaves).astype(np.float32), *rows)._asdict()
+    partial = workdir / (FILE + ".partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, names=np.array(names), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(workdir / FILE)
+    except OSError as error:
+        raise folders.cannot_write(workdir, error) from error
+
+
+def read(workdir: pathlib.Path, results: dict[str, Any]) -> dict[str, Scores]:
+    """The scores ``[n]`` of every predictor, by its name. An older run has no such file, and the dictionary is empty.
+
+    Args:
+      workdir: the run's folder.
+      results: the content of its results.json.
+
+    Raises:
+      UsageError: if the file is damaged, or does not belong to these results.
+    """
+    path = workdir / FILE
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = file["names"].tolist()
+            found = {name: Scores(*(file[leaf][i] for leaf in Scores._fields)) for i, name in enumerate(names)}
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path} is damaged ({type(error).__name__}: {error}). {_again(workdir)}") from error
+    for row in results["predictors"]:
+        known = found.get(row["name"])
+        if known is None or row["accuracy"] is None:
+            continue
+        if abs(float(np.mean(known.correct, dtype=np.float64)) - row["accuracy"]) > 1e-6:
+            raise UsageError(f"{path} does not belong to the results.json beside it. {_again(workdir)}")
+    return found
+
+
+def _again(workdir: pathlib.Path) -> str:
+    return f"Evaluate the run again: python -m jsubspace.evaluate --workdir={workdir}."
