@@ -5,6 +5,7 @@ import contextlib
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
@@ -30,7 +31,7 @@ def call(main: Callable[[], Result]) -> Result:
         if sys.stdout is not None:
             sys.stdout.flush()  # A full disk is noticed here, and not when Python ends.
         return result
-    except (UsageError, TrainingDiverged, Preempted, KeyboardInterrupt, OSError, RuntimeError) as error:
+    except (UsageError, TrainingDiverged, Preempted, KeyboardInterrupt, OSError, RuntimeError, AssertionError) as error:
         known = as_known(error)
         if known is None:
             raise
@@ -51,14 +52,15 @@ def as_known(error: BaseException) -> BaseException | None:
         files = [os.fsdecode(file) for file in (error.filename, error.filename2) if isinstance(file, str | bytes)]
         reason = ": ".join([error.strerror or str(error) or type(error).__name__, *files])
         return UsageError(f"{reason}. Change this, and run the same command again.")
-    if "initialize backend" in str(error):
+    if isinstance(error, RuntimeError | AssertionError) and _raised_in(error).endswith("xla_bridge"):
         asked = os.environ.get("JAX_PLATFORMS")
+        reason = f": {str(error).splitlines()[0]}" if str(error) else "."
         how = (
-            f"JAX_PLATFORMS is {asked!r}. Unset it, or install jax for this platform"
+            f"JAX_PLATFORMS is {asked!r}. Unset it, or install jax for this platform."
             if asked
-            else "Set JAX_PLATFORMS=cpu"
+            else "Set JAX_PLATFORMS=cpu."
         )
-        return UsageError(f"jax finds no device: {str(error).splitlines()[0]} {how}.")
+        return UsageError(f"jax finds no device{reason} {how}")
     return None
 
 
@@ -78,6 +80,12 @@ def spell_out(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error(spell_out.__name__, spell_out)
+
+
+def _raised_in(error: BaseException) -> str:
+    """The module that raised an exception. jax may have removed its own modules from the traceback, but not the last one."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return str(frames[-1].f_globals.get("__name__")) if frames else ""
 
 
 def _end(error: BaseException) -> NoReturn:

@@ -14,8 +14,15 @@ from jsubspace import paths
 from jsubspace.errors import UsageError
 from jsubspace.runs import config, settings
 
+_ARGUMENTS: list[str] = []
+"""The command line that `parse` is given. ml_collections finds the values of fields here."""
+
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The config file: a path, or the name of a config of this library.", lock_config=True
+    "config",
+    None,
+    "The config file: a path, or the name of a config of this library.",
+    lock_config=True,
+    sys_argv=_ARGUMENTS,
 )
 
 
@@ -29,7 +36,7 @@ def parse(argv: list[str]) -> list[str]:
     """
     try:
         argv = [argv[0], *flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)]
-        argv = _with_files(argv)
+        _ARGUMENTS[:] = argv = _with_files(argv)
         rest = flags.FLAGS(argv)
     except SystemExit as error:  # --help was asked for, which is no mistake.
         raise SystemExit(0) from error
