@@ -1,45 +1,49 @@
 # Two commands do everything on a fresh machine with Python 3.11 or later: `make demo` and `make test`.
 # Each makes its own environment in .venv first; PYTHON=python3.13 chooses the interpreter, VENV=... another folder.
-PYTHON ?= python3
-VENV ?= .venv
-BIN := $(VENV)/bin
-CONFIG ?= configs/digits_cresnet8_line.py
-WORKDIR ?= runs/$(basename $(notdir $(CONFIG)))
-WORKERS ?= auto
+# PIP_CONSTRAINT=constraints/python3.13.txt before the command installs the versions that were tested.
+export PYTHON ?= python3
+export VENV ?= .venv
+export CONFIG ?= configs/digits_cresnet8_line.py
+export WORKDIR ?=
+export WORKERS ?= auto
 
-.PHONY: demo test slow check format clean
+# The shell reads these variables itself, in quotes, so that paths may have spaces. A path with spaces cannot be a target.
+RUN := "$$VENV/bin/python" -m
 
-demo: $(VENV)/.demo ## train a line on handwritten digits, evaluate it, print the table and draw the figures
-	$(BIN)/python -m jsubspace.main --config=$(CONFIG) --workdir=$(WORKDIR)
+.PHONY: demo test slow check format clean install-demo install-dev environment
+
+demo: install-demo ## train a line on handwritten digits, evaluate it, print the table and draw the figures
+	$(RUN) jsubspace.main --config="$$CONFIG" $${WORKDIR:+--workdir="$$WORKDIR"}
 
 test: check ## everything that must hold
-	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
+	$(RUN) pytest -n "$$WORKERS" --maxprocesses 8 --dist worksteal
 
-slow: $(VENV)/.dev ## the tests that take minutes each
-	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 -m slow
+slow: install-dev ## the tests that take minutes each
+	$(RUN) pytest -n "$$WORKERS" --maxprocesses 8 -m slow
 
-check: $(VENV)/.dev ## format, lint and types, in seconds
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+check: install-dev ## format, lint and types, in seconds
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
 
-format: $(VENV)/.dev ## rewrites files as `check` wants them
-	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
+format: install-dev ## rewrites files as `check` wants them
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .
 
 clean: ## removes the environment and what tools leave behind; runs/ stays
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf "$$VENV" build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
-$(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "error: $$($(PYTHON) --version) is too old; jsubspace needs Python 3.11 or later: make PYTHON=python3.13 ..."; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+# The empty files .demo and .dev say when the packages were installed: again if setup.py is newer.
+install-demo: environment
+	@[ "$$VENV/.demo" -nt setup.py ] || { \
+	  $(RUN) pip install --quiet --editable '.[demo]' && touch "$$VENV/.demo"; }
 
-$(VENV)/.demo: setup.py $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[demo]'
-	@touch $@
+install-dev: environment
+	@[ "$$VENV/.dev" -nt setup.py ] || { \
+	  $(RUN) pip install --quiet --editable '.[dev]' && touch "$$VENV/.dev" "$$VENV/.demo"; }
 
-$(VENV)/.dev: setup.py $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	@touch $@ $(VENV)/.demo
+environment:
+	@[ -x "$$VENV/bin/python" ] || { \
+	  "$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "error: $$("$$PYTHON" --version) is too old; jsubspace needs Python 3.11 or later: make PYTHON=python3.13 ..."; exit 2; }; \
+	  "$$PYTHON" -m venv "$$VENV" && $(RUN) pip install --quiet --upgrade pip; }

@@ -1,4 +1,7 @@
-"""Installs jsubspace: ``pip install .`` for the library, ``pip install '.[demo]'`` for ``make demo``."""
+"""Installs jsubspace: ``pip install .`` for the library, ``pip install '.[demo]'`` for ``make demo``.
+
+Dependencies have no upper bounds. ``constraints/`` has the versions that the tests ran with.
+"""
 
 import pathlib
 import re
@@ -6,19 +9,21 @@ import re
 import setuptools
 
 HERE = pathlib.Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (HERE / "jsubspace" / "__init__.py").read_text())[1]
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "jsubspace" / "__init__.py").read_text(encoding="utf-8"))[1]
 
 # Every dependency has a lower bound (the version that the tests ran with, or the first that has what is used) and a reason.
 INSTALL = [
     "jax>=0.10",  # everything
-    "chex>=0.1.92",  # trace counts in tests
     "flax>=0.12",  # the paper's networks
     "optax>=0.2.8",  # SGD, schedules
     "orbax-checkpoint>=0.12",  # checkpoints
-    "ml-collections>=1.1",  # configs
+    # Configs. It loads a config file by load_module(), which warns from Python 3.12 on and which a later Python will remove.
+    # No upper bound of Python follows: the bound would also keep the rest of the library from that Python.
+    "ml-collections>=1.1",
     "absl-py>=2.1",  # flags and logging of the programs
     "numpy>=2.0",  # data on the host
     "tensorflow-datasets>=4.9.10",  # prepared data; it imports no TensorFlow unless an official builder prepares
+    "requests>=2.31",  # tensorflow-datasets downloads with it, and data.prepare catches its exceptions
     "importlib_resources>=6.0",  # tensorflow-datasets imports it without declaring it
     "grain>=0.2.18; sys_platform != 'win32'",  # tensorflow-datasets' random-access reader; the ImageNet pipeline
     "safetensors>=0.8",  # networks for other programs
@@ -56,6 +61,8 @@ EXTRAS["dev"] = [
     *EXTRAS["tensorflow"],
     *EXTRAS["notebooks"],
     "hypothesis>=6.100",  # property tests over random inputs
+    "chex>=0.1.92",  # the tests compare trees and count traces with it, and the library itself does not import it
+    "setuptools>=77",  # a test builds the wheel and the sdist; an environment of Python 3.12 or later has no setuptools
     "mypy>=1.15",
     "pytest>=8.0",
     "pytest-xdist>=3.6",
@@ -66,11 +73,14 @@ setuptools.setup(
     name="jsubspace",
     version=VERSION,
     description="Learn lines, curves and simplexes of neural networks in one training run, in JAX",
-    long_description=(HERE / "README.md").read_text(),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=setuptools.find_packages(include=["jsubspace", "jsubspace.*"]),
+    # configs/ is at the top of the repository, where a reader finds it. It is installed inside the package, so that
+    # `--config=digits_cresnet8_line` works without a checkout.
+    packages=[*setuptools.find_packages(include=["jsubspace", "jsubspace.*"]), "jsubspace.configs"],
+    package_dir={"jsubspace.configs": "configs"},
     package_data={"jsubspace": ["py.typed"]},
     install_requires=INSTALL,
     extras_require=EXTRAS,

@@ -1,6 +1,6 @@
 """The cost of a step on TPU chips, measured without a chip: ``python -m experiments.bench_tpu --networks cresnet20``.
 
-The benchmark compiles the same steps that train for a TPU topology (pip install 'jsubspace[tpu]' installs the compiler).
+The benchmark compiles the same steps that train for a TPU topology (pip install '.[tpu]' installs the compiler).
 It asks the executables for flops, bytes accessed, bytes on the wire and memory per chip. Each number is printed beside its
 ratio to replicated standard training, and for sharded endpoints also to sharded standard training. A step of ResNet50 takes
 an idle core three minutes to compile. Finished rows are read from --output, so the command resumes where it was stopped.

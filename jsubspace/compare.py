@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jsubspace import program
+from jsubspace import paths, program
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import bounds, paired
 from jsubspace.evaluation.metrics import Scores
@@ -182,11 +182,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", help="a folder for table.md, comparison.json and comparison.png")
     arguments = parser.parse_args(argv)
     metrics = [metric.strip() for metric in arguments.metrics.split(",")]
-    entries = compare(arguments.runs)
+    entries = compare([paths.expanded(run, "RUN") for run in arguments.runs])
     text = f"{table(entries, metrics)}\n\n{NOTE}"
     print(text)
     if arguments.out:
-        folder = pathlib.Path(arguments.out)
+        folder = pathlib.Path(paths.expanded(arguments.out, "--out"))
         try:
             folder.mkdir(parents=True, exist_ok=True)
             write_text(folder / "table.md", text + "\n")

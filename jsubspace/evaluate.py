@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from jsubspace import program, runs
+from jsubspace import paths, program, runs
 from jsubspace.data import prepare, sets
 from jsubspace.errors import UsageError
 from jsubspace.runs import build, config, config_files, limits, results
@@ -21,7 +21,7 @@ from jsubspace.storage import checkpoint, lock
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.training import parallel
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("jsubspace.evaluate")  # As a program, this module has the name __main__.
 
 
 def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def main() -> None:
         changes[field] = given
     program.use_compilation_cache()
     parallel.use_cpu_cores()
-    print(results.table(evaluate(arguments.workdir, changes)))
+    print(results.table(evaluate(paths.expanded(arguments.workdir, "--workdir"), changes)))
 
 
 if __name__ == "__main__":

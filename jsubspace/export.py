@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jsubspace
-from jsubspace import evaluate, program, subspaces
+from jsubspace import evaluate, paths, program, subspaces
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import survey
 from jsubspace.evaluation.tasks import Classification
@@ -119,8 +119,9 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     parallel.use_cpu_cores()
-    facts = export(arguments.workdir, arguments.to, arguments.alpha)
-    print(f"{arguments.to} is the network at alpha = {facts['alpha']}.")
+    to = paths.expanded(arguments.to, "--to")
+    facts = export(paths.expanded(arguments.workdir, "--workdir"), to, arguments.alpha)
+    print(f"{to} is the network at alpha = {facts['alpha']}.")
 
 
 if __name__ == "__main__":

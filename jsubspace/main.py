@@ -8,7 +8,7 @@ import pathlib
 
 from absl import app, flags
 
-from jsubspace import program, runs
+from jsubspace import paths, program, runs
 from jsubspace.runs import command_line, results
 from jsubspace.training import hosts, parallel
 from jsubspace.training.preemption import Preemption
@@ -21,7 +21,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder. The default is
 def main() -> None:
     """The program, after its flags have been parsed."""
     config, name = command_line.read_config()
-    workdir = pathlib.Path(WORKDIR.value or pathlib.Path("runs") / name)
+    workdir = pathlib.Path(paths.expanded(WORKDIR.value or pathlib.Path("runs") / name, "--workdir"))
     program.use_compilation_cache()
     parallel.use_cpu_cores()
     if DISTRIBUTED.value:

@@ -1,31 +1,25 @@
-"""How a program of this library ends: with its output, or with one message and an exit code."""
+"""What the programs of this library share: how they end, what they log, and where compiled programs are kept."""
 
 import logging
 import os
-import pathlib
-import sys
 from collections.abc import Callable
 from typing import TextIO, TypeVar
 
 from absl import logging as absl_logging
 from jax.experimental.compilation_cache import compilation_cache
 
-from jsubspace.errors import EXIT_CODES
+from jsubspace import endings, paths
+from jsubspace.errors import UsageError
+
+log = logging.getLogger("jsubspace.program")
 
 Result = TypeVar("Result")
 
 
 def call(main: Callable[[], Result]) -> Result:
-    """Returns the result of ``main``. An exception of `errors` ends the program with its message on standard error."""
+    """Returns the result of ``main``, or ends the program with one message: see `endings.call`."""
     log_ours_only()
-    try:
-        return main()
-    except tuple(EXIT_CODES) as error:
-        print(
-            f"error: {error}" if isinstance(error, ValueError | ArithmeticError) else str(error) or "interrupted.",
-            file=sys.stderr,
-        )
-        sys.exit(next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind)))
+    return endings.call(main)
 
 
 def use_compilation_cache() -> None:
@@ -33,10 +27,16 @@ def use_compilation_cache() -> None:
 
     JAX's own variables take precedence: ``JAX_COMPILATION_CACHE_DIR`` names another folder, and
     ``JAX_ENABLE_COMPILATION_CACHE=false`` keeps nothing. JAX prints a warning if the folder cannot be written.
+    Nothing is kept for a user without a home folder, or if the folder has a name that jax cannot write.
     """
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        caches = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-        compilation_cache.set_cache_dir(str(caches / "jsubspace" / "compiled"))
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    caches = paths.home_cache()
+    try:
+        if caches is not None:
+            compilation_cache.set_cache_dir(paths.expanded(caches / "jsubspace" / "compiled", "the folder for caches"))
+    except UsageError as error:
+        log.warning("compiled programs are not kept: %s", error)
 
 
 def log_ours_only(stream: TextIO | None = None) -> None:

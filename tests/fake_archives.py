@@ -23,6 +23,7 @@ import zipfile
 import numpy as np
 from PIL import Image
 
+from jsubspace import endings
 from jsubspace.data import corruptions, prepare
 
 TRAIN, TEST = 60, 20
@@ -363,7 +364,7 @@ class _Without:
         return getattr(self.finder, name)
 
 
-def _main() -> int:
+def _main() -> None:
     names, data_dir, manual_dir, hide, after = json.loads(sys.argv[1])
     if hide:
         sys.meta_path[:] = [_Without(hide, finder) for finder in sys.meta_path]
@@ -371,11 +372,8 @@ def _main() -> int:
     exec(after, {})
     for name in names:
         argv = [name, f"--data_dir={data_dir}"]
-        code = prepare.main([*argv, f"--manual_dir={manual_dir}"] if manual_dir else argv)
-        if code:
-            return code
-    return 0
+        prepare.main([*argv, f"--manual_dir={manual_dir}"] if manual_dir else argv)
 
 
 if __name__ == "__main__":
-    sys.exit(_main())
+    endings.call(_main)

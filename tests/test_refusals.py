@@ -17,7 +17,7 @@ from absl.testing import flagsaver
 from places import CONFIGS
 
 import jsubspace
-from jsubspace import compare, errors, evaluate, export, main, program, runs
+from jsubspace import compare, endings, errors, evaluate, export, main, program, runs
 from jsubspace.data import pipeline, prepare, sets, validation
 from jsubspace.data.batching import Batching
 from jsubspace.errors import UsageError
@@ -35,7 +35,15 @@ COMMANDS = {
     "main": [
         ([], r"which run\? Say --config=FILE"),
         ([f"--config={str(LINE).replace('line', 'lin')}"], "no config file .*did you mean .*digits_cresnet8_line.py"),
-        (["--config=nowhere/x.py"], r"no config file nowhere/x.py\."),
+        (["--config=digits_cresnet8_lin"], r"no config file digits_cresnet8_lin; did you mean digits_cresnet8_line\?"),
+        (["--config=configs/digits_cresnet8_lin.py"], r"did you mean digits_cresnet8_line\?"),
+        (
+            ["--config=nowhere/digits_cresnet8_line.py"],
+            r"no config file nowhere/.*; did you mean digits_cresnet8_line\?",
+        ),
+        (["--config="], r"which run\?"),
+        (["--flagfile=nowhere"], "nowhere"),
+        (["--config=nowhere/x.py"], r"no config file nowhere/x.py\. .*of the library: cifar10_cresnet20_curve, "),
         ([TRAIN, "--workdri=/tmp"], "Unknown command line flag 'workdri'. Did you mean: workdir"),
         ([TRAIN, "digits"], "unexpected argument 'digits'. Every setting is written --name=value"),
         # fields
@@ -336,7 +344,7 @@ def run_main(argv):
 
 
 def run_prepare(argv):
-    sys.exit(prepare.main(argv))
+    endings.call(lambda: prepare.main(argv))
 
 
 PROGRAMS = {

@@ -10,15 +10,21 @@ import importlib.util
 import os
 import pathlib
 import shutil
-import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
 from typing import Any
 
+from jsubspace import endings, paths
 from jsubspace.data import corruptions, sets
 from jsubspace.data.sets import DataSet
 from jsubspace.errors import UsageError
+
+VARIABLE = "JSUBSPACE_DATA_DIR"
+"""The variable of the environment that names the folder for prepared data."""
+
+DEFAULT = "~/.cache/jsubspace"
+"""The folder for prepared data if `VARIABLE` is not set."""
 
 
 def default_data_dir() -> pathlib.Path:
@@ -26,8 +32,19 @@ def default_data_dir() -> pathlib.Path:
 
     TFDS's own default folder is not used. A TFDS folder holds one file format, which is usually tfrecord in the default
     folder, and tfrecord cannot be read without TensorFlow.
+
+    Raises:
+      UsageError: if the variable names no folder, or it is not set and no home folder is known.
     """
-    return pathlib.Path(os.environ.get("JSUBSPACE_DATA_DIR") or "~/.cache/jsubspace").expanduser()
+    if named := os.environ.get(VARIABLE):
+        return pathlib.Path(paths.expanded(named, VARIABLE))
+    try:
+        return pathlib.Path(DEFAULT).expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            f"the folder of the data is {DEFAULT} if no other folder is named, and this user has no home folder. Name a folder "
+            f"by the variable {VARIABLE}, by --data_dir=FOLDER to prepare, or by the setting data.dir to train."
+        ) from error
 
 
 def prepared(data_set: DataSet, data_dir: str = "") -> Any:
@@ -48,7 +65,10 @@ def prepared(data_set: DataSet, data_dir: str = "") -> Any:
 
 def is_prepared(data_set: DataSet, data_dir: str = "") -> bool:
     """Whether a data set is on the disk. The function writes nothing."""
-    folder = _folder(data_dir)
+    try:
+        folder = _folder(data_dir)
+    except UsageError:  # No file can have this path.
+        return False
     return folder.is_dir() and pathlib.Path(_builder(data_set, folder).data_path).exists()
 
 
@@ -69,9 +89,9 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> pathlib.Path
         cannot be written.
     """
     folder = _folder(data_dir)
-    archives = pathlib.Path(manual_dir).expanduser() if manual_dir else None
-    paths = [_prepare_one(data_set, folder, archives) for data_set in corruptions.find(name)]
-    return pathlib.Path(os.path.commonpath(paths))
+    archives = pathlib.Path(paths.expanded(manual_dir, "--manual_dir")) if manual_dir else None
+    folders = [_prepare_one(data_set, folder, archives) for data_set in corruptions.find(name)]
+    return pathlib.Path(os.path.commonpath(folders))
 
 
 def _prepare_one(data_set: DataSet, folder: pathlib.Path, manual_dir: pathlib.Path | None) -> pathlib.Path:
@@ -117,7 +137,7 @@ def _prepare_one(data_set: DataSet, folder: pathlib.Path, manual_dir: pathlib.Pa
 
 
 def _folder(data_dir: str) -> pathlib.Path:
-    return pathlib.Path(data_dir).expanduser() if data_dir else default_data_dir()
+    return pathlib.Path(paths.expanded(data_dir, "the folder of the data")) if data_dir else default_data_dir()
 
 
 def _builder(data_set: DataSet, folder: pathlib.Path) -> Any:
@@ -154,8 +174,8 @@ def _check_packages(data_set: DataSet) -> None:
     for extra in filter(None, data_set.needs.split(",")):
         if importlib.util.find_spec(_PACKAGES[extra]) is None:
             raise UsageError(
-                f"preparing {data_set.name} needs the package {_PACKAGES[extra]}: pip install 'jsubspace[{data_set.needs}]'. "
-                "Training does not."
+                f"preparing {data_set.name} needs the package {_PACKAGES[extra]}: {_install(data_set.needs)} "
+                "in the folder of jsubspace's source. Training does not."
             )
     needs_imagemagick = data_set.name.startswith(("imagenet2012_corrupted/snow", "imagenet2012_corrupted/motion_blur"))
     if needs_imagemagick and shutil.which("imagemagick") is None:
@@ -189,7 +209,7 @@ def _check_archives(data_set: DataSet, manual_dir: pathlib.Path | None) -> None:
 
 
 def _how_to_prepare(data_set: DataSet, folder: pathlib.Path) -> str:
-    install = f"    pip install 'jsubspace[{data_set.needs}]'\n" if data_set.needs else ""
+    install = f"    {_install(data_set.needs)}  # in the folder of jsubspace's source\n" if data_set.needs else ""
     command = f"    python -m jsubspace.data.prepare {data_set.name} --data_dir={folder}"
     archives = ", ".join(data_set.archives)
     if not data_set.downloads:
@@ -203,8 +223,17 @@ def _how_to_prepare(data_set: DataSet, folder: pathlib.Path) -> str:
     )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command. Returns its exit code, which is 2 for a mistake that the user can fix."""
+def _install(extras: str) -> str:
+    """The command that installs extras. No index has this library yet, so the command names its source."""
+    return f"pip install '.[{extras}]'"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command.
+
+    Raises:
+      UsageError: as `prepare`.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m jsubspace.data.prepare", description="Prepares a data set for training."
     )
@@ -213,19 +242,14 @@ def main(argv: list[str] | None = None) -> int:
         metavar="NAME",
         help=f"one of {', '.join(sets.SETS)}; or a corrupted test set: NAME_corrupted, NAME_corrupted/fog or NAME_corrupted/fog_3",
     )
-    parser.add_argument("--data_dir", default="", help=f"where to put it (default: {default_data_dir()})")
+    parser.add_argument("--data_dir", default="", help=f"where to put it (default: ${VARIABLE}, or {DEFAULT})")
     parser.add_argument(
         "--manual_dir", default="", help="folder with the original archives, for machines without a network"
     )
     arguments = parser.parse_args(argv)
-    try:
-        folder = prepare(arguments.name, arguments.data_dir, arguments.manual_dir)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    folder = prepare(arguments.name, arguments.data_dir, arguments.manual_dir)
     print(f"{arguments.name} is ready in {folder}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    endings.call(main)

@@ -9,20 +9,39 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+import jsubspace
+from jsubspace import paths
 from jsubspace.errors import UsageError
 from jsubspace.runs import config, settings
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The config file, one of configs/*.py.", lock_config=True)
+_ARGUMENTS: list[str] = []
+"""The command line that `parse` is given. ml_collections finds the values of fields here."""
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "The config file: a path, or the name of a config of this library.",
+    lock_config=True,
+    sys_argv=_ARGUMENTS,
+)
 
 
 def parse(argv: list[str]) -> list[str]:
     """Parses the command line.
 
+    The value of ``--config`` is a path, or the name of a config that is installed with the library.
+
     Raises:
-      UsageError: for an unknown flag or field, a value of the wrong type, or a config file that does not load.
+      UsageError: for an unknown flag or field, a value of the wrong type, or a config file that does not exist or load.
     """
     try:
+        argv = [argv[0], *flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)]
+        _ARGUMENTS[:] = argv = _with_files(argv)
         rest = flags.FLAGS(argv)
+    except SystemExit as error:  # --help was asked for, which is no mistake.
+        raise SystemExit(0) from error
+    except UsageError:
+        raise
     except Exception as error:  # The config file is executed here and its fields are set, so any exception can come.
         brief = str(error) if isinstance(error, flags.Error) else f"{type(error).__name__}: {error}"
         message = _about_a_field(argv) or _about_a_line(error, argv) or f"the command line is not understood: {brief}"
@@ -36,16 +55,68 @@ def read_config() -> tuple[ml_collections.ConfigDict, str]:
     """The config of ``--config`` with the values of the command line, and the name of its file.
 
     Raises:
-      UsageError: if no file is given or the file does not exist.
+      UsageError: if no file is given, or it makes no config.
     """
-    if not flags.FLAGS["config"].present:
-        raise UsageError("which run? Say --config=FILE, for example --config=configs/digits_cresnet8_line.py.")
-    path = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0])
-    if not path.is_file():
-        nearest = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.py")], n=1)
-        hint = f"; did you mean {path.parent / nearest[0]}?" if nearest else "."
-        raise UsageError(f"there is no config file {path}{hint}")
+    given = flags.FLAGS["config"].present and config_flags.get_config_filename(flags.FLAGS["config"])
+    if not given:
+        raise UsageError("which run? Say --config=FILE or --config=NAME, for example --config=digits_cresnet8_line.")
+    path = pathlib.Path(given.split(":")[0])
+    if not isinstance(CONFIG.value, ml_collections.ConfigDict):
+        raise UsageError(
+            f"get_config() of {path} returns {CONFIG.value!r}. It must return a config, as jsubspace.runs.config.default() does."
+        )
     return CONFIG.value, path.stem
+
+
+def shipped() -> dict[str, pathlib.Path]:
+    """The configs that come with the library, by name. A checkout has them beside the package, an installation inside."""
+    package = pathlib.Path(jsubspace.__file__).parent
+    beside = package.parent / "configs"
+    folder = beside if (package.parent / "setup.py").is_file() and beside.is_dir() else package / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.py"))}
+
+
+def find_file(given: str) -> pathlib.Path:
+    """The config file for a path or a name.
+
+    The path of a file comes first. If the file does not exist, ``digits_cresnet8_line``, ``digits_cresnet8_line.py`` and
+    ``configs/digits_cresnet8_line.py`` are the config of the library, so that documented commands work in every folder.
+
+    Raises:
+      UsageError: if neither exists.
+    """
+    path = pathlib.Path(paths.expanded(given, "--config"))
+    if path.is_file():
+        return path
+    configs = shipped()
+    name = path.name.removesuffix(".py")
+    if path.parent in (pathlib.Path(), pathlib.Path("configs")) and name in configs:
+        return configs[name]
+    files = {file.name: str(file) for file in path.parent.glob("*.py")}
+    nearest = difflib.get_close_matches(path.name, files, n=1) or difflib.get_close_matches(name, configs, n=1)
+    if nearest:
+        raise UsageError(f"there is no config file {path}; did you mean {files.get(nearest[0], nearest[0])}?")
+    raise UsageError(
+        f"there is no config file {path}. Give the path of a file, or the name of a config of the library: "
+        f"{', '.join(configs)}."
+    )
+
+
+def _with_files(argv: list[str]) -> list[str]:
+    """The command line with the path of a file as the value of every ``--config``. A text after a colon stays."""
+    found = list(argv)
+    end = argv.index("--") if "--" in argv else len(argv)
+    for i in range(1, end):
+        flag, equals, given = argv[i].partition("=")
+        if flag not in ("--config", "-config"):
+            continue
+        if not equals and i + 1 < end:
+            given = argv[i + 1]
+        name, colon, parameter = given.partition(":")
+        if name:
+            value = f"{find_file(name)}{colon}{parameter}"
+            found[i if equals else i + 1] = f"{flag}={value}" if equals else value
+    return found
 
 
 def _about_a_field(argv: list[str]) -> str | None:
@@ -67,7 +138,7 @@ def _about_a_field(argv: list[str]) -> str | None:
 
 def _about_a_line(error: BaseException | None, argv: list[str]) -> str | None:
     """A message with the line of the config file that raised the error, or that raised the cause of the error."""
-    given = re.search(r"--?config[= ](\S+?)(:| |$)", " ".join(argv))
+    given = re.search(r"^--?config[=\n](.+?)(:|$)", "\n".join(argv), re.MULTILINE)
     while error is not None and given:
         path = given[1]
         lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(path)]

@@ -9,6 +9,7 @@ import time
 import fake_archives
 import pytest
 
+from jsubspace import endings
 from jsubspace.data import examples, pipeline, prepare, sets
 from jsubspace.data.batching import Batching
 from jsubspace.errors import UsageError
@@ -16,7 +17,9 @@ from jsubspace.errors import UsageError
 
 def message(capsys, *argv):
     """What the command says when it refuses: one message, no stack trace."""
-    assert prepare.main(list(argv)) == 2
+    with pytest.raises(SystemExit) as end:
+        endings.call(lambda: prepare.main(list(argv)))
+    assert end.value.code == 2
     printed = capsys.readouterr().err
     assert "error: " in printed  # after TFDS's progress
     assert "Traceback" not in printed
@@ -59,7 +62,7 @@ def test_unknown_name(capsys, tmp_path):
 def test_missing_archive(capsys, every_package, tmp_path):
     (tmp_path / "ILSVRC2012_img_val.tar").touch()
     said = message(capsys, "imagenet2012", f"--data_dir={tmp_path}/data", f"--manual_dir={tmp_path}")
-    assert f"{tmp_path} has no ILSVRC2012_img_train.tar." in said
+    assert f"{tmp_path} has no ILSVRC2012_img_train.tar. " in said
     assert "put these archives there: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar." in said
 
 
@@ -118,7 +121,7 @@ def test_missing_tensorflow(tmp_path):
     done = fake_archives.run("cifar10", data_dir=tmp_path / "data", manual_dir=tmp_path, hide="tensorflow")
     said = refusal(done)
     assert (
-        "preparing cifar10 needs the package tensorflow: pip install 'jsubspace[tensorflow]'. Training does not."
+        "preparing cifar10 needs the package tensorflow: pip install '.[tensorflow]' in the folder of jsubspace's source. Training does not."
         in said
     )
 
@@ -150,7 +153,7 @@ def test_training_on_data_that_is_not_prepared_says_how(name, tmp_path):
     assert f"python -m jsubspace.data.prepare {name} --data_dir={tmp_path}" in said
     assert "--manual_dir=FOLDER" in said
     assert all(archive in said for archive in sets.find(name).archives)
-    assert ("pip install 'jsubspace[tensorflow]'" in said) == fake_archives.needs_tensorflow(name)
+    assert ("pip install '.[tensorflow]'" in said) == fake_archives.needs_tensorflow(name)
     assert "with a network" in said or name == "imagenet2012"
 
 
@@ -230,7 +233,7 @@ def test_missing_package(name, hide, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda name: None if name == hide else find_spec(name))
     if name.startswith("imagenet") and not fake_archives.has_tensorflow():
         pytest.skip("TensorFlow is missing too, and named first")
-    assert f"needs the package {hide}: pip install 'jsubspace[" in message(capsys, name, f"--data_dir={tmp_path}")
+    assert f"needs the package {hide}: pip install '.[" in message(capsys, name, f"--data_dir={tmp_path}")
 
 
 @pytest.mark.parametrize("corruption", ["snow", "motion_blur"])
