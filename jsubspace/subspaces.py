@@ -102,6 +102,16 @@ def is_hull(subspace: Subspace) -> bool:
     return bool(np.allclose(weights, np.eye(m), atol=1e-6))
 
 
+def name_of(subspace: Subspace) -> str:
+    """What a subspace is called in a report: its ``repr``, or the name of its class if the class has no ``repr`` of its own."""
+    return f"{type(subspace).__name__}()" if type(subspace).__repr__ is object.__repr__ else repr(subspace)
+
+
+def takes_weights(subspace: Subspace) -> bool:
+    """Whether alpha is the vector of the endpoints' weights, as in a simplex."""
+    return subspace.alpha_shape == (subspace.num_endpoints,) and is_hull(subspace)
+
+
 @dataclasses.dataclass(frozen=True)
 class Point:
     """A single network: standard training, as the subspace with one endpoint.

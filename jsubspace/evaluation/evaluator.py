@@ -21,7 +21,8 @@ from jsubspace.evaluation import averaging
 from jsubspace.evaluation.batches import ScoredBatch
 from jsubspace.evaluation.devices import SAME, SPLIT, Devices, OneProgram
 from jsubspace.evaluation.networks import Network
-from jsubspace.evaluation.survey import GAUSSIAN, LAYERWISE, WEIGHTWISE, Survey
+from jsubspace.evaluation.positions import GAUSSIAN, LAYERWISE, WEIGHTWISE
+from jsubspace.evaluation.survey import Survey
 from jsubspace.evaluation.tasks import Classification, Outcomes
 from jsubspace.subspaces import Subspace
 from jsubspace.types import Endpoints, Params

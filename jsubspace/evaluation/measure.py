@@ -13,8 +13,9 @@ from jsubspace.evaluation import networks, rows
 from jsubspace.evaluation.batches import Batches, padded
 from jsubspace.evaluation.devices import Devices
 from jsubspace.evaluation.evaluator import Evaluator
+from jsubspace.evaluation.positions import RANDOM
 from jsubspace.evaluation.report import Report, ValidationReport
-from jsubspace.evaluation.survey import RANDOM, Survey, survey
+from jsubspace.evaluation.survey import Survey, survey
 from jsubspace.evaluation.tasks import Classification, Outcomes
 from jsubspace.subspaces import Subspace
 from jsubspace.types import Endpoints
@@ -78,7 +79,7 @@ def measure(
 ) -> Report:
     """Measures the points of a subspace, their ensembles, and whether the subspace connects its ends.
 
-    Every batch is read once. All points are evaluated in one compiled program per batch.
+    Every batch is read once. All points are evaluated in one program per batch. Each call compiles its programs again.
 
     Args:
       predict_fn: ``(point, *inputs) -> logits [n, k]``, or ``-> (logits, features [n, f])``, in evaluation mode. With
@@ -94,14 +95,16 @@ def measure(
       train_batches: training batches for stats_fn, augmented as in training.
       weights: "size" to weigh the statistics of a training batch by its examples. By default all batches count alike
         (`jsubspace.reestimate_batch_stats`).
-      num_points: the number of points along each axis of the subspace's grid. It is odd for a path.
+      num_points: the number of points along each axis of the subspace's grid. If it is even on a path, the center is not on
+        the grid but a point of its own.
       num_random_points: the number of random points of each kind.
-      random_points: kinds of random points (`survey.KINDS`). By default "random" for a subspace of several endpoints that
+      random_points: kinds of random points (`positions.KINDS`). By default "random" for a subspace of several endpoints that
         is no path, and nothing else.
       ensemble: alphas of one more ensemble.
       num_resamples: the number of bootstrap resamples of the examples, or 0 for no intervals of scores.
       key: for random points.
-      devices: where the programs run. The default is one `jax.jit`.
+      devices: where the programs run (`evaluation.devices.Devices`), for example `training.parallel.DataParallel`. The
+        default is one `jax.jit`.
 
     Returns:
       A `Report`, or a `ValidationReport` for validation batches.
@@ -119,6 +122,10 @@ def measure(
       >>> report.center.accuracy, round(report.center.nll, 3), round(report.at(1).nll, 3)
       (1.0, 0.201, 0.127)
     """
+    if not callable(predict_fn):
+        raise ValueError(
+            f"measure: predict_fn is a {type(predict_fn).__name__}. The order is measure(predict_fn, endpoints, subspace, batches)."
+        )
     batches = validation_batches if test_batches is None else test_batches
     if batches is None or (test_batches is not None and validation_batches is not None):
         raise ValueError("measure: give test_batches, or validation_batches to choose a point by. One of the two.")
@@ -128,7 +135,9 @@ def measure(
         )
     m = tree.num_endpoints(endpoints)
     if m != subspaces.checked(subspace).num_endpoints:
-        raise ValueError(f"measure: {subspace} has {subspace.num_endpoints} endpoints but the parameters have {m}.")
+        raise ValueError(f"measure: {subspace} has {subspace.num_endpoints} endpoints but {m} were given.")
+    if isinstance(task, type):
+        raise ValueError(f"measure: task is the class {task.__name__}. Pass an instance: {task.__name__}().")
     task = Classification() if task is None else task
     kinds = usual_kinds(subspace) if random_points is None else random_points
     key = jax.random.key(0) if key is None else key
@@ -136,7 +145,7 @@ def measure(
     evaluator = Evaluator(networks.from_functions(predict_fn, stats_fn), task, plan, devices)
     all_rows = evaluator.rows(endpoints, subspace, key)
     stats = None if train_batches is None else _stats(evaluator, all_rows, train_batches, weights)
-    outcomes = evaluator.outcomes(all_rows, stats, padded(batches))
+    outcomes = evaluator.outcomes(all_rows, stats, padded(batches, 1 if devices is None else devices.count))
     if np.any(np.isnan(outcomes.points.nll) & ~np.isnan(outcomes.points.confidence)):
         raise ValueError("measure: a label is no class. The labels are integers below the number of logits.")
     kind = Report if validation_batches is None else ValidationReport
@@ -160,7 +169,7 @@ def report_of(
     """The report of a plan from what every example says. ``kind`` is `ValidationReport` for validation data."""
     of_center = jax.tree.map(lambda leaf: leaf[plan.center], outcomes.points)
     return kind(
-        subspace=repr(subspace),
+        subspace=subspaces.name_of(subspace),
         endpoints=rows.geometry(endpoints),
         points=rows.point_rows(plan, subspace.num_endpoints, outcomes, task, num_resamples),
         ensembles=rows.ensemble_rows(plan, outcomes, task, num_resamples),

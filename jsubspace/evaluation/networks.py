@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jsubspace.types import Params
 
@@ -40,7 +41,24 @@ def from_functions(predict_fn: Callable[..., Any], stats_fn: Callable[..., Any] 
 
     def predict(point: Params, stats: Any, *inputs: Any) -> tuple[jax.Array, jax.Array | None]:
         outputs = predict_fn(point, *inputs) if stats_fn is None else predict_fn(point, *inputs, stats=stats)
-        outputs, features = outputs if isinstance(outputs, tuple) else (outputs, None)
-        return outputs, features
+        return _logits_and_features(outputs)
 
     return Network(predict, stats_fn)
+
+
+def _logits_and_features(outputs: Any) -> tuple[jax.Array, jax.Array | None]:
+    """Logits ``[n, k]``, float32 or wider, and features ``[n, f]`` or None, from what a user's function returns.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    pair = outputs if type(outputs) is tuple and len(outputs) == 2 else (outputs, None)
+    logits, features = pair
+    is_right = getattr(logits, "ndim", 0) == 2 and logits.shape[1] >= 2
+    if not is_right or (features is not None and getattr(features, "ndim", 0) != 2):
+        shapes = jax.tree.map(jnp.shape, outputs)
+        raise ValueError(
+            f"predict_fn returned arrays of the shapes {shapes}. It must return logits [n, k] of at least two classes, or a "
+            "tuple (logits, features [n, f])."
+        )
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), features

@@ -4,13 +4,13 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from jsubspace.evaluation import plots, tables
+from jsubspace.evaluation.positions import CENTER_ROLE, END_ROLE, PAIR, is_same
 from jsubspace.evaluation.rows import EnsembleRow, PointRow, json_of
-from jsubspace.evaluation.survey import CENTER_ROLE, END_ROLE, PAIR
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Report:
     reliability: Mapping[str, Any]
     connector: Mapping[str, Any] | None
     higher_is_better: Mapping[str, bool]
+    data: ClassVar[str] = "test"
+    """The data that was measured: "test" or "validation"."""
 
     @property
     def center(self) -> PointRow:
@@ -64,7 +66,7 @@ class Report:
             shape = list(np.shape(self.center.alpha))
             raise ValueError(f"alpha has shape {list(wanted.shape)}, but in {self.subspace} it has shape {shape}.")
         nearest = min(rows, key=lambda row: float(np.abs(np.asarray(row.alpha) - wanted).max(initial=0)))
-        if not np.allclose(nearest.alpha, wanted, rtol=0, atol=1e-6):
+        if not is_same(nearest.alpha, wanted):
             raise ValueError(
                 f"no point was evaluated at alpha = {np.asarray(alpha).tolist()}. The nearest is {nearest.alpha}. Ask for more "
                 "points (num_points), or list the alpha (ensemble)."
@@ -77,14 +79,22 @@ class Report:
         Raises:
           ValueError: if no such ensemble was evaluated. The message names the ensembles that were.
         """
-        members = {row.name for row in (map(self.at, alphas) if alphas else self.ends)}
+        if not alphas and not self.ends:
+            raise ValueError(
+                f"{self.subspace} has no ends, so there is no ensemble of them. Name the alphas of an ensemble."
+            )
+        wanted = sorted(np.ravel(alpha).tolist() for alpha in (alphas or [row.alpha for row in self.ends]))
+        alpha_of = {row.name: row.alpha for row in self.points}
         for row in self.ensembles:
-            if set(row.members) == members:
-                return row
-        known = ", ".join(row.name for row in self.ensembles) or "none"
+            found = [alpha_of[member] for member in row.members]
+            if len(found) == len(wanted) and all(alpha is not None for alpha in found):
+                in_order = sorted(np.ravel(np.float32(alpha)).tolist() for alpha in found)
+                if all(map(is_same, in_order, wanted)):
+                    return row
+        known = ", ".join(row.name for row in self.ensembles) or "missing"
         raise ValueError(
-            f"no ensemble of {', '.join(sorted(members))} was evaluated. The ensembles are: {known}. List the alphas of "
-            "another one (ensemble)."
+            f"no ensemble of {', '.join(map(str, alphas or self.ends))} was evaluated. The ensembles are: {known}. List the "
+            "alphas of another one (ensemble)."
         )
 
     @property
@@ -116,7 +126,7 @@ class Report:
         """
         if score not in self.higher_is_better:
             raise ValueError(f"there is no score {score!r}. The scores are {', '.join(self.higher_is_better)}.")
-        figure = plots.over_subspace(self.to_json(), score)
+        figure = plots.over_subspace(self.to_json(), score, self.data)
         if path is not None:
             figure.savefig(path, dpi=160)
         return figure
@@ -124,6 +134,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The report as results.json holds it: dictionaries, lists, strings and numbers."""
         return {
+            "data": self.data,
             "subspace": self.subspace,
             "endpoints": dict(self.endpoints),
             "points": [row.to_json() for row in self.points],
@@ -139,13 +150,22 @@ class Report:
 class ValidationReport(Report):
     """A report that was measured on validation batches, so that a point may be chosen by it."""
 
+    data: ClassVar[str] = "validation"
+
     def best(self, score: str = "nll") -> PointRow:
-        """The point with the best score. A score that is NaN is never the best.
+        """The point with the best score.
+
+        A score that is not finite is never the best, and neither is a network that was drawn and has no single alpha.
 
         Raises:
-          ValueError: for an unknown score.
+          ValueError: for an unknown score, or if no point has a finite one.
         """
         if score not in self.higher_is_better:
             raise ValueError(f"there is no score {score!r}. The scores are {', '.join(self.higher_is_better)}.")
         sign = -1 if self.higher_is_better[score] else 1
-        return min(self.points, key=lambda row: (math.isnan(row.scores[score]), sign * row.scores[score]))
+        rows = [row for row in self.points if row.alpha is not None and math.isfinite(row.scores[score])]
+        if not rows:
+            raise ValueError(
+                f"no point has a finite {score}, so there is no best one. Look at the networks or the data."
+            )
+        return min(rows, key=lambda row: sign * row.scores[score])

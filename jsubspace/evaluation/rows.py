@@ -9,7 +9,8 @@ import numpy as np
 
 from jsubspace import penalties, tree
 from jsubspace.evaluation import connectors
-from jsubspace.evaluation.survey import RANDOM, Survey
+from jsubspace.evaluation.positions import RANDOM
+from jsubspace.evaluation.survey import Survey
 from jsubspace.evaluation.tasks import Classification, Outcomes
 from jsubspace.types import Endpoints
 
@@ -18,7 +19,7 @@ class _Scored:
     """A row with its scores as attributes: ``row.nll`` is ``row.scores["nll"]``."""
 
     def __getattr__(self, name: str) -> float:
-        scores = self.__dict__.get("scores", {})
+        scores = self.__dict__.get("scores", {}) | self.__dict__.get("differences", {})
         if name in scores:
             return scores[name]
         raise AttributeError(f"{type(self).__name__} has no {name!r}. Its scores are {', '.join(scores)}.")

@@ -9,33 +9,24 @@ import numpy as np
 
 from jsubspace import subspaces
 from jsubspace.evaluation import connectors
+from jsubspace.evaluation.positions import (
+    CENTER,
+    CENTER_ROLE,
+    END_ROLE,
+    ENDS,
+    GRID,
+    KINDS,
+    LISTED,
+    MESH,
+    PAIR,
+    RANDOM,
+    Position,
+    is_same,
+    shown,
+    weights_of,
+    with_names_of_their_own,
+)
 from jsubspace.subspaces import Subspace
-
-GRID, CENTER, CORNER, MESH, LISTED, NETWORK = "grid", "center", "corner", "mesh", "listed", "network"
-RANDOM, LAYERWISE, WEIGHTWISE, GAUSSIAN = "random", "layerwise", "weightwise", "gaussian"
-KINDS = (RANDOM, LAYERWISE, WEIGHTWISE, GAUSSIAN)
-"""Kinds of random points: one draw per network, per layer, per parameter, and draws from SWA-Gaussian."""
-
-ENDS, PAIR = "ends", "pair"
-"""Kinds of ensembles besides `KINDS` and ``listed``: of all ends, and of a path's alpha and its mirror image."""
-
-CENTER_ROLE, END_ROLE = "center", "end"
-
-
-class Position(NamedTuple):
-    """A point that is evaluated.
-
-    Attributes:
-      name: for people, unique in a survey: the alpha of a path, or words.
-      kind: how the point was chosen: grid, center, corner, mesh, listed, network, or one of `KINDS`.
-      roles: what the point is in the subspace: "center", "end", or neither.
-      alpha: ``[*alpha_shape]``, or None for a network that is drawn and has no single alpha.
-    """
-
-    name: str
-    kind: str
-    roles: tuple[str, ...] = ()
-    alpha: np.ndarray | None = None
 
 
 class Ensemble(NamedTuple):
@@ -108,11 +99,14 @@ def survey(
 
     Args:
       subspace: where the points lie.
-      num_points: n of ``subspace.grid(n)``. It is odd for a path, so that the center is on the grid.
+      num_points: n of ``subspace.grid(n)``. If it is even on a path, the center is not on the grid but a point of its own.
       num_random: the number of random points of each kind. The points of a kind form an ensemble.
       key: for the positions that are drawn.
       kinds: kinds of random points, from `KINDS`.
       ensemble: alphas of one more ensemble. Its members are added to the points.
+
+    Raises:
+      ValueError: if there is no such kind, no point or no alpha of this shape, or the weights at a point do not sum to 1.
 
     Example:
       >>> plan = survey(subspaces.Line(), num_points=3)
@@ -121,7 +115,8 @@ def survey(
       >>> [(found.name, found.kind) for found in plan.ensembles]
       [('0.00 & 1.00', 'ends')]
     """
-    positions = _shown(subspace, num_points)
+    _check(num_points, num_random, kinds)
+    positions = with_names_of_their_own(shown(subspace, num_points))
     along = len(positions) if subspaces.is_path(subspace) else 0
     ensembles = _of_ends(subspace, positions)
     if RANDOM in kinds:
@@ -130,7 +125,7 @@ def survey(
         positions += [Position(f"{RANDOM} {i + 1}", RANDOM, (), alpha) for i, alpha in enumerate(draws)]
         positions += _mesh(subspace, num_points, positions)
         along = along or len(positions)
-    if ensemble:
+    if len(ensemble):
         names = [str(alpha) for alpha in ensemble]
         ensembles.append(_following(positions, LISTED, len(names), " & ".join(names)))
         # Their names differ from the grid's, which may have the same alpha.
@@ -138,8 +133,8 @@ def survey(
             Position(f"at {name}", LISTED, (), np.asarray(alpha))
             for name, alpha in zip(names, ensemble, strict=True)
         ]  # fmt: skip
-    alphas = np.asarray([position.alpha for position in positions], np.float32)
-    weights = np.asarray(subspace.coefficients(jnp.asarray(alphas)))
+    positions = with_names_of_their_own(positions)
+    alphas, weights = weights_of(subspace, positions)
     drawn = tuple((kind, num_random) for kind in kinds if kind != RANDOM)
     for kind, count in drawn:
         ensembles.append(_following(positions, kind, count))
@@ -166,29 +161,17 @@ def affine(weights: np.ndarray) -> Survey:
     return Survey(names, weights.astype(np.float32))
 
 
-def _shown(subspace: Subspace, num_points: int) -> list[Position]:
-    """The grid with its center and ends, which follow it where they are not on it."""
-    center, ends = np.asarray(subspace.center), [np.asarray(end) for end in subspace.ends]
-    grid = np.asarray(subspace.grid(num_points))
-    if subspace.num_endpoints == 1 and len(grid) == 1:
-        return [Position(NETWORK, NETWORK, (CENTER_ROLE,), grid[0])]
-    decimals = max(2, len(str(num_points - 2)))  # No two points of a fine grid have one name.
-
-    def roles_of(alpha: np.ndarray) -> tuple[str, ...]:
-        is_end = any(np.allclose(alpha, end, rtol=0, atol=1e-6) for end in ends)
-        is_center = np.allclose(alpha, center, rtol=0, atol=1e-6)
-        return (*((CENTER_ROLE,) if is_center else ()), *((END_ROLE,) if is_end else ()))
-
-    positions = [Position(_name(alpha, decimals), GRID, roles_of(alpha), alpha) for alpha in grid]
-    if not any(CENTER_ROLE in position.roles for position in positions):
-        positions.append(Position("center", CENTER, (CENTER_ROLE,), center))
-    on_grid = [any(np.allclose(alpha, end, rtol=0, atol=1e-6) for alpha in grid) for end in ends]
-    corners = [Position(f"corner {i + 1}", CORNER, (END_ROLE,), end) for i, end in enumerate(ends) if not on_grid[i]]
-    return positions + corners
+def _check(num_points: int, num_random: int, kinds: tuple[str, ...]) -> None:
+    if num_points < 2:
+        raise ValueError(f"num_points is {num_points}. A grid has at least 2 points, and 3 with its center.")
+    if isinstance(kinds, str) or not set(kinds) <= set(KINDS):
+        raise ValueError(f"the kinds of random points are {kinds!r}. They must be a tuple of {', '.join(KINDS)}.")
+    if kinds and num_random < 1:
+        raise ValueError(f"num_random is {num_random}, but at least one random point of each kind is drawn.")
 
 
 def _has_mesh(subspace: Subspace) -> bool:
-    return isinstance(subspace, subspaces.Simplex) and subspace.num_endpoints in (2, 3)
+    return subspaces.takes_weights(subspace) and subspace.num_endpoints in (2, 3)
 
 
 def _mesh(subspace: Subspace, num_points: int, positions: list[Position]) -> list[Position]:
@@ -197,14 +180,8 @@ def _mesh(subspace: Subspace, num_points: int, positions: list[Position]) -> lis
         return []
     fixed = [np.asarray(position.alpha) for position in positions if position.roles]
     alphas, _ = connectors.mesh(subspace.num_endpoints, num_points)
-    new = [alpha for alpha in alphas if not any(np.allclose(alpha, old, rtol=0, atol=1e-6) for old in fixed)]
+    new = [alpha for alpha in alphas if not any(is_same(alpha, old) for old in fixed)]
     return [Position(f"{MESH} {i + 1}", MESH, (), alpha) for i, alpha in enumerate(new)]
-
-
-def _name(alpha: np.ndarray, decimals: int) -> str:
-    if alpha.ndim == 0:
-        return f"{alpha:.{decimals}f}"
-    return f"({', '.join(f'{number:.{decimals}f}' for number in alpha.ravel())})"
 
 
 def _of_ends(subspace: Subspace, positions: list[Position]) -> list[Ensemble]:
@@ -214,6 +191,8 @@ def _of_ends(subspace: Subspace, positions: list[Position]) -> list[Ensemble]:
         return [Ensemble("all corners", ENDS, ends)]
     grid = [i for i, position in enumerate(positions) if position.kind == GRID]
     pairs = [(grid[i], grid[-1 - i]) for i in range(len(grid) // 2)]
+    if set(ends) not in map(set, pairs):
+        pairs = [(ends[0], ends[1]), *pairs]
     return [
         Ensemble(f"{positions[i].name} & {positions[j].name}", ENDS if {i, j} == set(ends) else PAIR, (i, j))
         for i, j in pairs

@@ -14,7 +14,8 @@ import numpy as np
 
 from jsubspace.errors import UsageError
 from jsubspace.evaluation.metrics import Scores
-from jsubspace.evaluation.survey import PAIR, Survey
+from jsubspace.evaluation.positions import PAIR
+from jsubspace.evaluation.survey import Survey
 from jsubspace.evaluation.tasks import Outcomes
 from jsubspace.storage import folders
 

@@ -15,8 +15,9 @@ from jsubspace.errors import UsageError
 from jsubspace.evaluation import measure as measuring
 from jsubspace.evaluation import rows
 from jsubspace.evaluation.evaluator import Evaluator
+from jsubspace.evaluation.positions import GAUSSIAN, LAYERWISE
 from jsubspace.evaluation.report import Report, ValidationReport
-from jsubspace.evaluation.survey import GAUSSIAN, LAYERWISE, Survey, center_alone, survey
+from jsubspace.evaluation.survey import Survey, center_alone, survey
 from jsubspace.evaluation.tasks import Classification
 from jsubspace.runs import adapters, landscape, per_example, schema
 from jsubspace.runs import config as config_lib

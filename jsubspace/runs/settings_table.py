@@ -8,7 +8,7 @@ import enum
 from typing import Any
 
 from jsubspace.data import sets
-from jsubspace.evaluation.survey import KINDS
+from jsubspace.evaluation.positions import KINDS
 from jsubspace.runs.allowed import Allowed, Check, Choice, Range
 from jsubspace.training import schedules
 
