@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 
 from jsubspace.evaluation import estimates, metrics
 from jsubspace.evaluation.metrics import Scores
+from jsubspace.evaluation.tasks import Classification
 
 
 @pytest.fixture
@@ -68,18 +69,10 @@ def test_number_of_bins(predictions, num_bins):
     assert measured["adaptive_ece"][0] == pytest.approx(adaptive_ece_by_loops(probs, labels, num_bins), rel=1e-4)
 
 
-def test_adaptive_bins_hold_equal_numbers_and_more_bins_than_examples_are_fine():
-    confidence = np.random.default_rng(0).uniform(size=(3, 40))
-    bins = estimates.equal_mass(confidence, 8)
-    assert all((np.bincount(row) == 5).all() for row in bins)
-    assert np.all(np.diff(np.take_along_axis(bins, np.argsort(confidence, -1), -1), axis=-1) >= 0)
-    assert estimates.equal_mass(confidence[:, :3], 20).max() < 20
-
-
 def test_certain_and_impossible_predictions():
     log_probs = jnp.array([[0.0, -jnp.inf], [0.0, -jnp.inf]])
     measured = estimates.summarize(metrics.score(log_probs, jnp.array([0, 0])))
-    assert measured == {"accuracy": 1, "nll": 0, "brier": 0, "ece": 0, "adaptive_ece": 0}
+    assert measured == {"accuracy": 1, "nll": 0, "brier": 0, "ece": 0, "ece_debiased": 0, "adaptive_ece": 0}
     wrong = estimates.summarize(metrics.score(log_probs, jnp.array([0, 1])))
     assert wrong["nll"] == np.inf
     assert wrong["ece"] == pytest.approx(0.5)
@@ -119,18 +112,23 @@ def test_intervals_by_resampling_one_at_a_time(predictions):
     scores = jax.tree.map(lambda x: np.asarray(x, np.float64), scored(logits, labels))
     counts = estimates.resamples(97, 50)
     assert (counts.sum(-1) == 97).all()
-    bins = estimates.equal_mass(scores.confidence, 20)
-    resampled = {"ece": [], "adaptive_ece": []}
-    for row in counts:
-        drawn = np.repeat(np.arange(97), row)
-        one = estimates.summarize(jax.tree.map(lambda x, drawn=drawn: x[:, drawn], scores))
-        resampled["ece"].append(one["ece"])
-        gaps = (scores.confidence - scores.correct)[:, drawn]  # adaptive bins stay those of the sample
-        per_bin = [np.where(bins[:, drawn] == b, gaps, 0).sum(-1) for b in range(20)]
-        resampled["adaptive_ece"].append(np.abs(per_bin).sum(0) / 97)
     bounds = estimates.intervals(scores, num_resamples=50)
-    for name, values in resampled.items():
+    for name in ("nll", "brier"):
+        values = [getattr(scores, name)[:, np.repeat(np.arange(97), row)].mean(-1) for row in counts]
         np.testing.assert_allclose(bounds[name], np.percentile(values, [2.5, 97.5], axis=0).T, rtol=1e-9)
+
+
+def test_three_networks_disagree_over_all_their_pairs_together():
+    """A ratio of sums over pairs and examples, not a mean of three ratios."""
+    rng = np.random.default_rng(2)
+    probs, labels = probabilities(rng.normal(size=(3, 30, 4))), rng.integers(4, size=30)
+    classes = probs.argmax(-1)
+    cases = [(i, j, n) for i in range(3) for j in range(i) for n in range(30) if labels[n] in classes[[i, j], n]]
+    logits = jnp.log(probs)
+    outcomes = Classification().outcomes(logits, None, jnp.asarray(labels), ((0, 1, 2),))
+    (found,) = Classification().differences(outcomes.differences)
+    expected = np.mean([classes[i, n] != classes[j, n] for i, j, n in cases])
+    assert found["disagreement_where_one_is_right"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_difference_against_loops():

@@ -52,7 +52,10 @@ def test_a_simplex_has_center_corners_and_random_points():
     plan = survey(Simplex(3), num_random=4, key=jax.random.key(1), kinds=("random",))
     assert names(plan)[plan.center] == "center"
     assert plan.ends == (1, 2, 3)
-    assert kinds(plan) == ("center", *("corner",) * 3, *("random",) * 4)
+    assert kinds(plan) == ("center", *("corner",) * 3, *("random",) * 4, *("mesh",) * 18)  # corners are on the mesh
+    assert survey(Simplex(4), kinds=("random",)).positions[-1].kind == "random"
+    np.testing.assert_array_equal(plan.along[4:8], 0)
+    np.testing.assert_allclose(plan.along @ plan.weights, 1 / 3)
     np.testing.assert_allclose(plan.weights[plan.center], 1 / 3, rtol=1e-6)
     np.testing.assert_array_equal(plan.weights[1:4], np.eye(3))
     np.testing.assert_allclose(plan.weights.sum(-1), 1, rtol=1e-6)
@@ -60,7 +63,7 @@ def test_a_simplex_has_center_corners_and_random_points():
     assert [ensemble.kind for ensemble in plan.ensembles] == ["ends", "random"]
     np.testing.assert_allclose(plan.combinations[4:], plan.weights[4:, :3])
     other = survey(Simplex(3), num_random=4, key=jax.random.key(2), kinds=("random",))
-    assert (other.weights[4:] != plan.weights[4:]).all()
+    assert (other.weights[4:8] != plan.weights[4:8]).all()
 
 
 def test_one_network_has_no_ensemble():
@@ -72,16 +75,32 @@ def test_one_network_has_no_ensemble():
 
 
 def test_networks_that_are_drawn_are_rows_behind_the_endpoints():
-    plan = survey(Simplex(2), num_random=3, kinds=("layerwise", "random", "gaussian"))
-    assert names(plan)[3:] == (*(f"{kind} {i}" for kind in ("random", "layerwise", "gaussian") for i in (1, 2, 3)),)
-    assert plan.weights.shape == (3 + 9, 2 + 6)
-    np.testing.assert_array_equal(plan.weights[6:, 2:], np.eye(6))
-    np.testing.assert_array_equal(plan.weights[6:, :2], 0)
-    np.testing.assert_array_equal(plan.weights[:6, 2:], 0)
+    plan = survey(Simplex(4), num_random=3, kinds=("layerwise", "random", "gaussian"))
+    assert names(plan)[5:] == (*(f"{kind} {i}" for kind in ("random", "layerwise", "gaussian") for i in (1, 2, 3)),)
+    assert plan.weights.shape == (5 + 9, 4 + 6)
+    np.testing.assert_array_equal(plan.weights[8:, 4:], np.eye(6))
+    np.testing.assert_array_equal(plan.weights[8:, :4], 0)
+    np.testing.assert_array_equal(plan.weights[:8, 4:], 0)
     assert plan.drawn == (("layerwise", 3), ("gaussian", 3))
     assert tuple(ensembles(plan)) == ("all corners", "3 random", "3 layerwise", "3 gaussian")
-    assert kinds(plan)[6:] == ("layerwise",) * 3 + ("gaussian",) * 3
-    np.testing.assert_allclose(plan.along, [0, 0, 0, 1 / 3, 1 / 3, 1 / 3])
+    assert kinds(plan)[8:] == ("layerwise",) * 3 + ("gaussian",) * 3
+    np.testing.assert_allclose(plan.along, [0, 0, 0, 0, 0, 1 / 3, 1 / 3, 1 / 3])
+
+
+@pytest.mark.parametrize(("m", "num_points", "count"), [(2, 21, 21), (2, 3, 3), (3, 21, 21), (3, 10, 10), (3, 3, 6)])
+def test_a_small_simplex_has_a_mesh_beside_its_random_points(m, num_points, count):
+    plan = survey(Simplex(m), num_points, num_random=2, kinds=("random", "layerwise"), ensemble=((0.5,) * m,))
+    used = plan.along > 0
+    assert used.sum() == count
+    assert plan.along.sum() == pytest.approx(1)
+    np.testing.assert_allclose(plan.along @ plan.combinations, 1 / m)
+    assert {plan.positions[i].kind for i in np.flatnonzero(used)} <= {"mesh", "corner", "center"}
+    alphas = [
+        np.round(position.alpha, 6).tolist()
+        for position in plan.positions
+        if position.kind != "listed" and position.alpha is not None
+    ]
+    assert len({str(alpha) for alpha in alphas}) == len(alphas)  # no point is evaluated twice
 
 
 def test_an_ensemble_of_any_alphas_may_extrapolate():

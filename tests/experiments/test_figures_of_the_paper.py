@@ -15,6 +15,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from jsubspace.errors import UsageError
 from jsubspace.runs import config, limits
@@ -398,8 +399,21 @@ def test_the_readme_has_the_compiled_steps_as_they_are_recorded(network):
         ([0.01, 0.012, 0.009], "holds"),
         ([-0.01, -0.012, -0.009], "does not hold"),
         ([0.01, -0.012, 0.005], "open"),
+        ([0.01, 0.02, 0.03], "open"),  # 3.5 standard errors of three seeds are not enough, but of four they are
+        ([0.01, 0.02, 0.03, 0.02], "holds"),
         ([0.01], "open"),  # one seed tells nothing
     ],
 )
-def test_a_claim_holds_if_it_is_two_standard_errors_above_zero(values, verdict):
-    assert claims.Measured("", np.array(values)).verdict == verdict
+def test_a_claim_holds_if_its_t_interval_is_above_zero(values, verdict):
+    measured = claims.Measured("", np.array(values))
+    assert measured.verdict == verdict
+    expected = stats.ttest_1samp(values, 0).pvalue if len(values) > 1 else 1
+    assert measured.p_value == pytest.approx(expected, rel=1e-6)
+    assert (measured.p_value < 0.05) == (verdict != "open")
+
+
+def test_a_dagger_marks_what_survives_holms_correction():
+    """The verdict stays: Holm's correction refuses it among many numbers."""
+    measured = claims.Measured("gain", np.array([0.01, 0.012, 0.009]))
+    assert measured.words(claims.holm([measured.p_value])).endswith(": holds †")
+    assert measured.words(claims.holm([measured.p_value, *[0.5] * 30])).endswith(": holds")

@@ -311,13 +311,15 @@ def test_compare(mlp, two_runs, tmp_path, capsys):
     runs.train(line, tmp_path / "line")
     compare.main([*map(str, two_runs), str(tmp_path / "line"), f"--out={tmp_path / 'out'}"])
     lines = capsys.readouterr().out.splitlines()
-    assert [row.split(" | ")[:4] for row in lines[2:]] == [
+    assert [row.split(" | ")[:4] for row in lines[2:-2]] == [
         ["| standard", "network", "1", "2"],
         ["| line", "0.50", "1", "1"],
         ["| line", "0.00 & 1.00", "2", "1"],
     ]
     accuracies = [json.loads((folder / "results.json").read_text())["points"][0]["accuracy"] for folder in two_runs]
-    assert f"{np.mean(accuracies):.4f} ± {np.std(accuracies, ddof=1):.4f}" in lines[2]
+    half = 12.7062 * np.std(accuracies, ddof=1) / 2**0.5  # the t interval of two runs
+    assert f"{np.mean(accuracies):.4f} ± {half:.4f}" in lines[2]
+    assert "(" in lines[3]  # the difference to the first row, over the 360 test examples
     assert (tmp_path / "out" / "table.md").read_text().splitlines() == lines
     assert (tmp_path / "out" / "comparison.png").stat().st_size > 1000
 
