@@ -45,7 +45,7 @@ def make_run(num_train: int, num_test: int, width: int) -> Run:
 
 def at_once(whole: Evaluator, run: Run, endpoints: Endpoints) -> np.ndarray:
     """Accuracies of every point, ``[p]``."""
-    outcomes = adapters.test_outcomes(run, whole, endpoints, adapters.batch_stats(run, whole, endpoints))
+    outcomes = adapters.on_test_data(run, whole, endpoints, adapters.batch_stats(run, whole, endpoints))
     return outcomes.points.correct.mean(-1)
 
 
@@ -56,7 +56,7 @@ def one_at_a_time(single: Evaluator, pair: Evaluator, plan: Survey, run: Run, en
         mirrored = [alpha, len(plan.weights) - 1 - alpha]
         stats = [adapters.batch_stats(run, single.at(plan.weights[[point]]), endpoints) for point in mirrored]
         both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *stats)
-        outcomes = adapters.test_outcomes(run, pair.at(plan.weights[mirrored]), endpoints, both)
+        outcomes = adapters.on_test_data(run, pair.at(plan.weights[mirrored]), endpoints, both)
         found.append(outcomes.points.correct[0].mean())
     return np.array(found)
 

@@ -68,7 +68,7 @@ def _measured(folder: pathlib.Path) -> dict[str, Any]:
 def _scores(run: Run, endpoints: Endpoints) -> dict[str, np.ndarray]:
     evaluator = adapters.evaluator(run, Classification(), survey.survey(run.evaluated, POINTS))
     stats = adapters.batch_stats(run, evaluator, endpoints)
-    outcomes = adapters.test_outcomes(run, evaluator, endpoints, stats)
+    outcomes = adapters.on_test_data(run, evaluator, endpoints, stats)
     return estimates.summarize(outcomes.points)
 
 

@@ -51,15 +51,6 @@ if TYPE_CHECKING:
     from jsubspace import storage as storage
     from jsubspace import training as training
 else:
-    _moved = {
-        name: f"{package}.{name}"
-        for package, names in {
-            "evaluation": "averaging connectors curvature ensembles estimates metrics planes survey",
-            "exchange": "authors",
-            "runs": "build config figures landscape limits recipes results stacks",
-            "storage": "checkpoint checksums journal lock writer",
-            "training": "hosts loop optim parallel preemption schedules train_state train_step",
-        }.items()
-        for name in names.split()
-    } | {"networks": "exchange.network_files"}
-    __getattr__, __dir__ = lazy.modules(__name__, __path__, _moved)
+    _inside = ("evaluation", "exchange", "runs", "storage", "training")
+    _former = {"loop": "runs", "networks": "exchange.network_files", "report": "runs.results"}
+    __getattr__, __dir__ = lazy.modules(__name__, __path__, _inside, _former)

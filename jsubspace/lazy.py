@@ -4,20 +4,26 @@ import importlib
 import pkgutil
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 
 def modules(
-    package: str, paths: Iterable[str], moved: Mapping[str, str] = MappingProxyType({}), **homes: str
+    package: str,
+    paths: Iterable[str],
+    inside: Sequence[str] = (),
+    former: Mapping[str, str] = MappingProxyType({}),
+    **homes: str,
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """``__getattr__`` and ``__dir__`` of a package, by which its modules are its attributes without being imported first.
 
     Args:
       package: the package's ``__name__``.
       paths: the package's ``__path__``.
-      moved: former names of modules, each with its present place in the package. The former name still works and warns.
+      inside: packages inside of the package. An attribute with the name of one of their modules works, and warns that the
+        module has moved there. Such an attribute is the only way that works: ``import package.name`` does not.
+      former: further former names of modules, each with the module's place in the package.
       homes: further attributes, each with the module of the package that defines it.
 
     Example:
@@ -32,11 +38,18 @@ def modules(
     """
     found = {module.name for module in pkgutil.iter_modules(paths)}
 
+    def moved_to(name: str) -> str | None:
+        for outer in inside:
+            modules = pkgutil.iter_modules(f"{path}/{outer}" for path in paths)
+            if name in {module.name for module in modules}:
+                return f"{outer}.{name}"
+        return None
+
     def get(name: str) -> Any:
         if name in homes:
             return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
-        if name in moved:
-            place = f"{package}.{moved[name]}"
+        if name not in found and (place := former.get(name) or moved_to(name)):
+            place = f"{package}.{place}"
             warnings.warn(f"{package}.{name} has moved to {place}.", DeprecationWarning, stacklevel=2)
             return importlib.import_module(place)
         if name in found:

@@ -24,7 +24,7 @@ from jsubspace import arguments
 class Subspace(Protocol):
     """The seven members that the library asks of a subspace.
 
-    A subspace of your own with these members trains, and is surveyed, measured, plotted and exported like the library's.
+    A subspace of your own with these members trains, and is measured and plotted like the library's.
 
     Example:
       >>> class Ring:
@@ -100,11 +100,6 @@ def is_hull(subspace: Subspace) -> bool:
     with jax.ensure_compile_time_eval():  # The ends are constants, also while a program is traced.
         weights = np.asarray(subspace.coefficients(jnp.asarray(np.asarray(subspace.ends, np.float32))))
     return bool(np.allclose(weights, np.eye(m), atol=1e-6))
-
-
-def name_of(subspace: Subspace) -> str:
-    """What a subspace is called in a report: its ``repr``, or the name of its class if the class has no ``repr`` of its own."""
-    return f"{type(subspace).__name__}()" if type(subspace).__repr__ is object.__repr__ else repr(subspace)
 
 
 def takes_weights(subspace: Subspace) -> bool:

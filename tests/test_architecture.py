@@ -14,7 +14,7 @@ ORDER = ("core", "evaluation", "merging", "storage", "training", "runs", "progra
 """A package imports from itself and from the packages before it. The files of ``jsubspace/`` are the core or programs."""
 
 BESIDE = ("data", "models", "exchange")
-"""These packages import the core's errors alone; from `runs` on, everything may import them."""
+"""These packages import the core alone. From `runs` on, everything may import them."""
 
 PROGRAMS = ("main", "evaluate", "compare", "export", "merge", "program")
 

@@ -23,7 +23,7 @@ def test_the_example_trains():
 
 
 @pytest.mark.parametrize("guide", [path.name for path in GUIDES if "```python" in path.read_text(encoding="utf-8")])
-def test_the_code_of_a_guide_runs(guide):
+def test_the_code_of_a_guide_runs(guide, tmp_path):
     """All blocks of a page, one after the other."""
     names = {}
     for code in re.findall(

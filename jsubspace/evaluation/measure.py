@@ -13,7 +13,7 @@ from jsubspace.evaluation import networks, rows
 from jsubspace.evaluation.batches import Batches, padded
 from jsubspace.evaluation.devices import Devices
 from jsubspace.evaluation.evaluator import Evaluator
-from jsubspace.evaluation.positions import RANDOM
+from jsubspace.evaluation.positions import RANDOM, name_of
 from jsubspace.evaluation.report import Report, ValidationReport
 from jsubspace.evaluation.survey import Survey, survey
 from jsubspace.evaluation.tasks import Classification, Outcomes
@@ -169,7 +169,7 @@ def report_of(
     """The report of a plan from what every example says. ``kind`` is `ValidationReport` for validation data."""
     of_center = jax.tree.map(lambda leaf: leaf[plan.center], outcomes.points)
     return kind(
-        subspace=subspaces.name_of(subspace),
+        subspace=name_of(subspace),
         endpoints=rows.geometry(endpoints),
         points=rows.point_rows(plan, subspace.num_endpoints, outcomes, task, num_resamples),
         ensembles=rows.ensemble_rows(plan, outcomes, task, num_resamples),

@@ -96,3 +96,8 @@ def _name(alpha: np.ndarray, decimals: int) -> str:
     if alpha.ndim == 0:
         return f"{alpha:.{decimals}f}"
     return f"({', '.join(f'{number:.{decimals}f}' for number in alpha.ravel())})"
+
+
+def name_of(subspace: Subspace) -> str:
+    """What a subspace is called in a report: its ``repr``, or the name of its class if the class has no ``repr`` of its own."""
+    return f"{type(subspace).__name__}()" if type(subspace).__repr__ is object.__repr__ else repr(subspace)

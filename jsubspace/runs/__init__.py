@@ -9,5 +9,5 @@ if TYPE_CHECKING:
     from jsubspace.runs.run import train as train
     from jsubspace.runs.run import trained_endpoints as trained_endpoints
 if not TYPE_CHECKING:
-    functions = {"train": "run", "evaluate": "run", "trained_endpoints": "run"}
-    __getattr__, __dir__ = lazy.modules(__name__, __path__, **functions)
+    _functions = {"train": "run", "evaluate": "run", "trained_endpoints": "run"}
+    __getattr__, __dir__ = lazy.modules(__name__, __path__, **_functions)

@@ -72,12 +72,12 @@ def batch_stats(run: Run, evaluator: Evaluator, rows: Endpoints) -> Any:
     return evaluator.batch_stats(rows, train_batches(run))
 
 
-def test_outcomes(run: Run, evaluator: Evaluator, rows: Endpoints, stats: Any) -> Outcomes:
+def on_test_data(run: Run, evaluator: Evaluator, rows: Endpoints, stats: Any) -> Outcomes:
     """What every test example of the run says (`Evaluator.outcomes`)."""
     return evaluator.outcomes(rows, stats, scored(run.pipeline.test_batches()))
 
 
-def validation_outcomes(run: Run, evaluator: Evaluator, rows: Endpoints, stats: Any) -> Outcomes:
+def on_validation_data(run: Run, evaluator: Evaluator, rows: Endpoints, stats: Any) -> Outcomes:
     """What every validation example of the run says (`Evaluator.outcomes`)."""
     return evaluator.outcomes(rows, stats, scored(run.pipeline.validation_batches()))
 

@@ -73,7 +73,7 @@ def loss_plane(run: Run, endpoints: Endpoints) -> dict[str, Any]:
     plane = planes.plane(np.asarray(distances), g)
     evaluator = adapters.evaluator(run, Classification(), survey.affine(plane.weights))
     stats = adapters.batch_stats(run, evaluator, endpoints)
-    means = estimates.summarize(adapters.test_outcomes(run, evaluator, endpoints, stats).points)
+    means = estimates.summarize(adapters.on_test_data(run, evaluator, endpoints, stats).points)
     return {
         "corners": plane.corners.tolist(),
         "x": plane.x.tolist(),

@@ -53,7 +53,7 @@ def measure(run: Run, endpoints: Endpoints, workdir: pathlib.Path | None = None)
     evaluator = adapters.evaluator(run, task, plan)
     all_rows = evaluator.rows(endpoints, run.evaluated, run.evaluation_key)
     stats = adapters.batch_stats(run, evaluator, all_rows)
-    outcomes = adapters.test_outcomes(run, evaluator, all_rows, stats)
+    outcomes = adapters.on_test_data(run, evaluator, all_rows, stats)
     if workdir is not None:
         per_example.write(workdir, plan, outcomes)
     report = measuring.report_of(endpoints, run.evaluated, plan, outcomes, task, settings.num_resamples)
@@ -76,7 +76,7 @@ class Midpoint:
     def __call__(self, endpoints: Endpoints) -> dict[str, float]:
         """Scores of the midpoint, with BatchNorm statistics of its own."""
         stats = adapters.batch_stats(self._run, self._evaluator, endpoints)
-        outcomes_of = {"validation": adapters.validation_outcomes, "test": adapters.test_outcomes}[self._run.tested_on]
+        outcomes_of = {"validation": adapters.on_validation_data, "test": adapters.on_test_data}[self._run.tested_on]
         outcomes = outcomes_of(self._run, self._evaluator, endpoints, stats)
         return self._task.scores(outcomes.points)[0]
 
@@ -171,7 +171,7 @@ def _validation(
     if not run.pipeline.num_validation:
         return None
     task, resamples = Classification(run.evaluation.num_bins), run.evaluation.num_resamples
-    outcomes = adapters.validation_outcomes(run, evaluator, all_rows, stats)
+    outcomes = adapters.on_validation_data(run, evaluator, all_rows, stats)
     report = measuring.report_of(endpoints, run.evaluated, plan, outcomes, task, resamples, ValidationReport).to_json()
     lowest = best_row(report["points"], "nll", sign=-1)
     return report | {"best": lowest and lowest["name"]}

@@ -68,7 +68,7 @@ Every setting can be changed in a config file, as in `config.optimizer.num_epoch
 The last three columns make three claims:
 
 - *resumes*: "same" means that the setting identifies a run, so a run resumes only with the same value. "may differ" means
-  that the results do not depend on the value, and a run may resume with another one.
+  that the results do not depend on the value but for rounding, and a run may resume with another one.
 - *hosts*: whether the hosts of one run must have the same value.
 - *compared*: whether runs that are compared as one method must have the same value.
 

@@ -122,7 +122,7 @@ def test_data_is_read_once_and_the_programs_are_traced_once(run, monkeypatch):
     evaluator = adapters.evaluator(run, Classification(), plan)
     traces.clear()
     stats = adapters.batch_stats(run, evaluator, endpoints)
-    adapters.test_outcomes(run, evaluator, endpoints, stats)
+    adapters.on_test_data(run, evaluator, endpoints, stats)
     assert len(read) == 3  # 360 examples in batches of 128, for all five points
     # One training batch size and the smaller last one, and one test batch size; not one a point.
     assert 1 <= len(traces) <= 3
@@ -159,7 +159,7 @@ def test_spread_by_points_or_by_data(run, tiny_config):
     endpoints = run.devices.run_once(run.init_state).endpoints
     plan = survey(run.subspace, 5)
     (stats, outcomes), (stats_by_points, outcomes_by_points) = (
-        (found, adapters.test_outcomes(run, evaluator, endpoints, found))
+        (found, adapters.on_test_data(run, evaluator, endpoints, found))
         for evaluator in (adapters.evaluator(run, Classification(), plan, by_points) for by_points in (False, True))
         for found in [adapters.batch_stats(run, evaluator, endpoints)]
     )

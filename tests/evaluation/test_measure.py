@@ -1,5 +1,6 @@
 """`measure` against the same done plainly, for networks of every framework and for subspaces of a user's own."""
 
+import inspect
 import subprocess
 import sys
 
@@ -16,8 +17,10 @@ from places import REPOSITORY
 
 import jsubspace
 from jsubspace import export
+from jsubspace.evaluation import measure as measuring
 from jsubspace.evaluation.report import Report, ValidationReport
 from jsubspace.exchange import network_files
+from jsubspace.training.parallel import DataParallel
 
 CLASSES = 3
 
@@ -84,7 +87,7 @@ def test_what_was_not_evaluated_is_refused_by_name(endpoints):
         report.at(0.3)
     with pytest.raises(ValueError, match=r"alpha has shape \[2\], but in Line\(\) it has shape \[\]"):
         report.at([0.3, 0.7])
-    with pytest.raises(ValueError, match=r"no ensemble of 0.50, 1.00 was evaluated. The ensembles are: 0.00 & 1.00"):
+    with pytest.raises(ValueError, match=r"no ensemble of 0.5, 1 was evaluated. The ensembles are: 0.00 & 1.00"):
         report.ensemble(0.5, 1)
     with pytest.raises(AttributeError, match=r"no 'rmse'. Its scores are accuracy, nll"):
         _ = report.center.rmse
@@ -259,9 +262,19 @@ TWO = jsubspace.init_endpoints(jax.random.key(0), init_fn, 2)
     [
         (lambda: jsubspace.measure(predict_fn, TWO, LINE), "give test_batches, or validation_batches"),
         (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X, Y)], validation_batches=[(X, Y)]), "One of the two"),
-        (lambda: jsubspace.measure(predict_fn, TWO, jsubspace.Curve(), [(X, Y)]), "has 3 endpoints but .* have 2"),
+        (lambda: jsubspace.measure(predict_fn, TWO, jsubspace.Curve(), [(X, Y)]), "has 3 endpoints but 2 were given"),
         (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X, Y)], stats_fn=len), "stats_fn and train_batches belong"),
         (lambda: jsubspace.measure(predict_fn, TWO, LINE, []), "there is no test batch"),
+        (lambda: jsubspace.measure(TWO, predict_fn, LINE, [(X, Y)]), r"The order is measure\(predict_fn, endpoints"),
+        (lambda: jsubspace.measure(predict_fn, TWO, jsubspace.Line, [(X, Y)]), "Line"),
+        (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X, Y)], task=jsubspace.Classification), "Pass an instance"),
+        (lambda: jsubspace.measure(predict_fn, TWO, LINE, (X, Y)), r"A single batch is a list of one tuple: \[\(x, y\)\]"),
+        (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X, Y)], random_points="random"), "must be a tuple of random"),
+        (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X, Y)], random_points=("foo",)), "must be a tuple of random"),
+        (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X, Y)], num_points=1), "num_points is 1"),
+        (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X, Y)], ensemble=((0.1, 0.9),)), r"has shape \[2\], but Line"),
+        (lambda: jsubspace.measure(lambda p, x: x[:, :1], TWO, LINE, [(X, Y)]), "at least two classes"),
+        (lambda: jsubspace.measure(lambda p, x: (x, {"state": x}), TWO, LINE, [(X, Y)]), r"logits, features \[n, f\]"),
         (lambda: jsubspace.measure(predict_fn, TWO, LINE, [X]), "batch 0 is a ndarray. A batch is a tuple"),
         (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X[:3], Y)]), r"shapes \[3, 4\], \[8\]. Their leading axis"),
         (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X, Y / 2)]), r"float32\[8\]. It must hold the labels"),
@@ -271,3 +284,86 @@ TWO = jsubspace.init_endpoints(jax.random.key(0), init_fn, 2)
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class Interval:
+    """A path over [0, 360], whose float32 alphas are no float64 numbers of a user."""
+
+    num_endpoints = 2
+    alpha_shape = ()
+    ends = (0.0, 360.0)
+    center = jnp.float32(180)
+
+    def coefficients(self, alpha):
+        return jnp.stack([1 - alpha / 360, alpha / 360], axis=-1)
+
+    def sample(self, key, shape=()):
+        return 360 * jax.random.uniform(key, shape)
+
+    def grid(self, n):
+        return np.linspace(0, 360, n)
+
+
+def test_alphas_are_found_as_float32_tells_them_apart():
+    report = jsubspace.measure(predict_fn, TWO, Interval(), [(X, Y)], num_points=201, num_resamples=0)
+    assert report.subspace == "Interval()"
+    assert report.at(358.2).alpha == pytest.approx(358.2, rel=1e-6)
+    assert [row.alpha for row in report.ends] == [0, 360]
+    assert report.ensemble(1.8, 358.2).kind == "pair"
+    assert report.ensemble().kind == "ends"
+
+
+def test_an_ensemble_is_found_by_its_alphas_whatever_its_members_are_called():
+    report = jsubspace.measure(predict_fn, TWO, LINE, [(X, Y)], num_points=5, ensemble=(0.25, 0.5), num_resamples=0)
+    assert report.ensemble(0.5, 0.25).kind == "listed"
+    assert report.ensemble(0.5, 0.25).disagreement >= 0
+    assert len({row.name for row in report.points}) == len(report.points) == 7
+    with pytest.raises(ValueError, match=r"Ring\(\) has no ends"):
+        jsubspace.measure(predict_fn, jsubspace.stack([init_fn(jax.random.key(i)) for i in range(3)]), Ring(), [(X, Y)],
+                          num_points=4, num_resamples=0).ensemble()  # fmt: skip
+
+
+def test_an_even_grid_has_its_center_beside_it():
+    report = jsubspace.measure(predict_fn, TWO, LINE, [(X, Y)], num_points=4, num_resamples=0)
+    assert report.center.kind == "center"
+    assert report.center.alpha == 0.5
+    assert report.connector is not None
+
+
+def test_every_example_counts_once_on_several_devices():
+    x, y = examples(60)
+    devices = DataParallel(tuple(jax.devices()[:4]))
+    report = jsubspace.measure(predict_fn, TWO, LINE, cut((x, y), 30), num_points=3, num_resamples=20, devices=devices)
+    alone = jsubspace.measure(predict_fn, TWO, LINE, cut((x, y), 30), num_points=3, num_resamples=20)
+    assert sum(report.reliability["count"]) == 60
+    assert report.center.intervals["nll"] == pytest.approx(alone.center.intervals["nll"], rel=1e-5)
+
+
+def test_the_best_point_is_finite_and_can_be_rebuilt():
+    def spoiled(point, x):
+        logits = predict_fn(point, x)
+        at_end = jnp.all(point["kernel"] == TWO["kernel"][0])
+        return jnp.where(at_end, jnp.nan, logits)
+
+    report = jsubspace.measure(
+        spoiled, TWO, LINE, validation_batches=[(X, Y)], num_points=3, random_points=("layerwise",), num_resamples=0
+    )
+    best = report.best("nll")
+    assert best.alpha is not None
+    assert np.isfinite(best.nll)
+    assert report.to_json()["data"] == "validation"
+
+
+def test_what_type_checkers_read_agrees_with_the_function():
+    parameters = inspect.signature(measuring.measure).parameters
+    options = [name for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+    assert set(measuring.Options.__annotations__) == set(options) - {"validation_batches"}
+
+
+def test_half_precision_outputs_are_scored_in_float32():
+    half = jsubspace.measure(
+        lambda p, x: predict_fn(p, x).astype(jnp.bfloat16), TWO, LINE, [(X, Y)], num_points=3, num_resamples=0
+    )
+    logits = predict_fn(jsubspace.midpoint(TWO), X).astype(jnp.bfloat16).astype(jnp.float32)
+    expected = -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(8), Y])
+    assert half.center.nll == pytest.approx(float(expected), rel=1e-6)
