@@ -82,7 +82,9 @@ def is_hull(subspace: Subspace) -> bool:
     if len(subspace.ends) != m:
         return False
     ends = np.asarray(subspace.ends, np.float32)
-    return bool(np.allclose(np.asarray(subspace.coefficients(jnp.asarray(ends))), np.eye(m), atol=1e-6))
+    with jax.ensure_compile_time_eval():  # This function is also called while a program is traced.
+        coefficients = np.asarray(subspace.coefficients(jnp.asarray(ends)))
+    return bool(np.allclose(coefficients, np.eye(m), atol=1e-6))
 
 
 @dataclasses.dataclass(frozen=True)

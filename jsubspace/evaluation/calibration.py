@@ -9,7 +9,7 @@ The bins have equal widths, or equal numbers of examples (the adaptive error by 
 **Bias.** The accuracy of a bin is a mean over few examples. Its noise adds to |d_b| and never subtracts from it on average.
 A perfectly calibrated network therefore has a positive ECE: about 0.02 to 0.04 for 1,000 examples and 20 bins.
 
-**Debiased estimate** (Kumar et al., 2019, `normal_debiased_ce` in their code). The noise is added once more, and what
+**Debiased estimate** (Kumar et al., 2019, ``normal_debiased_ce`` in their code). The noise is added once more, and what
 it adds to the ECE is subtracted from it:
 
     2 ECE - sum_b E|d_b + s_b Z|,    s_b^2 = (n_b / n^2) p_b (1 - p_b),
