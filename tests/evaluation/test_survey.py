@@ -89,7 +89,7 @@ def test_networks_that_are_drawn_are_rows_behind_the_endpoints():
 
 @pytest.mark.parametrize(("m", "num_points", "count"), [(2, 21, 21), (2, 3, 3), (3, 21, 21), (3, 10, 10), (3, 3, 6)])
 def test_a_small_simplex_has_a_mesh_beside_its_random_points(m, num_points, count):
-    plan = survey(Simplex(m), num_points, num_random=2, kinds=("random", "layerwise"), ensemble=((0.5,) * m,))
+    plan = survey(Simplex(m), num_points, num_random=2, kinds=("random", "layerwise"), ensemble=((1 / m,) * m,))
     used = plan.along > 0
     assert used.sum() == count
     assert plan.along.sum() == pytest.approx(1)

@@ -88,7 +88,9 @@ def test_collected_networks_are_evaluated_as_a_simplex(mlp, tmp_path, schedule, 
     assert ensemble["mean_probability"]["nll"] == pytest.approx(-np.mean(mean[true_class]), rel=1e-3)
     assert names(measured["ensembles"]) == ["all corners", *(f"2 {kind}" for kind in kinds)]
     assert names(measured["predictors"]) == ["center", *names(measured["ensembles"])]
-    assert len({row["nll"] for row in measured["points"]}) == 1 + 3 + 2 * len(kinds)  # all of them different networks
+    assert (
+        len({row["nll"] for row in measured["points"]}) == 1 + 3 + 2 * len(kinds) + 18
+    )  # all of them different networks
 
 
 def test_early_stopping_is_the_best_test_during_training(mlp, tmp_path):
@@ -355,7 +357,7 @@ def test_methods_are_called_by_their_names():
     assert method(subspace__name="simplex", start__runs="a,b", optimizer__num_epochs="0") == "2 runs stacked"
 
 
-def test_default_kinds(mlp):
+def test_usual_kinds(mlp):
     mlp.subspace.name, mlp.subspace.num_endpoints, mlp.subspace.layerwise = "simplex", 3, True
     assert results.usual_kinds(build.build(mlp)) == ("random", "layerwise")
     mlp.subspace.name, mlp.subspace.num_endpoints = "line", 0
