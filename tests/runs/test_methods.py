@@ -264,7 +264,7 @@ def test_everything_else_that_is_measured(mlp, tmp_path):
     mlp.evaluation.sharpness_batches, mlp.evaluation.plane_points = 1, 3
     mlp.evaluation.ensemble = ((1.05, -0.05, 0.0), (0.0, 0.5, 0.5))
     measured = runs.train(mlp, tmp_path / "run")
-    assert measured["schema"] == 2
+    assert measured["schema"] == 3
     json.dumps(measured, allow_nan=False)
     assert set(measured["sharpness"]) == {"center", "corner 1", "corner 2", "corner 3"}
     plane = measured["plane"]
@@ -281,7 +281,7 @@ def test_everything_else_that_is_measured(mlp, tmp_path):
     again = evaluate.evaluate(tmp_path / "run", {"evaluation.num_bins": "5", "evaluation.plane_points": "0"})
     assert again["plane"] is None
     assert len(again["reliability"]["count"]) == 5
-    with pytest.raises(UsageError, match=r"only config.evaluation fields"):
+    with pytest.raises(UsageError, match=r"Only config.evaluation fields"):
         evaluate.evaluate(tmp_path / "run", {"optimizer.num_epochs": "5"})
     with pytest.raises(UsageError, match=r"evaluation.num_bin; did you mean config.evaluation.num_bins\?"):
         evaluate.evaluate(tmp_path / "run", {"evaluation.num_bin": "5"})
@@ -331,7 +331,7 @@ def test_compare(mlp, two_runs, tmp_path, capsys):
             compare.main(arguments)
     old = json.loads((two_runs[0] / "results.json").read_text()) | {"schema": 1}
     (two_runs[0] / "results.json").write_text(json.dumps(old))
-    with pytest.raises(UsageError, match=r"schema 1.*evaluate it again"):
+    with pytest.raises(UsageError, match=r"schema 1.*Evaluate it again"):
         compare.main([str(two_runs[0])])
 
 
@@ -353,8 +353,8 @@ def test_methods_are_called_by_their_names():
     assert method(subspace__name="simplex", start__runs="a,b", optimizer__num_epochs="0") == "2 runs stacked"
 
 
-def test_default_kinds(mlp):
+def test_usual_kinds(mlp):
     mlp.subspace.name, mlp.subspace.num_endpoints, mlp.subspace.layerwise = "simplex", 3, True
-    assert results.default_kinds(build.build(mlp)) == ("random", "layerwise")
+    assert results.usual_kinds(build.build(mlp)) == ("random", "layerwise")
     mlp.subspace.name, mlp.subspace.num_endpoints = "line", 0
-    assert results.default_kinds(build.build(mlp)) == ()
+    assert results.usual_kinds(build.build(mlp)) == ()
