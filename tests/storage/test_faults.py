@@ -170,7 +170,7 @@ def test_a_folder_that_vanishes_is_a_clear_error_and_stays_away(tmp_path):
 
 @pytest.mark.parametrize("workdir", ["/proc/run", "/dev/null/run"])
 def test_a_folder_that_cannot_be_written_is_a_clear_error(tiny_config, workdir):
-    with pytest.raises(UsageError, match=r"cannot write the run's folder .*choose another --workdir"):
+    with pytest.raises(UsageError, match=r"cannot write the run's folder .*Choose another --workdir"):
         runs.train(tiny_config, workdir)
 
 
