@@ -178,8 +178,8 @@ class Checkpoints(Generic[State]):
             return self._newest_whole()
         if step not in self._manager.all_steps():
             raise UsageError(
-                f"there is no checkpoint of step {step} in {self._folder}, only of {self.steps()}. The setting keep_epochs says which "
-                "checkpoints a run keeps."
+                f"there is no checkpoint of step {step} in {self._folder}, only of {self.steps()}. The setting keep_epochs says "
+                "which checkpoints a run keeps."
             )
         if damage := checksums.damage(self._folder / str(step)):
             raise UsageError(

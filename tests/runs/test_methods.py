@@ -283,7 +283,7 @@ def test_everything_else_that_is_measured(mlp, tmp_path):
     again = evaluate.evaluate(tmp_path / "run", {"evaluation.num_bins": "5", "evaluation.plane_points": "0"})
     assert again["plane"] is None
     assert len(again["reliability"]["count"]) == 5
-    with pytest.raises(UsageError, match=r"only config.evaluation fields"):
+    with pytest.raises(UsageError, match=r"Only config.evaluation fields"):
         evaluate.evaluate(tmp_path / "run", {"optimizer.num_epochs": "5"})
     with pytest.raises(UsageError, match=r"evaluation.num_bin; did you mean config.evaluation.num_bins\?"):
         evaluate.evaluate(tmp_path / "run", {"evaluation.num_bin": "5"})
