@@ -58,5 +58,7 @@ def different_rows(name: str, values: Sequence[Any], m: int) -> tuple[Any, ...]:
     rows = tuple(row(name, value, m) for value in values)
     known = [value for value in rows if isinstance(value, int)]
     if len(set(known)) < len(known):
-        raise ValueError(f"{name} is {rows}. It names an endpoint twice, and an endpoint has no pair with itself.")
+        raise ValueError(
+            f"{name} is {rows}. The same endpoint stands in it twice, and no endpoint has a pair with itself."
+        )
     return rows

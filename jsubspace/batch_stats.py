@@ -97,7 +97,7 @@ def weighed(
             raise ValueError(f"batch {number} is empty: its first array has the shape {list(shape)}.")
         if weights is None and size == 1 < first:
             raise ValueError(
-                f"batch {number} has one example and batch 0 has {first}. Its statistics would count as much as those of a whole "
+                f"batch {number} has one example and batch 0 has {first}. Its statistics would count as much as a whole "
                 'batch. Leave it out, or weigh the batches by size (weights="size").'
             )
         weight = 1.0 if weights is None else float(size) if given is None else float(next(given, np.nan))

@@ -53,7 +53,7 @@ def test_what_is_no_row(row):
 
 
 def test_rows_that_are_no_pair():
-    with pytest.raises(ValueError, match=r"chosen is \(1, 1\). It names an endpoint twice"):
+    with pytest.raises(ValueError, match=r"chosen is \(1, 1\). The same endpoint stands in it twice"):
         gradient((1, np.int64(1)))
     with pytest.raises(ValueError, match="one endpoint has no pair"):
         gradient((1,))

@@ -53,7 +53,7 @@ def gaussian(key: jax.Array, stack: Endpoints, num_samples: int) -> Endpoints:
         for i, leaf in enumerate(leaves):
             wide = leaf.astype(tree.accumulator(leaf.dtype))
             mean = jnp.mean(wide, axis=0)
-            deviations = wide - mean
+            deviations = wide - mean[None]
             z1 = jax.random.normal(jax.random.fold_in(diagonal_key, i), mean.shape, wide.dtype)
             diagonal = jnp.sqrt(jnp.mean(deviations**2, axis=0) / 2) * z1
             low_rank = jnp.sum(deviations * z2.astype(wide.dtype).reshape(m, *(1,) * mean.ndim), axis=0)

@@ -49,7 +49,7 @@ def score(log_probs: jax.Array, labels: jax.Array) -> Scores:
     num_classes = log_probs.shape[-1]
     _check_labels(labels, num_classes)
     probs = jnp.exp(log_probs)
-    one_hot = jax.nn.one_hot(labels, num_classes, dtype=log_probs.dtype)
+    one_hot = jnp.broadcast_to(jax.nn.one_hot(labels, num_classes, dtype=log_probs.dtype), log_probs.shape)
     is_class = (labels >= 0) & (labels < num_classes)
     # Only the label's term is summed: an impossible class has log-probability -inf, and 0 * inf is not 0.
     nll = -jnp.sum(jnp.where(one_hot > 0, log_probs, 0), axis=-1)

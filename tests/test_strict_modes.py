@@ -1,0 +1,141 @@
+"""The core under jax's strict modes: strict promotion of dtypes, no promotion of ranks, no NaN, and float64.
+
+The modes belong to users' programs. Every function of the core runs once per mode, on float32 and bfloat16 endpoints.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jsubspace
+from jsubspace import gradients, penalties, points, tree
+from jsubspace.data import augment
+from jsubspace.evaluation import averaging, curvature, ensembles, metrics
+from jsubspace.training import optim
+from jsubspace.training.train_step import cross_entropy
+
+MODES = {
+    "dtypes": functools.partial(jax.numpy_dtype_promotion, "strict"),
+    "ranks": functools.partial(jax.numpy_rank_promotion, "raise"),
+    "nans": functools.partial(jax.debug_nans, True),
+    "x64": functools.partial(jax.enable_x64, True),
+}
+SUBSPACES = [jsubspace.Point(), jsubspace.Line(), jsubspace.Curve(), jsubspace.Chain(2), jsubspace.Simplex(3)]
+DTYPES = [jnp.float32, jnp.bfloat16, jnp.float32, jnp.float32, jnp.bfloat16]
+KEY = jax.random.key(0)
+
+in_every_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+
+
+def init_fn(key, dtype=jnp.float32):
+    first, second = jax.random.split(key)
+    return {
+        "hidden": {"kernel": jax.random.normal(first, (4, 5), dtype), "bias": jnp.zeros(5, dtype)},
+        "head": {"kernel": jax.random.normal(second, (5, 3), dtype)},
+    }
+
+
+def loss_fn(point, x, labels):
+    hidden = jnp.tanh(x.astype(point["head"]["kernel"].dtype) @ point["hidden"]["kernel"])
+    return cross_entropy((hidden @ point["head"]["kernel"]).astype(jnp.float32), labels)
+
+
+def finite(result):
+    assert all(np.all(np.isfinite(np.asarray(leaf, np.float64))) for leaf in jax.tree.leaves(result))
+
+
+@in_every_mode
+@pytest.mark.parametrize(("subspace", "dtype"), list(zip(SUBSPACES, DTYPES, strict=True)), ids=repr)
+def test_points_and_gradients(mode, subspace, dtype):
+    with mode():
+        endpoints = jsubspace.init_endpoints(KEY, functools.partial(init_fn, dtype=dtype), subspace)
+        x, labels = jnp.ones((4, 4), jnp.float32), jnp.arange(4) % 3
+        for options in ({"layerwise": True, "num_samples": 2},):
+            grad_fn = jax.jit(jsubspace.value_and_grad(loss_fn, subspace, beta=0.5, **options))
+            (value, info), grads = grad_fn(KEY, endpoints, x, labels)
+            finite((value, info, grads))
+            assert jax.tree.map(lambda g: (g.shape, g.dtype), grads) == jax.tree.map(
+                lambda e: (e.shape, e.dtype), endpoints
+            )
+        alphas = subspace.sample(KEY, (3,))
+        finite((subspace.coefficients(alphas), jsubspace.midpoint(endpoints, subspace), subspace.grid(3)))
+        finite(points.interpolate(endpoints, points.sample_alpha(KEY, subspace, tree.layers(endpoints)), subspace))
+        finite(averaging.weightwise_points(KEY, endpoints, subspace, 2))
+        finite(tree.stack(tree.unstack(endpoints)))
+
+
+@in_every_mode
+@pytest.mark.parametrize("scale", [1.0, 0.0, 1e-12])
+def test_penalties(mode, scale):
+    """Also of zero vectors, and where the inner products are taken a second time."""
+    with mode():
+        endpoints = jax.tree.map(lambda leaf: leaf * scale, jsubspace.init_endpoints(KEY, init_fn, 3))
+        finite((jsubspace.cosines_squared(endpoints), jsubspace.distances(endpoints), penalties.geometry(endpoints)))
+        finite(jax.grad(jsubspace.mean_cosine_squared)(endpoints))
+        finite(jax.jit(jsubspace.cosine_squared)(endpoints, 0, 2))
+        grad_fn = jax.jit(gradients.value_and_grad_at(loss_fn, jsubspace.Simplex(3)))
+        for chosen in ((0, 2), (0, 1, 2)):
+            finite(grad_fn(jnp.full(3, 1 / 3), chosen, endpoints, jnp.ones((4, 4)), jnp.arange(4) % 3))
+
+
+@in_every_mode
+def test_scores_statistics_and_optimizers(mode):
+    with mode():
+        logits = jax.random.normal(KEY, (2, 4, 3))
+        labels = jnp.arange(4) % 3
+        log_probs = ensembles.log_probabilities(logits)
+        finite(metrics.score(log_probs, labels))
+        finite(metrics.difference((log_probs[0], log_probs[1]), (logits[0], logits[1]), labels))
+        finite((ensembles.mean_probability(logits), ensembles.mean_logit(logits)))
+        batches = [(jnp.ones((4, 2), jnp.bfloat16),), (jnp.ones((2, 2), jnp.bfloat16),)]
+        finite(jsubspace.reestimate_batch_stats(lambda _, x: x.mean(0), {}, batches, "size"))
+        finite(averaging.gaussian(KEY, jsubspace.init_endpoints(KEY, init_fn, 3), 2))
+        finite(curvature.largest_eigenvalue(lambda v: v * 2, jnp.zeros(3), KEY)[:2])
+        finite(augment.random_crop_and_flip(KEY, jnp.ones((2, 4, 4, 1)), jnp.arange(2), 1, True))
+        sam = optim.sharpness_aware(optim.sgd(0.1, 0.9, 1e-4), 0.1)
+        params = {"w": jnp.zeros(3)}
+        updates, _ = sam.update(params, sam.init(params), params, grad_fn=lambda p, _: p)
+        finite(optax.apply_updates(params, updates))
+
+
+def plain_step(subspace, objective, endpoints, alpha, pairs, x, labels):
+    """The gradient as it was before: autodiff through G_ij^2 / (G_ii G_jj)."""
+
+    def loss(endpoints):
+        kernels = [endpoints["hidden"]["kernel"], endpoints["head"]["kernel"]]
+        flat = jnp.concatenate([k.reshape(len(k), -1) for k in kernels], axis=1)
+        gram = jnp.sum(flat[:, None] * flat[None], axis=-1)
+        cosines = [gram[j, k] ** 2 / (gram[j, j] * gram[k, k]) for j, k in pairs]
+        task = loss_fn(jsubspace.interpolate(endpoints, alpha, subspace), x, labels)
+        return task + objective * sum(cosines) / len(cosines)
+
+    return jax.value_and_grad(loss)(endpoints)
+
+
+@pytest.mark.parametrize("subspace", SUBSPACES[1:], ids=repr)
+@pytest.mark.parametrize("layerwise", [False, True])
+def test_a_hundred_steps_are_those_of_the_plain_formula(subspace, layerwise):
+    m = subspace.num_endpoints
+    start = jsubspace.init_endpoints(KEY, init_fn, subspace)
+    x, labels = jax.random.normal(KEY, (16, 4)), jnp.arange(16) % 3
+    layers = tree.layers(start) if layerwise else None
+    grad_fn = jsubspace.value_and_grad(loss_fn, subspace, layerwise=layerwise, all_pairs=True)
+    pairs = [(j, k) for j in range(m) for k in range(j + 1, m)]
+
+    @jax.jit
+    def step(key, ours, theirs):
+        alpha = points.sample_alpha(jax.random.split(key)[0], subspace, layers)
+        value, grads = plain_step(subspace, 1.0, theirs, alpha, pairs, x, labels)
+        (our_value, _), our_grads = grad_fn(key, ours, x, labels)
+        moved = [jax.tree.map(lambda e, g: e - 0.05 * g, e, g) for e, g in ((ours, our_grads), (theirs, grads))]
+        return our_value, value, *moved
+
+    ours = theirs = start
+    for i in range(100):
+        our_value, value, ours, theirs = step(jax.random.key(i), ours, theirs)
+        np.testing.assert_allclose(our_value, value, rtol=2e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6), ours, theirs)
