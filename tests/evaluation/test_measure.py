@@ -262,11 +262,7 @@ TWO = jsubspace.init_endpoints(jax.random.key(0), init_fn, 2)
     [
         (lambda: jsubspace.measure(predict_fn, TWO, LINE), "give test_batches, or validation_batches"),
         (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X, Y)], validation_batches=[(X, Y)]), "One of the two"),
-<<<<<<< HEAD
         (lambda: jsubspace.measure(predict_fn, TWO, jsubspace.Curve(), [(X, Y)]), "has 3 endpoints but 2 were given"),
-=======
-        (lambda: jsubspace.measure(predict_fn, TWO, jsubspace.Curve(), [(X, Y)]), "has 3 endpoints but .* have 2"),
->>>>>>> numerics
         (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X, Y)], stats_fn=len), "stats_fn and train_batches belong"),
         (lambda: jsubspace.measure(predict_fn, TWO, LINE, []), "there is no test batch"),
         (lambda: jsubspace.measure(TWO, predict_fn, LINE, [(X, Y)]), r"The order is measure\(predict_fn, endpoints"),
