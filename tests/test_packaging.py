@@ -22,14 +22,14 @@ from jsubspace.runs import command_line
 
 FOLDERS = (".ci", "configs", "constraints", "docs", "experiments", "jsubspace", "tests")
 FILES = (
-    "README.md",
+    "*.md",
     "LICENSE",
     "Makefile",
     "MANIFEST.in",
     "pyproject.toml",
     "setup.py",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
+    ".gitignore",
+    ".pre-commit-config.yaml",
 )
 RECORD = runpy.run_path(str(REPOSITORY / "constraints" / "record.py"))
 BUILD = "from setuptools import build_meta; build_meta.build_sdist({0!r}); build_meta.build_wheel({0!r})"
@@ -41,8 +41,8 @@ def checkout(tmp_path_factory):
     copy = tmp_path_factory.mktemp("checkout")
     for name in FOLDERS:
         shutil.copytree(REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-    for name in FILES:
-        shutil.copy(REPOSITORY / name, copy)
+    for path in (path for pattern in FILES for path in REPOSITORY.glob(pattern)):
+        shutil.copy(path, copy)
     return copy
 
 
