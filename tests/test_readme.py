@@ -23,8 +23,9 @@ def test_the_example_trains():
 
 
 @pytest.mark.parametrize("guide", [path.name for path in GUIDES if "```python" in path.read_text(encoding="utf-8")])
-def test_the_code_of_a_guide_runs(guide, tmp_path):
-    """All blocks of a page, one after the other."""
+def test_the_code_of_a_guide_runs(guide, tmp_path, monkeypatch):
+    """All blocks of a page, one after the other, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
     names = {}
     for code in re.findall(
         r"```python\n(.*?)```", (REPOSITORY / "docs" / guide).read_text(encoding="utf-8"), re.DOTALL
