@@ -249,6 +249,7 @@ def interrupted(self, images, labels):
     os.kill(os.getpid(), signal.SIGINT)
     yield from ()
 digits.Digits._generate_examples = interrupted
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's background job ignores it otherwise.
 endings.call(lambda: prepare.main(["digits", "--data_dir={tmp_path}"]))
 """
     done = process(code)

@@ -6,7 +6,7 @@ these numbers into means, calibration errors and intervals, the rows of a report
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -63,7 +63,7 @@ class Classification:
         """
         log_probs = ensembles.log_probabilities(logits)
 
-        def mean_difference(members: tuple[int, ...]) -> Difference:
+        def mean_difference(members: jax.Array) -> Difference:
             pairs = [
                 metrics.difference(
                     (log_probs[i], log_probs[j]), None if features is None else (features[i], features[j]), labels
@@ -72,15 +72,14 @@ class Classification:
             ]
             return jax.tree.map(lambda *leaves: sum(leaves) / len(pairs), *pairs)
 
-        def over_groups(of_group: Any) -> Any:
-            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(of_group, groups)) if groups else None
+        def of_group(members: jax.Array) -> tuple[Scores, Scores, Difference]:
+            by_probability, by_logit = (
+                ensembles.mean_probability(logits[members]),
+                ensembles.mean_logit(logits[members]),
+            )
+            return metrics.score(by_probability, labels), metrics.score(by_logit, labels), mean_difference(members)
 
-        return Outcomes(
-            metrics.score(log_probs, labels),
-            over_groups(lambda members: metrics.score(ensembles.mean_probability(logits[jnp.array(members)]), labels)),
-            over_groups(lambda members: metrics.score(ensembles.mean_logit(logits[jnp.array(members)]), labels)),
-            over_groups(mean_difference),
-        )
+        return Outcomes(metrics.score(log_probs, labels), *_over_groups(of_group, groups))
 
     def scores(self, per_example: Scores, num_resamples: int = 0) -> list[dict[str, Any]]:
         """Means over examples of every network, with intervals if there are resamples (`estimates`).
@@ -117,3 +116,17 @@ class Classification:
     def connects_by(self, per_example: Scores) -> np.ndarray:
         """What is compared along a subspace and at its ends, per example: ``[p, n]``, 1 for a right answer, else 0."""
         return np.asarray(per_example.correct)
+
+
+def _over_groups(function: Callable[[jax.Array], Any], groups: tuple[tuple[int, ...], ...]) -> Any:
+    """``function`` of the members of every group, stacked in the order of the groups, or three times None.
+
+    Groups of one size share one program: the pairs of a fine grid would take minutes to compile one by one.
+    """
+    if not groups:
+        return None, None, None
+    order = sorted(range(len(groups)), key=lambda i: len(groups[i]))
+    sizes = [list(same) for _, same in itertools.groupby(order, key=lambda i: len(groups[i]))]
+    found = [jax.lax.map(function, jnp.array([groups[i] for i in same])) for same in sizes]
+    back = np.argsort(order)
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[back], *found)

@@ -60,7 +60,7 @@ def read(workdir: pathlib.Path, results: dict[str, Any]) -> dict[str, Scores]:
     if not path.is_file():
         return {}
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw) as file:
             names = file["names"].tolist()
             found = {name: Scores(*(file[leaf][i] for leaf in Scores._fields)) for i, name in enumerate(names)}
     except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:

@@ -142,7 +142,7 @@ def test_the_table_shows_every_point_and_ensemble(tiny_mlp):
         )
 
 
-@pytest.mark.parametrize(("name", "m", "rows"), [("point", 0, 1), ("simplex", 3, 1 + 3 + 2), ("curve", 0, 5)])
+@pytest.mark.parametrize(("name", "m", "rows"), [("point", 0, 1), ("simplex", 3, 1 + 3 + 2 + 3), ("curve", 0, 5)])
 def test_every_subspace_is_evaluated(tiny_mlp, name, m, rows):
     tiny_mlp.subspace.name, tiny_mlp.subspace.num_endpoints = name, m
     tiny_mlp.evaluation.num_points, tiny_mlp.evaluation.num_random_points = 5, 2
