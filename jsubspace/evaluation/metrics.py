@@ -145,7 +145,8 @@ def _check_labels(labels: Any, num_classes: int) -> None:
         )
     if isinstance(labels, jax.core.Tracer) or not np.size(labels):
         return
-    low, high = int(np.min(labels)), int(np.max(labels))
+    values = np.asarray(labels)  # By numpy alone: jax would trace it where a program around this one is traced.
+    low, high = int(values.min()), int(values.max())
     if low < 0 or high >= num_classes:
         raise ValueError(
             f"the labels are between {low} and {high}, but there are {num_classes} classes, 0 to {num_classes - 1}."
