@@ -61,6 +61,7 @@ class Classification:
           labels: ``[n]``, integers.
           groups: for each ensemble, the places of its members among the points.
         """
+        logits = jnp.asarray(logits)  # The ensembles are indexed by traced numbers.
         log_probs = ensembles.log_probabilities(logits)
 
         def mean_difference(members: jax.Array) -> Difference:

@@ -56,14 +56,14 @@ def test_nothing_is_installed_outside_of_the_main_thread_or_if_it_is_not_entered
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_second_signal_ends_even_what_does_not_return_to_python(number, code):
     program = (
-        "import hashlib\nfrom jsubspace.preemption import Preemption\n"
+        "import hashlib\nfrom jsubspace.training.preemption import Preemption\n"
         "with Preemption() as preemption, preemption.held():\n"
         "  print('ready', flush=True)\n  hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"  # minutes, in C
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(number)
-    assert f"{number.name}: finishing the step; once more to end at once".encode() in process.stderr.readline()
+    assert f"{number.name}: finishing the step. Send it once more to end at once.".encode() in process.stderr.readline()
     assert process.poll() is None
     process.send_signal(number)
     process.communicate(timeout=20)
