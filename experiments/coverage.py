@@ -44,7 +44,7 @@ class Coverage(NamedTuple):
 def scores(sets: int, sizes: tuple[int, ...] = (100, 360, 1000, 10_000)) -> Iterator[Coverage]:
     """The intervals of a network's scores. Its confidences are 0.2 to 0.999, most of them high, and it has two classes."""
     for error in (0.0, 0.02, 0.05):
-        for kind in ("overconfident",) if error == 0 else ("overconfident", "over and under"):
+        for kind in ("overconfident",) if error == 0 else ("overconfident", "over and under", "in one bin", "certain"):
             truth = _truth(error, kind)
             for n in sizes:
                 rng, hits = np.random.default_rng(n), dict.fromkeys(truth, 0.0)
@@ -139,20 +139,26 @@ def table(found: list[Coverage], sets: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _confidences(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    return np.minimum(0.2 + 0.8 * rng.beta(6, 0.6, shape), 0.999)
+def _confidences(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -> np.ndarray:
+    if kind == "certain":
+        return np.ones(shape)
+    return (
+        rng.uniform(0.05, 1, shape) if kind == "in one bin" else np.minimum(0.2 + 0.8 * rng.beta(6, 0.6, shape), 0.999)
+    )
 
 
 def _accuracy(confidence: np.ndarray, error: float, kind: str) -> np.ndarray:
     """The probability of a right answer with this confidence."""
-    sign = 1 if kind == "overconfident" else np.where(np.ceil(confidence * 5) % 2 == 0, 1, -1)
+    if kind == "in one bin":  # It holds 1 of 19 examples.
+        return np.clip(confidence - np.where(np.ceil(confidence * 20) == 11, 19 * error, 0), 0, 1)
+    sign = np.where(np.ceil(confidence * 5) % 2 == 0, 1, -1) if kind == "over and under" else 1
     return np.clip(confidence - sign * error, 0, 1)
 
 
 def _of_answers(confidence: np.ndarray, correct: np.ndarray) -> Scores:
     """The scores of two classes."""
     of_label = np.where(correct, confidence, 1 - confidence)
-    return Scores(correct.astype(np.float64), confidence, -np.log(of_label), 2 * (1 - of_label) ** 2)
+    return Scores(correct.astype(np.float64), confidence, -np.log(np.maximum(of_label, 1e-12)), 2 * (1 - of_label) ** 2)
 
 
 def _scored(rng: np.random.Generator, shape: tuple[int, int], *populations: float | str) -> list[Scores]:
@@ -162,7 +168,7 @@ def _scored(rng: np.random.Generator, shape: tuple[int, int], *populations: floa
     hard, shared = rng.uniform(size=shape), rng.uniform(size=shape) < 0.7
     found = []
     for error in errors:
-        confidence = _confidences(rng, shape)
+        confidence = _confidences(rng, shape, kind)
         answer = np.where(shared, hard, rng.uniform(size=shape))
         found.append(_of_answers(confidence, answer < _accuracy(confidence, error, kind)))
     return found
@@ -170,7 +176,7 @@ def _scored(rng: np.random.Generator, shape: tuple[int, int], *populations: floa
 
 def _truth(error: float, kind: str) -> dict[str, float]:
     """Every score of the population, from half a million confidences and the probability of a right answer for each."""
-    confidence = _confidences(np.random.default_rng(1), (500_000,))
+    confidence = _confidences(np.random.default_rng(1), (500_000,), kind)
     accuracy = _accuracy(confidence, error, kind)
     right, wrong = (_of_answers(confidence, np.full(confidence.shape, answer)) for answer in (True, False))
 

@@ -14,6 +14,7 @@ from experiments import figure7
 from experiments.lib import figure, jobs, scenarios
 from experiments.lib.figure import Panel, Series
 from experiments.lib.scenarios import Scenario
+from jsubspace.errors import UsageError
 
 SWEPT = {
     "dropout": ("standard", "model__dropout_rate"),
@@ -58,7 +59,13 @@ def panels(scenario: Scenario, results: dict[str, list[dict[str, Any]]]) -> list
 
 def early_stopping(noises: Sequence[float], results: Sequence[Sequence[dict[str, Any]]]) -> Series:
     """Standard training at its best test during training."""
-    values = [[result["early_stopping"]["accuracy"] for result in at_noise] for at_noise in results]
+    stopped = [[result["early_stopping"] for result in at_noise] for at_noise in results]
+    if any(best.get("tested_on", "test") != "test" for at_noise in stopped for best in at_noise):
+        raise UsageError(
+            "early stopping was chosen and scored on validation images, and this panel shows accuracies of the test set. Train "
+            "with --config.evaluation.early_stopping=test."
+        )
+    values = [[best["accuracy"] for best in at_noise] for at_noise in stopped]
     return Series("early stopping", np.transpose(values).tolist(), list(noises))
 
 

@@ -90,7 +90,10 @@ def weighed(
                 f"batch {number} is a {type(batch).__name__} and not a tuple of arrays. Write (images,) for one array and "
                 "(images, labels) for two."
             )
-        shape = np.shape(jax.tree.leaves(batch)[0])
+        leaves = jax.tree.leaves(batch)
+        if not leaves:
+            raise ValueError(f"batch {number} holds no array.")
+        shape = np.shape(leaves[0])
         size = shape[0] if shape else 1
         first = first or size
         if size == 0:

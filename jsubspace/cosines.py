@@ -69,13 +69,8 @@ def scaled_rows(endpoints: Endpoints, chosen: tuple[Any, ...], scales: jax.Array
 def corrected(is_usual: jax.Array, usual: Result, correct: Callable[[], Result]) -> Result:
     """``usual``, or ``correct()`` if it is not usual.
 
-    A loop of no turns costs nothing and copies nothing, also under vmap, where a cond would compute both.
+    Only one of the two is computed, except under vmap. Both can be differentiated, forwards and backwards.
     """
-    if not isinstance(is_usual, jax.core.Tracer):  # Outside jit, the loop would be compiled in every call.
+    if not isinstance(is_usual, jax.core.Tracer):  # Outside jit, the branches would be compiled in every call.
         return usual if is_usual else correct()
-
-    def turn(_: Any) -> Any:
-        return is_usual | True, correct()
-
-    found: Any = jax.lax.while_loop(lambda carry: ~carry[0], turn, (is_usual, usual))
-    return found[1]
+    return jax.lax.cond(is_usual, lambda: usual, correct)

@@ -76,7 +76,7 @@ class Objective:
             object.__setattr__(self, "layerwise", bool(self.layerwise))
         object.__setattr__(self, "all_pairs", arguments.truth("all_pairs", self.all_pairs))
         object.__setattr__(self, "num_samples", arguments.integer("num_samples", self.num_samples))
-        if not self.beta >= 0:
+        if not 0 <= self.beta < float("inf"):
             raise ValueError(
                 f"beta is {self.beta}, but the penalty's strength is at least 0. The value 0 switches it off."
             )

@@ -65,7 +65,7 @@ def cosine_squared(endpoints: Endpoints, j: Any, k: Any, mask: Mask = None) -> j
         0.1 instead of 1e-6.
 
     Raises:
-      ValueError: if an endpoint j or k does not exist. (Without the check, jax would silently use the last one.)
+      ValueError: if an endpoint j or k does not exist. A traced row cannot be checked, and gives NaN if it does not exist.
 
     Example:
       >>> round(float(cosine_squared({"kernel": jnp.array([[[1.0, 0.0]], [[1.0, 1.0]]])}, 0, 1)), 6)
@@ -73,7 +73,9 @@ def cosine_squared(endpoints: Endpoints, j: Any, k: Any, mask: Mask = None) -> j
     """
     m = tree.num_endpoints(endpoints)
     rows = arguments.row("j", j, m), arguments.row("k", k, m)
-    return mean_cosine_squared(_rows(endpoints, rows), mask)
+    exist = jnp.all(jnp.array([(row >= 0) & (row < m) for row in rows]))  # Traced rows are known only here.
+    found = mean_cosine_squared(_rows(endpoints, rows), mask)
+    return jnp.where(exist, found, jnp.nan)
 
 
 def mean_cosine_squared(endpoints: Endpoints, mask: Mask = None) -> jax.Array:

@@ -233,6 +233,7 @@ class Chain(_Bent):
     def coefficients(self, alpha: jax.Array) -> jax.Array:
         segments = self.num_bends + 1
         alpha = jnp.asarray(alpha)
+        alpha = alpha if jnp.issubdtype(alpha.dtype, jnp.floating) else alpha.astype(float)
         position = alpha * segments
         segment = jnp.clip(jnp.floor(position), 0, segments - 1)
         start = segment

@@ -135,3 +135,22 @@ def test_a_head_of_zeros_survives_its_warm_up():
         assert np.isfinite(value)
         assert np.all(np.isfinite(grads["kernel"]))
         endpoints = jax.tree.map(lambda e, g: e - 1e-6 * g, endpoints, grads)
+
+
+@pytest.mark.parametrize("subspace", [jsubspace.Line(), jsubspace.Simplex(3)])
+def test_the_gradient_can_be_differentiated_inside_jit(subspace):
+    """A user differentiates the loss and penalty of a step, as an outer loop of meta-learning does."""
+    rng = np.random.default_rng(0)
+    endpoints = {"kernel": jnp.asarray(rng.normal(size=(subspace.num_endpoints, 4, 3)), jnp.float32)}
+
+    def loss_fn(point, x):
+        return jnp.sum(jnp.tanh(x @ point["kernel"]) ** 2)
+
+    grad_fn = jsubspace.value_and_grad(loss_fn, subspace, beta=1.0)
+
+    def value(endpoints):
+        return grad_fn(jax.random.key(0), endpoints, jnp.ones((2, 4)))[0][0]
+
+    found = jax.jit(jax.grad(value))(endpoints)["kernel"]
+    assert bool(jnp.isfinite(found).all())
+    assert float(jnp.abs(found).max()) > 0

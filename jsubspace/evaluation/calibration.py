@@ -7,7 +7,7 @@ The expected calibration error (Guo et al., 2017) adds up the gaps of bins of co
 The bins have equal widths, or equal numbers of examples (the adaptive error by Nguyen and O'Connor, 2015).
 
 **Bias.** The accuracy of a bin is a mean over few examples. Its noise adds to |d_b| and never subtracts from it on average.
-A perfectly calibrated network therefore has a positive ECE: about 0.02 to 0.04 for 1,000 examples and 20 bins.
+A perfectly calibrated network therefore has a positive ECE: often 0.02 to 0.04 for 1,000 examples and 20 bins.
 
 **Debiased estimate** (Kumar et al., 2019, ``normal_debiased_ce`` in their code). The noise is added once more, and what
 it adds to the ECE is subtracted from it:
@@ -21,10 +21,12 @@ estimate becomes 0. A bias remains where the true error is small against the noi
 **Interval.** The percentiles of a bootstrap are useless here, because every resample adds noise again. The interval instead
 holds every t for which the measured ECE is plausible. For a hypothetical true error t the gaps are t a_b with sum_b |a_b| = 1,
 each bin's noise follows from the accuracy that the gap implies, and the ECE has a distribution. t is plausible unless the
-measured ECE lies in one of its tails. The shape a is unknown, so each bound uses a shape that makes the interval wider: the
-measured gaps shrunk towards 0 for the lower bound (few bins have all the error), and the mean of the measured gaps and of equal
-gaps for the upper bound (all bins have it). The interval may lie below the plain ECE as a whole, because the plain ECE
-is too high. With few examples it reaches down to 0 and says little.
+measured ECE lies in one of its tails. The shape a is unknown, so each bound uses a shape that makes the interval wider. The
+lower bound uses the gaps that are larger than two standard errors (few bins have all the error). The upper bound uses the mean
+of the measured gaps and of equal gaps (all bins have it), with the measured signs or with overconfidence everywhere, since
+a network that is certain cannot be underconfident. It also counts one more wrong answer, so that a sample without a gap
+does not claim an error of 0. The interval may lie below the plain ECE as a whole, because the plain ECE is too high.
+With few examples it reaches down to 0 and says little.
 """
 
 import math
@@ -120,11 +122,15 @@ def error_interval(found: Binned, level: float = 0.95) -> np.ndarray:
 def _interval(found: Binned, draws: np.ndarray, level: float) -> np.ndarray:
     gaps, measured = _gaps(found), error(found)
     weight = found.number / found.number.sum(-1, keepdims=True)
-    square = np.where(gaps != 0, gaps * gaps, 1)
-    few = gaps * np.maximum(1 - _noise(found) / square, 0)
-    many = _of_length_one(gaps, weight) + weight * np.where(gaps < 0, -1, 1)
-    lower = _largest(found, measured, _of_length_one(few, gaps), draws, (1 + level) / 2)
-    upper = _largest(found, measured, _of_length_one(many, weight), draws, (1 - level) / 2)
+    few = np.where(gaps * gaps > 4 * _noise(found), gaps, 0)
+    lower = _largest(found, measured, _of_length_one(few, weight), draws, (1 + level) / 2)
+    many = _of_length_one(np.abs(gaps), weight) + weight
+    one_more = measured + 1 / found.number.sum(-1)
+    upper = np.maximum(*(
+        _largest(found, one_more, _of_length_one(sign * many, weight), draws, (1 - level) / 2)
+        for sign in (np.where(gaps < 0, -1, 1), 1)
+    ))  # fmt: skip
+    lower = np.where(measured == 0, 0, np.minimum(lower, upper))
     return np.where(np.isfinite(measured)[:, None], np.stack([lower, upper], axis=-1), np.nan)
 
 

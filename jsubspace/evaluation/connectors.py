@@ -48,7 +48,8 @@ def verdict(
       mean_along, mean_of_ends: the two accuracies.
       difference: along minus ends, with its 95 % ``interval``.
       draws: the number of random draws behind the mean, or None for a grid.
-      verdict: "yes" if the interval lies above -tolerance, "no" if it lies below, else "undecided".
+      verdict: "yes" if the interval lies above -tolerance and there are enough examples for the tolerance, "no" if the
+        interval lies below, else "undecided".
       tolerance: as given.
       barrier: the largest deficit of a point's accuracy against its combination of the ends' accuracies. The deficit is 0 at
         the ends, so the barrier is never negative. As a maximum of noisy numbers it is too high on average.
@@ -56,7 +57,7 @@ def verdict(
       barrier_at: the place of the point with the largest deficit.
     """
     correct = np.asarray(correct, np.float64)
-    accuracy = correct.mean(-1)
+    n, accuracy = correct.shape[-1], correct.mean(-1)
     of_ends = correct[list(ends)]
     of_example = along @ correct - of_ends.mean(0)
     between = accuracy[list(draws)] - accuracy[list(ends)].mean()
@@ -72,11 +73,18 @@ def verdict(
         "interval": [low, high],
         "draws": len(draws) or None,
         "tolerance": tolerance,
-        "verdict": "yes" if low >= -tolerance else "no" if high < -tolerance else "undecided",
+        "verdict": _judged(low, high, tolerance, enough=bounds.of_differences(np.zeros(n))[0] >= -tolerance),
         "barrier": float(deficit[highest]),
         "barrier_interval": _of_largest(np.delete(deficits, list(ends), axis=0)),
         "barrier_at": highest,
     }
+
+
+def _judged(low: float, high: float, tolerance: float, enough: bool) -> str:
+    """The verdict of an interval. It is "yes" only with enough examples, whatever these few examples say."""
+    if low >= -tolerance and enough:
+        return "yes"
+    return "no" if high < -tolerance else "undecided"
 
 
 def _of_largest(deficits: np.ndarray, level: float = 0.95) -> list[float]:

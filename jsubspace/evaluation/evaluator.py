@@ -120,6 +120,10 @@ class Evaluator:
         total = self._devices.sum_over(of_batch, counting(), whole=self._by_points)
         if not counted:
             raise ValueError("there is no training batch. BatchNorm statistics of a point need at least one.")
+        if not sum(counted) > 0:
+            raise ValueError(
+                f"the weights of the training batches sum to {sum(counted)}, and their sum must be positive."
+            )
         return jax.tree.map(lambda leaf: leaf[: self._num_points] / sum(counted), total)
 
     def outcomes(self, rows: Endpoints, stats: Any, batches: Iterable[ScoredBatch]) -> Outcomes:

@@ -189,7 +189,7 @@ def build(config: ml_collections.ConfigDict) -> Run:
 
 def assemble(config: ml_collections.ConfigDict, data: pipeline.Pipeline, devices: DataParallel) -> Run:
     """The run of a config, with data and devices that exist already."""
-    key = jax.random.key(config.seed)
+    key = jax.random.key(config.seed, impl="threefry2x32")  # The same draws whatever jax's default is.
     schedule, steps_per_epoch = parts.make_schedule(config, data.steps_per_epoch), data.steps_per_epoch
     collected_steps = tuple(epoch * steps_per_epoch for epoch in parts.collection_epochs(config, steps_per_epoch))
     run = Run(

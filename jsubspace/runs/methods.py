@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jsubspace.runs.settings import may_differ_between_compared_runs
+from jsubspace.runs.settings import NAMED, added_later, may_differ_between_compared_runs
 
 
 def name_of(settings: dict[str, Any]) -> str:
@@ -54,7 +54,9 @@ def names_of(runs: dict[str, dict[str, Any]]) -> dict[str, str]:
     Args:
       runs: the settings of each run, by the run's folder.
     """
-    flat = {run: _flat(settings) for run, settings in runs.items()}
+    # A run of an older version lacks the settings that were added later, and had their defaults.
+    later = {name: NAMED[name].default for name in added_later()}
+    flat = {run: later | _flat(settings) for run, settings in runs.items()}
     short = {run: name_of(settings) for run, settings in runs.items()}
     may_differ = may_differ_between_compared_runs()
     names = {}

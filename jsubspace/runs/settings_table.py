@@ -163,7 +163,7 @@ SETTINGS = (
 
     Setting("evaluation.batch_size", 512, _BATCH_SIZE, "This is the number of examples in a test batch, over all devices.", (COMPARED,)),
     Setting("evaluation.num_points", 21, Range(3, 100_001, odd=True, because="so that the midpoint is one of the points"),
-        "This is the number of points in the grid along a line, curve or chain."),
+        "This is the number of points in the grid along a line, curve or chain, or at most in the mesh of a simplex of two or three endpoints."),
     Setting("evaluation.num_random_points", 6, Range(1, 10_000),
         "This is the number of random points of each kind that are evaluated."),
     Setting("evaluation.random_points", "", _words_of(KINDS),

@@ -12,6 +12,7 @@ from jsubspace import compare, evaluate, runs
 from jsubspace.errors import UsageError
 from jsubspace.runs import build, config, methods, results, stacks
 from jsubspace.runs.run import train_endpoints
+from jsubspace.runs.settings import added_later
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.writer import read_rows
 from jsubspace.training.preemption import Preemption
@@ -355,6 +356,17 @@ def test_methods_are_called_by_their_names():
     )
     assert method(subspace__name="point", optimizer__label_smoothing="0.1") == "standard, label smoothing 0.1"
     assert method(subspace__name="simplex", start__runs="a,b", optimizer__num_epochs="0") == "2 runs stacked"
+
+
+def test_a_run_of_an_older_version_is_the_same_method():
+    """It lacks the settings that were added later, and had their defaults."""
+    new = config.default().to_dict()
+    old = config.default().to_dict()
+    for name in added_later():
+        group, field = name.rsplit(".", 1) if "." in name else ("", name)
+        del (old[group] if group else old)[field]
+    assert old != new
+    assert set(methods.names_of({"old": old, "new": new}).values()) == {"line"}
 
 
 def test_usual_kinds(mlp):
