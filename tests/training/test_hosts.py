@@ -96,7 +96,7 @@ def one_process(data_dir, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("shard_endpoints", ["False", pytest.param("True", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("shard_endpoints", ["False", "True"])
 def test_two_processes_give_the_result_of_one(one_process, data_dir, tmp_path, shard_endpoints):
     """Two with two devices each; the last batch, 29 digits, divides among none of them."""
     for code, output in run(2, 2, tmp_path / "run", data_dir, shard_endpoints=shard_endpoints, **BY_POINTS):
