@@ -78,7 +78,7 @@ class Objective:
         object.__setattr__(self, "num_samples", arguments.integer("num_samples", self.num_samples))
         if not 0 <= self.beta < float("inf"):
             raise ValueError(
-                f"beta is {self.beta}, but the penalty's strength is at least 0. The value 0 switches it off."
+                f"beta is {self.beta}, but the penalty's strength is finite and at least 0. The value 0 switches it off."
             )
         if self.num_samples < 1:
             raise ValueError(f"num_samples is {self.num_samples}, but a step takes at least one sample of alpha.")

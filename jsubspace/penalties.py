@@ -246,7 +246,7 @@ def _all_cosines(endpoints: Endpoints, mask: Mask) -> tuple[jax.Array, jax.Array
     m, counts = tree.num_endpoints(endpoints), tree.resolve_mask(mask, endpoints)
     rows = tuple(range(m))
     scales = factors(tree.gram(scaled_rows(jax.lax.stop_gradient(endpoints), rows, jnp.ones(m)), counts))
-    # Autodiff cannot go through `corrected`. The rows are compared a second time, which only a measurement can afford.
+    # The rows are always compared twice, without `corrected` and its condition. Only a measurement can afford it.
     return cosines(tree.gram(scaled_rows(endpoints, rows, scales), counts))
 
 

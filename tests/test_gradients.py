@@ -406,7 +406,8 @@ def test_of_samples_and_endpoints_the_fewer_travel(m, num_samples, networks):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"beta": -0.5}, "beta is -0.5, but the penalty's strength is at least 0"),
+        ({"beta": -0.5}, "beta is -0.5, but the penalty's strength is finite and at least 0"),
+        ({"beta": float("inf")}, "beta is inf, but the penalty's strength is finite"),
         ({"beta": float("nan")}, "beta is nan"),
         ({"num_samples": 0}, "num_samples is 0, but a step takes at least one sample of alpha"),
     ],

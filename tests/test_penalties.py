@@ -52,6 +52,8 @@ def test_cosine_with_traced_rows():
     endpoints = random_endpoints(3, jnp.float32)
     traced = jax.jit(jsubspace.cosine_squared)(endpoints, 2, 0)
     np.testing.assert_allclose(traced, jsubspace.cosine_squared(endpoints, 2, 0), rtol=1e-6)
+    for missing in (-1, 3):  # jax would silently use the last or the first row.
+        assert np.isnan(jax.jit(jsubspace.cosine_squared)(endpoints, 0, missing))
 
 
 def test_distances_of_close_endpoints_do_not_cancel():

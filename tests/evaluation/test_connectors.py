@@ -86,6 +86,10 @@ def test_no_verdict_is_yes_without_enough_examples():
         assert found["interval"][0] < 0 < found["interval"][1]
         assert found["barrier"] == 0
         assert 3.6 / (n + 4) < found["barrier_interval"][1]
+    better = np.array([[0.0] * 10, [1.0] * 10, [0.0] * 10])
+    found = connectors.verdict(better, connectors.trapezoid(alphas), (0, 2), weights)
+    assert found["interval"][0] > 0
+    assert found["verdict"] == "undecided"
 
 
 def test_random_draws_widen_the_interval_of_a_simplex():

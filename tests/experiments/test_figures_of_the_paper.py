@@ -24,7 +24,7 @@ pytest.importorskip("matplotlib")
 
 from places import REPOSITORY
 
-from experiments import account, appendix_averages, bench_tpu, claims, figure12, reproduced
+from experiments import account, appendix_averages, bench_tpu, claims, figure8, figure12, reproduced
 from experiments.__main__ import MODULES
 from experiments.lib import crew, figure, jobs, plots, scenarios
 from experiments.lib.figure import Panel, Series
@@ -417,3 +417,10 @@ def test_a_dagger_marks_what_survives_holms_correction():
     measured = claims.Measured("gain", np.array([0.01, 0.012, 0.009]))
     assert measured.words(claims.holm([measured.p_value])).endswith(": holds †")
     assert measured.words(claims.holm([measured.p_value, *[0.5] * 30])).endswith(": holds")
+
+
+def test_early_stopping_by_validation_is_not_drawn_with_test_accuracies():
+    tested, validated = ({"early_stopping": {"accuracy": 0.9, "tested_on": name}} for name in ("test", "validation"))
+    assert figure8.early_stopping([0.4], [[tested, tested]]).label == "early stopping"
+    with pytest.raises(UsageError, match="early_stopping=test"):
+        figure8.early_stopping([0.4], [[tested, validated]])
