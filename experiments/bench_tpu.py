@@ -27,7 +27,7 @@ from experiments.bench_step import METHODS
 from experiments.lib.collectives import collectives
 from jsubspace.data import imagenet, memory, sets
 from jsubspace.runs import build, recipes
-from jsubspace.storage.writer import write_json
+from jsubspace.storage.documents import write_json
 from jsubspace.training import parallel
 
 NETWORKS: dict[str, tuple[Any, str, Any]] = {

@@ -21,7 +21,7 @@ from experiments.lib import figure
 from jsubspace import program
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import bounds
-from jsubspace.storage.writer import write_text
+from jsubspace.storage.files import write_text
 
 START, END = "<!-- claims: python -m experiments.claims -->\n", "<!-- end of claims -->"
 

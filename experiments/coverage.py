@@ -14,7 +14,7 @@ import numpy as np
 from jsubspace import program
 from jsubspace.evaluation import bounds, calibration, connectors, estimates, paired
 from jsubspace.evaluation.metrics import Scores
-from jsubspace.storage.writer import write_text
+from jsubspace.storage.files import write_text
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "statistics.md"
 START, END = "<!-- coverage: python -m experiments.coverage --write -->\n", "<!-- end of coverage -->"

@@ -16,7 +16,7 @@ import numpy as np
 from experiments.lib import figure, jobs, plots, scenarios
 from experiments.lib.scenarios import Scenario
 from jsubspace.runs import build, config_files, landscape, trained_endpoints
-from jsubspace.storage.writer import write_json
+from jsubspace.storage.documents import write_json
 from jsubspace.types import Endpoints
 
 CORNERS = {

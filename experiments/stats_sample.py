@@ -18,7 +18,7 @@ from jsubspace.evaluation import estimates, survey
 from jsubspace.evaluation.tasks import Classification
 from jsubspace.runs import adapters, build, config_files, trained_endpoints
 from jsubspace.runs.build import Run
-from jsubspace.storage.writer import write_json
+from jsubspace.storage.documents import write_json
 from jsubspace.types import Endpoints
 
 METRICS = {"accuracy": "test accuracy (%)", "nll": "NLL (nats)"}

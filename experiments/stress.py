@@ -40,7 +40,8 @@ from jsubspace.data import prepare
 from jsubspace.errors import UsageError
 from jsubspace.runs import build, config_files
 from jsubspace.storage.checkpoint import Checkpoints
-from jsubspace.storage.writer import read_rows, write_json
+from jsubspace.storage.documents import write_json
+from jsubspace.storage.writer import read_rows
 
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "digits_cresnet8_line.py"
 

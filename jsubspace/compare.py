@@ -20,7 +20,8 @@ from jsubspace.evaluation import bounds, paired
 from jsubspace.evaluation.metrics import Scores
 from jsubspace.runs import comparison_figure, methods, per_example
 from jsubspace.runs import results as results_of
-from jsubspace.storage.writer import write_json, write_text
+from jsubspace.storage import files
+from jsubspace.storage.documents import write_json
 
 METRICS = {
     "accuracy": "accuracy",
@@ -188,8 +189,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.out:
         folder = pathlib.Path(paths.expanded(arguments.out, "--out"))
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / "table.md", text + "\n")
+            files.make_folder(folder)
+            files.write_text(folder / "table.md", text + "\n")
             write_json(folder / "comparison.json", [entry._asdict() for entry in entries])
         except OSError as error:
             raise UsageError(f"cannot write to {folder}: {error}. Choose another --out.") from error

@@ -10,11 +10,11 @@ from places import REPOSITORY
 
 PACKAGE = REPOSITORY / "jsubspace"
 
-ORDER = ("core", "evaluation", "merging", "storage", "training", "runs", "programs")
+ORDER = ("core", "storage", "evaluation", "merging", "training", "runs", "programs")
 """A package imports from itself and from the packages before it. The files of ``jsubspace/`` are the core or programs."""
 
 BESIDE = ("data", "models", "exchange")
-"""These packages import the core alone. From `runs` on, everything may import them."""
+"""These packages import the core and storage. From `runs` on, everything may import them."""
 
 PROGRAMS = ("main", "evaluate", "compare", "export", "merge", "program")
 
@@ -88,7 +88,7 @@ def names_used(tree):
 def allowed(package):
     """The packages from which ``package`` may import."""
     if package in BESIDE:
-        return {package, "core"}
+        return {package, "core", "storage"}
     before = set(ORDER[: ORDER.index(package) + 1])
     return before | set(BESIDE) if package in ("runs", "programs") else before
 

@@ -15,7 +15,8 @@ from experiments.lib.jobs import Job
 from experiments.lib.scenarios import Scenario
 from jsubspace.data.workers import num_cores
 from jsubspace.errors import UsageError
-from jsubspace.storage.writer import write_json, write_text
+from jsubspace.storage.documents import write_json
+from jsubspace.storage.files import write_text
 
 SCALES = ("paper", "small")
 OUTPUT = pathlib.Path("experiments") / "results" / "figures"

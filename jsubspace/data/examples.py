@@ -4,11 +4,10 @@ Decoding takes 0.2 ms per image, about half of it in TFDS and half in Pillow. So
 files and read from there the next time. This takes less than 0.2 s for the 60,000 images of Fashion-MNIST.
 """
 
+import contextlib
 import dataclasses
 import io
-import os
 import pathlib
-import tempfile
 import zipfile
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from jsubspace.data import prepare
 from jsubspace.data.sets import DataSet
 from jsubspace.errors import UsageError
+from jsubspace.storage import files
 
 _CHUNK = 1024
 
@@ -90,16 +90,8 @@ def _load(cache: pathlib.Path, fingerprint: str) -> Examples | None:
 
 def _save(cache: pathlib.Path, examples: Examples, fingerprint: str) -> None:
     """Writes the whole copy or nothing, also if another process writes it. Does nothing if the folder cannot be written."""
-    temporary = ""
-    try:
-        with tempfile.NamedTemporaryFile(dir=cache.parent, prefix=cache.name, delete=False) as file:
-            temporary = file.name
-            np.savez(file, images=examples.images, labels=examples.labels, fingerprint=np.array(fingerprint))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, cache)
-    except OSError:
-        if temporary:
-            pathlib.Path(temporary).unlink(missing_ok=True)
+    with contextlib.suppress(OSError), files.new_file(cache) as file:
+        np.savez(file, images=examples.images, labels=examples.labels, fingerprint=np.array(fingerprint))
 
 
 def _decode_all(builder: Any, split: str, data_set: DataSet) -> Examples:

@@ -19,6 +19,7 @@ from jsubspace import endings, paths
 from jsubspace.data import corruptions, sets
 from jsubspace.data.sets import DataSet
 from jsubspace.errors import UsageError
+from jsubspace.storage import files
 
 VARIABLE = "JSUBSPACE_DATA_DIR"
 """The variable of the environment that names the folder for prepared data."""
@@ -109,7 +110,7 @@ def _prepare_one(data_set: DataSet, folder: pathlib.Path, manual_dir: pathlib.Pa
         _check_archives(data_set, manual_dir)
         with _alone(folder, data_set.name.partition("/")[0]):
             for leftover in path.parent.glob(f"incomplete.*_{path.name}"):  # of a process that was killed
-                shutil.rmtree(leftover)
+                files.remove(leftover)
             how = tfds.download.DownloadConfig(
                 manual_dir=str(manual_dir) if manual_dir else None, try_download_gcs=False
             )
@@ -156,8 +157,8 @@ def _builder(data_set: DataSet, folder: pathlib.Path) -> Any:
 @contextlib.contextmanager
 def _alone(folder: pathlib.Path, name: str) -> Iterator[None]:
     """Lets one process at a time prepare a data set. A second process waits. The lock ends with its process, even if killed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / f".{name}.lock", "w") as lock:
+    files.make_folder(folder)
+    with files.lock_file(folder / f".{name}.lock") as lock:
         with contextlib.suppress(ImportError):  # on systems without such a lock
             import fcntl
 

@@ -1,8 +1,11 @@
 """Pictures of a report. matplotlib is imported when a picture is drawn."""
 
+import pathlib
 from typing import Any
 
 import numpy as np
+
+from jsubspace.storage import files
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 """Colours from the palette of Okabe and Ito. Colour-blind readers can tell them apart."""
@@ -33,6 +36,17 @@ def over_subspace(report: dict[str, Any], score: str = "accuracy", data: str = "
     if dimensions == {2}:
         return _map(report, score, label)
     return _dots(report, score, label)
+
+
+def save(figure: Any, path: pathlib.Path) -> None:
+    """Writes a matplotlib figure completely or not at all. The ending of the path names the format, which is PNG without one.
+
+    Raises:
+      OSError: if the file cannot be written.
+      ValueError: if matplotlib does not know the format.
+    """
+    with files.new_file(path) as file:
+        figure.savefig(file, format=path.suffix.removeprefix(".") or "png", dpi=160)
 
 
 def grid(report: dict[str, Any]) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ import jax
 import numpy as np
 
 from jsubspace.errors import UsageError, one_line
+from jsubspace.storage import files
 
 Network = dict[str, Any]
 
@@ -59,26 +59,17 @@ def save(path: str | pathlib.Path, network: Network, facts: Mapping[str, Any] | 
     arrays = flatten(network)
     facts = {**(facts or {}), DIGEST: _digest(arrays)}
     texts = {name: json.dumps(fact, allow_nan=False) for name, fact in facts.items()}
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
         if path.suffix == SUFFIX:
             import safetensors.numpy
 
-            with partial.open("xb") as file:
-                file.write(safetensors.numpy.save(arrays, texts))
-                file.flush()
-                os.fsync(file.fileno())
+            files.write_bytes(path, safetensors.numpy.save(arrays, texts))
         else:
-            partial.mkdir()
-            _save_tree(partial / "network", unflatten(arrays))
-            (partial / FACTS).write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        partial.rename(path)
+            with files.new_folder(path) as folder:
+                _save_tree(folder / "network", unflatten(arrays))
+                files.write_text(folder / FACTS, json.dumps(facts, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error}.") from error
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        partial.unlink(missing_ok=True)
 
 
 def load(path: str | pathlib.Path) -> tuple[Network, dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from jsubspace.evaluation import plots
 from jsubspace.evaluation.plots import BLUE, GREY, ORANGE
 
 Value: TypeAlias = tuple[float | None, list[float] | None]
@@ -35,7 +36,7 @@ def draw(names: list[str], panels: list[list[Panel]], path: pathlib.Path) -> Non
             _panel(axes, title, values)
             axes.set_ylim(len(names) - 0.3, -0.7)
         row[0].set_yticks(range(len(names)), names)
-    figure.savefig(path, dpi=160)
+    plots.save(figure, path)
 
 
 def _panel(axes: Any, title: str, values: list[Value]) -> None:

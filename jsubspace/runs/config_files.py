@@ -10,9 +10,10 @@ from jsubspace.errors import UsageError
 from jsubspace.runs import settings
 from jsubspace.runs.config import default, fields
 from jsubspace.runs.limits import validate
+from jsubspace.storage import files
+from jsubspace.storage.documents import write_json
 from jsubspace.storage.folders import cannot_write, make_folder
 from jsubspace.storage.lock import LOCK
-from jsubspace.storage.writer import write_json
 
 CONFIG = "config.json"
 
@@ -24,7 +25,7 @@ def check_same_run(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> 
       UsageError: if the folder holds another run, with the fields that differ, or if it holds something else.
     """
     if not (workdir / CONFIG).exists():
-        if workdir.is_dir() and any(path.name != LOCK for path in workdir.iterdir()):
+        if workdir.is_dir() and any(path.name != LOCK and not files.is_leftover(path) for path in workdir.iterdir()):
             raise UsageError(f"{workdir} is not empty and holds no run (no {CONFIG}). Choose another --workdir.")
         return
     there, here = fields(load(workdir)), fields(config)

@@ -8,6 +8,7 @@ import numpy as np
 
 from jsubspace.evaluation import plots
 from jsubspace.evaluation.plots import BLUE, GREY, ORANGE
+from jsubspace.storage import files
 
 
 def draw(results: dict[str, Any], log: list[dict[str, Any]], folder: pathlib.Path) -> list[pathlib.Path]:
@@ -23,7 +24,8 @@ def draw(results: dict[str, Any], log: list[dict[str, Any]], folder: pathlib.Pat
     """
     if importlib.util.find_spec("matplotlib") is None:
         return []
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
+    files.remove_leftovers(folder)
     drawn = [_save(_reliability(results), folder / "reliability.png")]
     if len(results["points"]) > 1:
         drawn.append(_save(plots.over_subspace(results, "accuracy", "test"), folder / "accuracy.png"))
@@ -107,5 +109,5 @@ def _reliability(results: dict[str, Any]) -> Any:
 
 
 def _save(figure: Any, path: pathlib.Path) -> pathlib.Path:
-    figure.savefig(path, dpi=160)
+    plots.save(figure, path)
     return path

@@ -4,7 +4,6 @@ results.json has means. Two runs can be compared example by example only if thei
 ``names`` ``[q]`` of the predictors, and ``correct``, ``confidence``, ``nll`` and ``brier`` ``[q, n]`` in float32.
 """
 
-import os
 import pathlib
 import zipfile
 from typing import Any
@@ -17,7 +16,7 @@ from jsubspace.evaluation.metrics import Scores
 from jsubspace.evaluation.positions import PAIR
 from jsubspace.evaluation.survey import Survey
 from jsubspace.evaluation.tasks import Outcomes
-from jsubspace.storage import folders
+from jsubspace.storage import files, folders
 
 FILE = "per_example.npz"
 
@@ -35,13 +34,9 @@ def write(workdir: pathlib.Path, plan: Survey, outcomes: Outcomes) -> None:
             names.append(ensemble.name)
             rows.append(jax.tree.map(lambda leaf, i=i: leaf[i], outcomes.by_probability))
     arrays = jax.tree.map(lambda *leaves: np.stack(leaves).astype(np.float32), *rows)._asdict()
-    partial = workdir / (FILE + ".partial")
     try:
-        with partial.open("wb") as file:
+        with files.new_file(workdir / FILE) as file:
             np.savez(file, names=np.array(names), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(workdir / FILE)
     except OSError as error:
         raise folders.cannot_write(workdir, error) from error
 

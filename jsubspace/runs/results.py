@@ -24,7 +24,7 @@ from jsubspace.runs import config as config_lib
 from jsubspace.runs.build import Run
 from jsubspace.runs.summary import best_row
 from jsubspace.runs.summary import table as table
-from jsubspace.storage.writer import from_json, write_json
+from jsubspace.storage.documents import from_json, write_json
 from jsubspace.types import Endpoints
 
 log = logging.getLogger(__name__)

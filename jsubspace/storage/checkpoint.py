@@ -4,7 +4,6 @@ import contextlib
 import logging
 import math
 import pathlib
-import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -14,8 +13,8 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from jsubspace.errors import UsageError, one_line
-from jsubspace.storage import checksums
-from jsubspace.storage.writer import without_nan
+from jsubspace.storage import checksums, files
+from jsubspace.storage.documents import without_nan
 
 log = logging.getLogger(__name__)
 
@@ -213,8 +212,8 @@ class Checkpoints(Generic[State]):
     def _set_aside(self, step: int) -> None:
         """Renames a damaged checkpoint. The run will need the name again when it reaches this step."""
         aside = self._folder / f"{step}.damaged"
-        shutil.rmtree(aside, ignore_errors=True)
-        (self._folder / str(step)).rename(aside)
+        files.remove(aside)
+        files.rename(self._folder / str(step), aside)
 
     @contextlib.contextmanager
     def _told(self, what: str) -> Iterator[None]:

@@ -7,13 +7,15 @@ Orbax itself notices some damage, but not a flipped bit in the notes or in an ar
 import hashlib
 import pathlib
 
+from jsubspace.storage import files
+
 SUMS = "SHA256SUMS"
 
 
 def write(folder: pathlib.Path) -> None:
     """Writes `SUMS` into the folder, with a line for every file in its subfolders. Files beside them belong to Orbax."""
     lines = [f"{_sum(folder / name)}  {name}\n" for name in _names(folder)]
-    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    files.write_text(folder / SUMS, "".join(lines))
 
 
 def damage(folder: pathlib.Path) -> str | None:

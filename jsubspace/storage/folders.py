@@ -1,9 +1,9 @@
 """A run's folder on the disk."""
 
 import pathlib
-import tempfile
 
 from jsubspace.errors import UsageError
+from jsubspace.storage import files
 
 
 def check_folder(workdir: pathlib.Path) -> None:
@@ -14,8 +14,7 @@ def check_folder(workdir: pathlib.Path) -> None:
     """
     existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
     try:
-        with tempfile.TemporaryDirectory(dir=existing):
-            pass
+        files.check_writable(existing)
     except OSError as error:
         raise cannot_write(workdir, error) from error
 
@@ -27,7 +26,7 @@ def make_folder(workdir: pathlib.Path) -> None:
       UsageError: if the folder cannot be made.
     """
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        files.make_folder(workdir)
     except OSError as error:
         raise UsageError(f"cannot make the run's folder {workdir}: {error}. Choose another --workdir.") from error
 

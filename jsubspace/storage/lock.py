@@ -10,6 +10,7 @@ import platform
 from collections.abc import Iterator
 
 from jsubspace.errors import UsageError
+from jsubspace.storage import files
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
         yield
         return
     try:
-        file = os.fdopen(os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+", encoding="utf-8")
+        file = files.lock_file(workdir / LOCK)
     except OSError as error:
         raise UsageError(f"cannot write the run's folder {workdir}: {error}. Choose another --workdir.") from error
     with file:
@@ -45,15 +46,16 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UsageError(
-                f"{workdir} is in use by {_owner(file.read())}. Wait for it or end it, or choose another --workdir."
+                f"{workdir} is in use by {_owner(file.read().decode('utf-8', errors='replace'))}. Wait for it or end it, or choose another --workdir."
             ) from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
             log.warning("the file system of %s has no file locks: do not start two runs in it.", workdir)
         file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "host": platform.node()}))
+        file.write(json.dumps({"pid": os.getpid(), "host": platform.node()}).encode("utf-8"))
         file.flush()
+        files.remove_leftovers(workdir)  # Nobody else writes here now.
         yield
 
 

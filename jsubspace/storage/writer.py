@@ -1,9 +1,7 @@
 """The numbers that a run writes for people and plots: ``metrics.jsonl`` and TensorBoard events."""
 
 import contextlib
-import json
 import logging
-import math
 import os
 import pathlib
 import time
@@ -11,6 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from jsubspace.errors import UsageError
+from jsubspace.storage import files
+from jsubspace.storage.documents import from_json, to_json, without_nan
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ class Writer:
         self._path = workdir / METRICS
         with self._told():
             rows = [row for row in read_rows(workdir) if row["step"] <= step]
-            write_text(self._path, "".join(to_json(row) + "\n" for row in rows))
-            self._file = self._path.open("a", encoding="utf-8")
+            files.write_text(self._path, "".join(to_json(row) + "\n" for row in rows))
+            self._file = files.appended(self._path)
             self._events = _Events(workdir)
             for row in rows:
                 self._events.add(**row)
@@ -63,7 +63,7 @@ class Writer:
         """
         values = without_nan(values)
         with self._told():
-            self._file.write(to_json({"kind": kind, "step": step, **values}) + "\n")
+            self._file.write((to_json({"kind": kind, "step": step, **values}) + "\n").encode("utf-8"))
             self._file.flush()
             self._events.add(kind, step, **values)
             self._events.flush()
@@ -117,53 +117,6 @@ def read_rows(workdir: pathlib.Path, kind: str | None = None) -> list[dict[str, 
     return [row for row in rows if kind is None or row["kind"] == kind]
 
 
-def to_json(content: Any, indent: int | None = None) -> str:
-    """JSON of the standard, which has neither NaN nor Infinity."""
-    return json.dumps(without_nan(content), indent=indent, allow_nan=False)
-
-
-def from_json(text: str) -> Any:
-    """The content of JSON. NaN and Infinity, which Python writes by default and older files may hold, become None.
-
-    Raises:
-      ValueError: if the text is not JSON.
-
-    Example:
-      >>> from_json('{"nll": Infinity, "accuracy": 0.5}')
-      {'nll': None, 'accuracy': 0.5}
-    """
-    return json.loads(text, parse_constant=lambda _: None)
-
-
-def without_nan(content: Any) -> Any:
-    """Dictionaries, lists and tuples with None in the place of every number that is not finite.
-
-    Example:
-      >>> without_nan({"nll": float("inf"), "interval": [0.25, float("nan")]})
-      {'nll': None, 'interval': [0.25, None]}
-    """
-    if isinstance(content, dict):
-        return {name: without_nan(inner) for name, inner in content.items()}
-    if isinstance(content, list | tuple):
-        return [without_nan(inner) for inner in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes a file completely or not at all. A number that is not finite is written as null (`without_nan`)."""
-    write_text(path, to_json(content, indent=2) + "\n")
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file completely or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
 class _Events:
     """TensorBoard events in a new file that replaces the old ones. It does nothing if tensorboardX is not installed.
 
@@ -177,7 +130,7 @@ class _Events:
             from tensorboardX.event_file_writer import EventsWriter
 
             for path in workdir.glob("events.out.tfevents.*"):
-                path.unlink()
+                files.remove(path)
             self._file = EventsWriter(str(workdir / "events"))
 
     def add(self, kind: str, step: int, **values: Any) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from jsubspace.data import examples, prepare, sets
 from jsubspace.errors import UsageError
+from jsubspace.storage import files
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_folder_that_takes_no_decoded_copy_is_read_all_the_same(digits, tmp_path
     def refuse(*args, **kwargs):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(examples.tempfile, "NamedTemporaryFile", refuse)
+    monkeypatch.setattr(files, "new_file", refuse)
     assert len(examples.read(sets.find("digits"), str(tmp_path / "data"), "test")) == 360
     monkeypatch.undo()
     monkeypatch.setattr(examples.np, "savez", refuse)

@@ -18,7 +18,8 @@ from jsubspace.evaluation.rows import PointRow
 from jsubspace.exchange import network_files
 from jsubspace.runs import build, results, stacks, summary
 from jsubspace.storage.checkpoint import Checkpoints, seconds_of
-from jsubspace.storage.writer import Writer, from_json, read_rows, to_json, without_nan, write_json
+from jsubspace.storage.documents import from_json, to_json, without_nan, write_json
+from jsubspace.storage.writer import Writer, read_rows
 from jsubspace.training.train_state import not_finite
 
 SETTINGS = settings(deadline=None, derandomize=True, max_examples=200)

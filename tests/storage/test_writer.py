@@ -5,7 +5,8 @@ import json
 import pytest
 
 from jsubspace.errors import UsageError
-from jsubspace.storage.writer import METRICS, Writer, read_rows, write_text
+from jsubspace.storage.files import write_text
+from jsubspace.storage.writer import METRICS, Writer, read_rows
 
 
 def test_rows_are_on_the_disk_at_once(tmp_path):
