@@ -208,7 +208,7 @@ def gradient_at(
         weights = points.coefficients(endpoints, alpha, subspace)
         point = tree.contract(endpoints, weights)
         (loss, aux), grad = task(shares.gather(point) if divided else point, *args)
-        grad = jax.tree.map(lambda g, leaf: g.astype(leaf.dtype), grad, endpoints)
+        grad = jax.tree.map(lambda g, leaf: g.astype(leaf.dtype), grad, tree.conformed(endpoints, grad))
         return loss, aux, grad, jax.tree.map(lambda c: c / shares.count(), weights)
 
     def one_position(endpoints: Endpoints, alpha: Alpha, *args: Any) -> tuple[jax.Array, Any, Endpoints]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import arguments, subspaces, tree
+from jsubspace import arguments, axis_names, subspaces, tree
 from jsubspace.subspaces import Line, Simplex, Subspace
 from jsubspace.types import Alpha, Endpoints, LayerNames, Params
 
@@ -64,7 +64,7 @@ def init_endpoints(
         is_threefry = str(jax.random.key_impl(keys)) == "threefry2x32"
         endpoints = jax.vmap(init_fn)(keys) if is_threefry else jax.lax.map(init_fn, keys)
     tree.num_endpoints(endpoints)
-    return endpoints
+    return axis_names.added(endpoints)
 
 
 def interpolate(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = None) -> Params:

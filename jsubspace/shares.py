@@ -67,7 +67,7 @@ class Shares:
         stacked = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape if leading else (1, *leaf.shape), leaf.dtype), networks
         )
-        return jax.tree.map(gather_leaf, networks, self.axes, tree.kernels(stacked))
+        return jax.tree.map(gather_leaf, networks, tree.conformed(self.axes, networks), tree.kernels(stacked))
 
     def scatter(self, grads: Params, leading: int = 0) -> Params:
         """This device's share of the sum over devices of whole gradients. ``leading`` as in `gather`."""
@@ -88,7 +88,7 @@ class Shares:
             share = jax.lax.psum_scatter(jnp.squeeze(leaf, units), name, scatter_dimension=place, tiled=True)
             return jnp.expand_dims(share, units)
 
-        return jax.tree.map(scatter_leaf, grads, self.axes)
+        return jax.tree.map(scatter_leaf, grads, tree.conformed(self.axes, grads))
 
     def gram(self, networks: Sequence[Params], mask: LeafMask) -> jax.Array:
         """`tree.gram` of whole networks, computed from their shares: ``[p, p]``."""

@@ -13,13 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsubspace import axis_names
 from jsubspace.types import Endpoints, LayerNames, LeafMask, Params
 
 
 def stack(networks: Sequence[Params]) -> Endpoints:
     """Endpoints ``[m, *s]`` from m networks with leaves ``[*s]``.
 
-    Any networks of one architecture can be stacked. The stacked checkpoints of a run, for example, form a simplex.
+    Any networks of one architecture can be stacked. The stacked checkpoints of a run, for example, form a simplex. If leaves
+    carry names of axes for sharding (Flax), the endpoint axis is named None, which is not sharded.
 
     Raises:
       ValueError: if the networks differ in structure, or in the shape or dtype of a leaf.
@@ -33,11 +35,12 @@ def stack(networks: Sequence[Params]) -> Endpoints:
     if not networks:
         raise ValueError("stack: no networks were given, but at least one is needed.")
     first = jax.tree_util.tree_leaves_with_path(networks[0])
+    structure: Any = jax.tree.structure(networks[0])
     for i, network in enumerate(networks):
-        if not same_structure(network, networks[0]):
+        if jax.tree.structure(network) != structure:
             raise ValueError(
                 f"stack: network {i} has the structure {jax.tree.structure(network)} but network 0 has "
-                f"{jax.tree.structure(networks[0])}. Stack networks of one architecture."
+                f"{structure}. Stack networks of one architecture."
             )
         for (path, a), b in zip(first, jax.tree.leaves(network), strict=True):
             if jnp.shape(a) != jnp.shape(b) or jnp.result_type(a) != jnp.result_type(b):
@@ -45,13 +48,14 @@ def stack(networks: Sequence[Params]) -> Endpoints:
                     f"stack: leaf {_name(path)} is {jnp.result_type(a)}{list(jnp.shape(a))} in network 0 but "
                     f"{jnp.result_type(b)}{list(jnp.shape(b))} in network {i}. Stack networks of one architecture and width."
                 )
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *networks)
+    return axis_names.added(jax.tree.map(lambda *leaves: jnp.stack(leaves), *networks))
 
 
 def unstack(endpoints: Endpoints) -> list[Params]:
     """The m networks of ``endpoints``, with leaves ``[*s]``. It is the inverse of `stack`."""
     leaves, structure = jax.tree.flatten(endpoints)
-    return [jax.tree.unflatten(structure, [leaf[i] for leaf in leaves]) for i in range(num_endpoints(endpoints))]
+    rows = ([leaf[i] for leaf in leaves] for i in range(num_endpoints(endpoints)))
+    return [axis_names.removed(jax.tree.unflatten(structure, row)) for row in rows]
 
 
 def num_endpoints(endpoints: Endpoints) -> int:
@@ -107,7 +111,7 @@ def contract(endpoints: Endpoints, weights: Any) -> Params:
             return _sum_of_slices(wide, c).astype(leaf.dtype)
         return jax.lax.platform_dependent(wide, c, cpu=_sum_of_slices, default=_sum_over_rows).astype(leaf.dtype)
 
-    return jax.tree.map(contract_leaf, endpoints, _per_leaf(endpoints, weights))
+    return axis_names.removed(jax.tree.map(contract_leaf, endpoints, _per_leaf(endpoints, weights)))
 
 
 def pull_back(point: Params, weights: Any) -> Endpoints:
@@ -120,7 +124,7 @@ def pull_back(point: Params, weights: Any) -> Endpoints:
         wide = leaf.astype(accumulator(leaf.dtype))[None]
         return (_column(c, wide) * wide).astype(leaf.dtype)
 
-    return jax.tree.map(pull_back_leaf, point, _per_leaf(point, weights))
+    return axis_names.added(jax.tree.map(pull_back_leaf, point, _per_leaf(point, weights)))
 
 
 def gram(networks: Sequence[Params], mask: LeafMask) -> jax.Array:
@@ -143,9 +147,15 @@ def inner(a: Params, b: Params, mask: LeafMask) -> jax.Array:
 
 
 def same_structure(a: Any, b: Any) -> bool:
-    """Whether two trees have the same structure. Their leaves may differ."""
-    structure: Any = jax.tree.structure(a)
-    return structure == jax.tree.structure(b)
+    """Whether two trees have the same structure. Their leaves and the names of their axes (`axis_names`) may differ."""
+    structures: Any = [jax.tree.structure(a), jax.tree.structure(b)]
+    return structures[0] == structures[1] or _bare_structure(a) == _bare_structure(b)
+
+
+def conformed(tree: Any, like: Any) -> Any:
+    """The leaves of ``tree`` in the structure of ``like``, which `same_structure` found to be the same."""
+    structure: Any = jax.tree.structure(like)
+    return tree if jax.tree.structure(tree) == structure else jax.tree.unflatten(structure, jax.tree.leaves(tree))
 
 
 def accumulator(dtype: Any) -> Any:
@@ -217,12 +227,16 @@ def resolve_mask(mask: LeafMask | Callable[[Endpoints], LeafMask] | None, endpoi
         raise ValueError(
             "the mask leaves out every leaf, so there is nothing to compare. Pass mask=jsubspace.all_leaves."
         )
-    return tree
+    return conformed(tree, endpoints)
 
 
 def _per_leaf(tree: Params, weights: Any) -> Any:
     """``weights`` as a tree like ``tree``: a single vector is repeated for every leaf."""
-    return weights if same_structure(weights, tree) else jax.tree.map(lambda _: weights, tree)
+    return conformed(weights, tree) if same_structure(weights, tree) else jax.tree.map(lambda _: weights, tree)
+
+
+def _bare_structure(tree: Any) -> Any:
+    return jax.tree.structure(axis_names.bare(tree))
 
 
 def _sum_of_slices(wide: jax.Array, c: jax.Array) -> jax.Array:

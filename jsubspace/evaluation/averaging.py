@@ -65,7 +65,7 @@ def gaussian(key: jax.Array, stack: Endpoints, num_samples: int) -> Endpoints:
 
 def random_points(key: jax.Array, endpoints: Endpoints, subspace: Subspace, num_samples: int) -> Endpoints:
     """Networks at positions drawn as in training, one for the whole network: leaves ``[s, *s]``."""
-    return _draw(key, num_samples, lambda key: points.interpolate(endpoints, subspace.sample(key), subspace))
+    return _draw(key, num_samples, endpoints, lambda key: points.interpolate(endpoints, subspace.sample(key), subspace))
 
 
 def layerwise_points(key: jax.Array, endpoints: Endpoints, subspace: Subspace, num_samples: int) -> Endpoints:
@@ -74,6 +74,7 @@ def layerwise_points(key: jax.Array, endpoints: Endpoints, subspace: Subspace, n
     return _draw(
         key,
         num_samples,
+        endpoints,
         lambda key: points.interpolate(endpoints, points.sample_alpha(key, subspace, layers), subspace),
     )
 
@@ -90,7 +91,7 @@ def weightwise_points(key: jax.Array, endpoints: Endpoints, subspace: Subspace, 
             drawn.append(tree.weighted_sum(c, leaf.astype(c.dtype)).astype(leaf.dtype))
         return jax.tree.unflatten(structure, drawn)
 
-    return _draw(key, num_samples, draw)
+    return _draw(key, num_samples, endpoints, draw)
 
 
 def gaussian_points(key: jax.Array, endpoints: Endpoints, subspace: Subspace, num_samples: int) -> Endpoints:
@@ -104,9 +105,9 @@ def gaussian_points(key: jax.Array, endpoints: Endpoints, subspace: Subspace, nu
     return gaussian(key, endpoints, num_samples)
 
 
-def _draw(key: jax.Array, num_samples: int, draw: Callable[[jax.Array], Params]) -> Endpoints:
+def _draw(key: jax.Array, num_samples: int, endpoints: Endpoints, draw: Callable[[jax.Array], Params]) -> Endpoints:
     _at_least_one(num_samples)
-    return jax.lax.map(draw, jax.random.split(key, num_samples))
+    return tree.conformed(jax.lax.map(draw, jax.random.split(key, num_samples)), endpoints)
 
 
 def _at_least_one(num_samples: int) -> None:
