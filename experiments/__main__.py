@@ -28,4 +28,4 @@ MODULES = (
 """In the order in which their runs are trained."""
 
 if __name__ == "__main__":
-    program.call(lambda: figure.main([module.FIGURE for module in MODULES]))
+    program.run(lambda: figure.main([module.FIGURE for module in MODULES]))

@@ -178,4 +178,4 @@ def _row(kind: str, first: Use, second: Use) -> str:
 
 
 if __name__ == "__main__":
-    program.call(main)
+    program.run(main)

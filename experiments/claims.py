@@ -384,4 +384,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    program.call(main)
+    program.run(main)

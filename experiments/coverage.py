@@ -229,4 +229,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    program.call(main)
+    program.run(main)

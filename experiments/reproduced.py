@@ -93,4 +93,4 @@ def _numbers(made: dict[str, Any], seeds: list[int]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    program.call(main)
+    program.run(main)

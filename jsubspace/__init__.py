@@ -11,6 +11,7 @@ After Wortsman, Horton, Guestrin, Farhadi and Rastegari, "Learning Neural Networ
 from typing import TYPE_CHECKING
 
 from jsubspace import lazy as lazy
+from jsubspace import preemption as preemption  # It listens to signals from here on, before jax is imported.
 from jsubspace.batch_stats import reestimate_batch_stats as reestimate_batch_stats
 from jsubspace.evaluation.measure import measure as measure
 from jsubspace.evaluation.report import Report as Report

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jsubspace import paths, program
+from jsubspace import paths, preemption, program
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import bounds, paired
 from jsubspace.evaluation.metrics import Scores
@@ -108,6 +108,7 @@ def _with_intervals(entries: list[Entry], found: dict[str, dict[str, Any]]) -> l
     first = _scores_of(entries[0], scores)
 
     def to_first(entry: Entry, metric: str) -> dict[str, Any] | None:
+        preemption.check()
         ours = _scores_of(entry, scores)
         if entry is entries[0] or not ours or not first or len(ours[0].correct) != len(first[0].correct):
             return None
@@ -186,6 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     entries = compare([paths.expanded(run, "RUN") for run in arguments.runs])
     text = f"{table(entries, metrics)}\n\n{NOTE}"
     print(text)
+    preemption.check()
     if arguments.out:
         folder = pathlib.Path(paths.expanded(arguments.out, "--out"))
         try:
@@ -194,6 +196,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_json(folder / "comparison.json", [entry._asdict() for entry in entries])
         except OSError as error:
             raise UsageError(f"cannot write to {folder}: {error}. Choose another --out.") from error
+        preemption.check()
         names = [f"{entry.method}: {entry.predictor}" for entry in entries]
         comparison_figure.draw(names, _panels(entries, metrics), folder / "comparison.png")
 
@@ -217,6 +220,7 @@ def _panels(entries: list[Entry], metrics: Sequence[str]) -> list[list[compariso
 
 
 def _read(folder: pathlib.Path) -> dict[str, Any]:
+    preemption.check()
     results = results_of.read(folder)
     if results is None or not results_of.is_finished(results):
         raise UsageError(f"{folder} holds no finished run. Finish it: python -m jsubspace.main.")
@@ -244,4 +248,4 @@ def _average(values: list[float | None]) -> float | None:
 
 
 if __name__ == "__main__":
-    program.call(main)
+    program.run(main)

@@ -9,7 +9,8 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
-from jsubspace.errors import EXIT_CODES, Preempted, TrainingDiverged, UsageError
+from jsubspace.errors import EXIT_CODES, Preempted, UsageError, one_line
+from jsubspace.preemption import Preemption
 
 Result = TypeVar("Result")
 
@@ -17,11 +18,34 @@ _SPELT_OUT = {"±": "+-", "α": "alpha", "β": "beta", "ω": "omega", "−": "-"
 """What is printed for a character if the terminal or the file does not have it."""
 
 
+def run(main: Callable[[], object]) -> NoReturn:
+    """Runs a program and ends its process. Only what stands under ``if __name__ == "__main__"`` calls it.
+
+    From here to the end of the process, the first signal ends the program with `errors.PREEMPTED` and one message, unless its
+    work is done. A second signal ends it at once (`preemption.Preemption`).
+    """
+    signals = Preemption()
+    signals.hold()  # Nothing is raised outside of the try.
+    with signals:
+        try:
+            with signals.released():
+                call(lambda: _returned(main))
+            code: str | int | None = 0
+        except SystemExit as end:
+            code = end.code
+        except (Preempted, KeyboardInterrupt) as late:  # It arrived while another end was under way.
+            code = _report(late)
+        finally:
+            signals.end()
+    sys.exit(code)
+
+
 def call(main: Callable[[], Result]) -> Result:
     """Returns the result of ``main``. What only the user can change ends the program with one message on standard error.
 
     This is the case for the exceptions of `errors`, for whatever the operating system refuses (a full disk, a name that is
-    too long, a closed pipe), and for a platform that jax does not find. All other exceptions are mistakes of this library.
+    too long, a closed pipe), and for a platform that jax does not find. All other exceptions are mistakes of this library,
+    unless a signal has asked the program to end: a library that is interrupted may raise anything.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -31,11 +55,11 @@ def call(main: Callable[[], Result]) -> Result:
         if sys.stdout is not None:
             sys.stdout.flush()  # A full disk is noticed here, and not when Python ends.
         return result
-    except (UsageError, TrainingDiverged, Preempted, KeyboardInterrupt, OSError, RuntimeError, AssertionError) as error:
-        known = as_known(error)
+    except (Exception, Preempted, KeyboardInterrupt) as error:
+        known = _stopped(error) or as_known(error)
         if known is None:
             raise
-        _end(known)
+        sys.exit(_report(known))
 
 
 def as_known(error: BaseException) -> BaseException | None:
@@ -88,8 +112,27 @@ def _raised_in(error: BaseException) -> str:
     return str(frames[-1].f_globals.get("__name__")) if frames else ""
 
 
-def _end(error: BaseException) -> NoReturn:
-    """Ends the process with the message and the exit code of an exception of `errors`."""
+def _returned(main: Callable[[], object]) -> None:
+    """Returns where ``main`` ends the process as finished."""
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
+def _stopped(error: BaseException) -> Preempted | None:
+    """`Preempted` if a signal is the reason for an exception. Libraries make other exceptions of it on its way."""
+    reason: BaseException | None = error
+    while reason is not None and not isinstance(reason, Preempted):
+        reason = reason.__cause__ or reason.__context__
+    if reason is None and as_known(error) is None and (name := Preemption.current().received()):
+        return Preempted(f"stopped by {name}, with {one_line(error)}. Run the same command again.")
+    return reason
+
+
+def _report(error: BaseException) -> int:
+    """Prints the message of an exception of `errors`, and returns its exit code."""
     text = f"error: {error}" if isinstance(error, ValueError | ArithmeticError) else str(error) or "interrupted."
     with contextlib.suppress(OSError):  # Standard error may be what cannot be written.
         print(text, file=sys.stderr, flush=True)
@@ -99,4 +142,4 @@ def _end(error: BaseException) -> NoReturn:
                 stream.flush()
         except OSError:  # Python would try again at the end, and fail with another exit code.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    sys.exit(next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind)))
+    return next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))

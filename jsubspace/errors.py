@@ -31,14 +31,15 @@ DIVERGED = 3
 """Exit code after `TrainingDiverged`. Do not retry."""
 
 PREEMPTED = 75
-"""Exit code after `Preempted` (SIGTERM, SIGINT or a preemption of the machine): run the same command again.
+"""Exit code of every program after `Preempted` (SIGTERM, SIGINT, SIGHUP, a preemption of the machine): run it again.
 
 It is EX_TEMPFAIL of sysexits.h, "temporary failure, try again". A second signal ends a program at once, with 128 and the
-number of the signal: 130 for SIGINT, 143 for SIGTERM.
+number of the signal: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP. If the work was done when the signal came, the code is
+0. Before Python has read the first line of this library (some hundredths of a second), a signal ends the process itself.
 """
 
 INTERRUPTED = 130
-"""Exit code after SIGINT when there is nothing to save."""
+"""Exit code after KeyboardInterrupt: SIGINT where nothing listens, as when several hosts train together."""
 
 EXIT_CODES: dict[type[BaseException], int] = {
     UsageError: USAGE,
@@ -51,7 +52,7 @@ EXIT_CODES: dict[type[BaseException], int] = {
 _OF_FILE_SYSTEMS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ENOENT)
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """An exception as one line for a message: the words of the file system if it failed, else type and first line.
 
     Orbax and TensorStore raise errors of several pages, with all their settings.

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import jsubspace
-from jsubspace import evaluate, paths, program, subspaces
+from jsubspace import evaluate, paths, preemption, program, subspaces
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import survey
 from jsubspace.evaluation.tasks import Classification
 from jsubspace.exchange import network_files
+from jsubspace.preemption import Preemption
 from jsubspace.runs import adapters, build, parts, trained_endpoints
 from jsubspace.subspaces import Subspace
 from jsubspace.training import parallel
@@ -42,8 +43,15 @@ def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "")
       UsageError: if there is no run, no checkpoint or no such point, a number of the network is not finite, or the network
         cannot be written there.
     """
-    workdir, to = pathlib.Path(workdir), pathlib.Path(to)
-    network_files.check_target(to)
+    network_files.check_target(pathlib.Path(to))
+    network, facts = network_at(workdir, alpha)
+    network_files.save(to, network, facts)
+    return facts
+
+
+def network_at(workdir: str | pathlib.Path, alpha: str = "") -> tuple[network_files.Network, dict[str, Any]]:
+    """The network that `export` writes, on the host, and its facts. The arguments are those of `export`."""
+    workdir = pathlib.Path(workdir)
     settings = evaluate.load_settings(workdir)
     subspace = parts.make_evaluated(settings)
     position = read_alpha(alpha, subspace)
@@ -59,9 +67,8 @@ def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "")
             f"the network at alpha = {position.tolist()} is not finite: the leaf {leaf} holds NaN or infinity. The endpoints of "
             f"{workdir} are too large for a mean or for BatchNorm statistics."
         )
-    facts = {"alpha": position.tolist(), "weights": weights.tolist()} | run.facts()
-    network_files.save(to, network, facts)
-    return facts
+    preemption.check()
+    return network, {"alpha": position.tolist(), "weights": weights.tolist()} | run.facts()
 
 
 def read_alpha(text: str, subspace: Subspace) -> np.ndarray:
@@ -120,9 +127,12 @@ def main() -> None:
     arguments = parser.parse_args()
     parallel.use_cpu_cores()
     to = paths.expanded(arguments.to, "--to")
-    facts = export(paths.expanded(arguments.workdir, "--workdir"), to, arguments.alpha)
+    network_files.check_target(pathlib.Path(to))
+    network, facts = network_at(paths.expanded(arguments.workdir, "--workdir"), arguments.alpha)
+    Preemption.current().hold()  # Once the network has its name, the same command would be refused.
+    network_files.save(to, network, facts)
     print(f"{to} is the network at alpha = {facts['alpha']}.")
 
 
 if __name__ == "__main__":
-    program.call(main)
+    program.run(main)

@@ -9,9 +9,9 @@ import pathlib
 from absl import app, flags
 
 from jsubspace import paths, program, runs
+from jsubspace.preemption import Preemption
 from jsubspace.runs import command_line, results
 from jsubspace.training import hosts, parallel
-from jsubspace.training.preemption import Preemption
 
 flags.adopt_module_key_flags(command_line)  # --help shows them
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Whether this is one of several hosts that run this command.")
@@ -25,13 +25,13 @@ def main() -> None:
     program.use_compilation_cache()
     parallel.use_cpu_cores()
     if DISTRIBUTED.value:
+        Preemption.current().leave()  # The hosts agree on the step after which they end.
         hosts.join()
-    with Preemption() as preemption:
-        trained = runs.train(config, workdir, preemption)
+    trained = runs.train(config, workdir)
     if hosts.is_first():
         print(results.table(trained))
         print(f"\nresults, checkpoints and figures are in {workdir}")
 
 
 if __name__ == "__main__":
-    app.run(lambda _: program.call(main), flags_parser=lambda argv: program.call(lambda: command_line.parse(argv)))
+    program.run(lambda: app.run(lambda _: main(), flags_parser=command_line.parse))

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable
-from typing import TextIO, TypeVar
+from typing import NoReturn, TextIO, TypeVar
 
 from absl import logging as absl_logging
 from jax.experimental.compilation_cache import compilation_cache
@@ -20,6 +20,12 @@ def call(main: Callable[[], Result]) -> Result:
     """Returns the result of ``main``, or ends the program with one message: see `endings.call`."""
     log_ours_only()
     return endings.call(main)
+
+
+def run(main: Callable[[], object]) -> NoReturn:
+    """Runs a program to the end of its process: see `endings.run`."""
+    log_ours_only()
+    endings.run(main)
 
 
 def use_compilation_cache() -> None:

@@ -249,13 +249,12 @@ def interrupted(self, images, labels):
     os.kill(os.getpid(), signal.SIGINT)
     yield from ()
 digits.Digits._generate_examples = interrupted
-signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's background job ignores it otherwise.
-endings.call(lambda: prepare.main(["digits", "--data_dir={tmp_path}"]))
+endings.run(lambda: prepare.main(["digits", "--data_dir={tmp_path}"]))
 """
     done = process(code)
     error = done.communicate()[1]
-    assert done.returncode == errors.INTERRUPTED
-    assert error.endswith("\ninterrupted.\n")
+    assert done.returncode == errors.PREEMPTED
+    assert error.endswith("\nstopped by SIGINT. Run the same command again. What was saved is kept.\n")
     assert "Traceback" not in error
     assert list((tmp_path / "digits").iterdir()) == []
 

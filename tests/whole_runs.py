@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsubspace.preemption import Preemption
 from jsubspace.runs import build
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.training import optim, schedules
-from jsubspace.training.preemption import Preemption
 from jsubspace.training.train_state import init_train_state
 
 

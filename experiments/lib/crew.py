@@ -14,7 +14,8 @@ from typing import Any
 
 from experiments.lib import jobs, provenance
 from experiments.lib.jobs import Job
-from jsubspace.errors import PREEMPTED, Preempted, UsageError
+from jsubspace.errors import PREEMPTED, UsageError
+from jsubspace.preemption import Preemption
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
@@ -32,14 +33,15 @@ def finish(declared: Sequence[Job], root: pathlib.Path, at_once: int) -> None:
 
     Raises:
       UsageError: if a job fails. The message has the last line of its log.
-      Preempted: after SIGINT or SIGTERM. The jobs under way have been saved.
+      Preempted: after a signal. The jobs under way have been saved.
     """
     ordered = jobs.in_order(declared)
     missing = [job for job in ordered if jobs.results(job, root) is None]
     if not missing:
         return
     print(f"{len(missing)} of {len(ordered)} runs to do, {at_once} at once, in {root}", flush=True)
-    with _Crew(root, len(missing)) as crew, concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+    crew = _Crew(root, len(missing))
+    with Preemption(), concurrent.futures.ThreadPoolExecutor(at_once) as pool:
         # In this order a job that waits for another never keeps the other from being started.
         futures: dict[Job, concurrent.futures.Future[None]] = {}
         try:
@@ -68,17 +70,6 @@ class _Crew:
         self._root, self._total, self._done = root, total, 0
         self._processes: set[subprocess.Popen[bytes]] = set()
         self._stopped, self._lock = False, threading.Lock()
-
-    def __enter__(self) -> "_Crew":
-        def end(number: int, frame: Any) -> None:
-            raise Preempted(f"stopped by {signal.Signals(number).name}. The same command resumes from there.")
-
-        self._before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
     def train(self, job: Job, before: Sequence[concurrent.futures.Future[None]]) -> None:
         """Trains one job, after the jobs that it starts from."""

@@ -236,5 +236,5 @@ def command(figure: Figure) -> None:
     """Runs a figure's module as a program."""
     from jsubspace import program
 
-    program.call(lambda: main([figure]))
+    program.run(lambda: main([figure]))
     sys.exit()

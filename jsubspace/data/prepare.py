@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-from jsubspace import endings, paths
+from jsubspace import endings, paths, preemption
 from jsubspace.data import corruptions, sets
 from jsubspace.data.sets import DataSet
 from jsubspace.errors import UsageError
@@ -91,7 +91,10 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> pathlib.Path
     """
     folder = _folder(data_dir)
     archives = pathlib.Path(paths.expanded(manual_dir, "--manual_dir")) if manual_dir else None
-    folders = [_prepare_one(data_set, folder, archives) for data_set in corruptions.find(name)]
+    folders = []
+    for data_set in corruptions.find(name):
+        preemption.check()
+        folders.append(_prepare_one(data_set, folder, archives))
     return pathlib.Path(os.path.commonpath(folders))
 
 
@@ -253,4 +256,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    endings.call(main)
+    endings.run(main)

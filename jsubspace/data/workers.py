@@ -4,6 +4,7 @@ Images come back in one piece of shared memory that is reused. Sending the image
 Grain does by default, would take a tenth or more of the time of decoding.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -12,7 +13,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from multiprocessing.shared_memory import SharedMemory
 from typing import Protocol
 
@@ -20,6 +21,7 @@ import numpy as np
 from absl import flags
 
 from jsubspace.errors import UsageError
+from jsubspace.preemption import SIGNALS
 
 Arrays = tuple[np.ndarray, np.ndarray]
 """Images uint8 ``[k, h, w, c]`` and labels int32 ``[k]``."""
@@ -99,7 +101,8 @@ def batches(
             images = np.empty((ends[-1], *parts.image_shape), np.uint8)
             labels = np.empty(ends[-1], np.int32)
             for item, begin, end in zip(items, ends[:-1], ends[1:], strict=True):
-                part = next(iterator)
+                with _born_deaf() if item == first else contextlib.nullcontext():  # Grain starts its processes now.
+                    part = next(iterator)
                 if ring is not None:
                     part = ring.slot(item - first)
                 images[begin:end], labels[begin:end] = (array[: end - begin] for array in part)
@@ -120,6 +123,20 @@ def batches(
         iterator.close()
         if ring is not None:
             ring.close()
+
+
+@contextlib.contextmanager
+def _born_deaf() -> Iterator[None]:
+    """Processes that start inside of this context get no signal before `_Start` ignores them.
+
+    They import for a second, and Ctrl-C would end them with a traceback. A process inherits the signals that its parent
+    blocks. The parent itself loses none: they reach another thread of it, or wait.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Ring:
@@ -229,7 +246,7 @@ class _Start:
 
     def __call__(self, index: int, count: int) -> None:
         del index, count
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             # A terminal's Ctrl-C and many schedulers signal the whole group of processes. The run still needs batches to
             # finish its step, and it ends its processes itself.
             signal.signal(number, signal.SIG_IGN)

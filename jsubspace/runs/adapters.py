@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jsubspace import preemption
 from jsubspace.evaluation.batches import ScoredBatch
 from jsubspace.evaluation.evaluator import Evaluator
 from jsubspace.evaluation.networks import Network
@@ -64,6 +65,7 @@ def train_batches(run: Run) -> Iterator[tuple[Any, ...]]:
     count = run.evaluation.num_stats_batches or run.pipeline.steps_per_epoch
     batches = itertools.islice(run.pipeline.train_batches(run.total_steps), count)
     for number, batch in enumerate(batches):
+        preemption.check()
         yield batch["image"], batch["index"], np.full(len(batch["label"]), number, np.int32)
 
 
@@ -85,4 +87,5 @@ def on_validation_data(run: Run, evaluator: Evaluator, rows: Endpoints, stats: A
 def scored(batches: Iterable[dict[str, Any]]) -> Iterator[ScoredBatch]:
     """A pipeline's test or validation batches as the evaluator takes them."""
     for batch in batches:
+        preemption.check()
         yield ScoredBatch((batch["image"],), batch["label"], batch["mask"])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jsubspace import preemption
 from jsubspace.evaluation import plots
 from jsubspace.evaluation.plots import BLUE, GREY, ORANGE
 from jsubspace.storage import files
@@ -109,5 +110,6 @@ def _reliability(results: dict[str, Any]) -> Any:
 
 
 def _save(figure: Any, path: pathlib.Path) -> pathlib.Path:
+    preemption.check()
     plots.save(figure, path)
     return path

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jsubspace import penalties, tree
+from jsubspace import penalties, preemption, tree
 from jsubspace.evaluation import curvature, estimates, planes, survey
 from jsubspace.evaluation.devices import SAME, SPLIT
 from jsubspace.evaluation.survey import Survey
@@ -51,6 +51,7 @@ def sharpness(run: Run, rows: Endpoints, plan: Survey, stats: Any) -> dict[str, 
         of_point = run.devices.put(jax.tree.map(lambda leaf: leaf[place], stats))
 
         def product(vector: Params) -> Params:
+            preemption.check()
             vector = run.devices.put(vector)
             total = run.devices.sum_over(lambda batch: compiled(point, of_point, vector, batch), batches)
             return jax.tree.map(lambda leaf: leaf / len(batches), total)

@@ -11,6 +11,7 @@ import jax
 import ml_collections
 
 import jsubspace
+from jsubspace import preemption
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import measure as measuring
 from jsubspace.evaluation import rows
@@ -57,6 +58,7 @@ def measure(run: Run, endpoints: Endpoints, workdir: pathlib.Path | None = None)
     if workdir is not None:
         per_example.write(workdir, plan, outcomes)
     report = measuring.report_of(endpoints, run.evaluated, plan, outcomes, task, settings.num_resamples)
+    preemption.check()
     _warn_of_scores(report)
     return report.to_json() | {
         "validation": _validation(run, endpoints, evaluator, plan, all_rows, stats),
@@ -127,6 +129,7 @@ def write(workdir: pathlib.Path, results: dict[str, Any]) -> dict[str, Any]:
 
     A number that is not finite is None there, because JSON has no other name for it.
     """
+    preemption.check()
     write_json(workdir / RESULTS, results)
     return from_json((workdir / RESULTS).read_text(encoding="utf-8"))
 

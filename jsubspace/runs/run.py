@@ -9,6 +9,7 @@ import jax
 import ml_collections
 
 from jsubspace import penalties, shares
+from jsubspace.preemption import Preemption
 from jsubspace.runs import build, config_files, figures, limits, results, settings, stacks
 from jsubspace.runs import config as config_lib
 from jsubspace.runs.build import Run
@@ -18,7 +19,6 @@ from jsubspace.storage.journal import Row
 from jsubspace.storage.writer import read_rows
 from jsubspace.training import hosts, loop
 from jsubspace.training.loop import Training
-from jsubspace.training.preemption import Preemption
 from jsubspace.training.progress import Clock
 from jsubspace.training.train_state import TrainState
 from jsubspace.types import Endpoints
@@ -41,7 +41,8 @@ def train(
       config: a config of this library, for example from ``configs/digits_cresnet8_line.py``.
       workdir: the run's folder. It will hold config.json, metrics.jsonl, TensorBoard events, checkpoints/, results.json
         and figures/.
-      preemption: a program's listener for signals. A signal then ends training after a step, and its state is saved.
+      preemption: the listener for signals, or None for the one that the program has entered. A signal ends training after
+        a step, and its state is saved.
 
     Returns:
       The content of results.json: see `results.describe` and `results.measure`.
@@ -50,7 +51,7 @@ def train(
       UsageError: for a setting out of range, data that is not prepared, a folder that holds another run or in which a
         run is under way, or a full disk.
       TrainingDiverged: if a loss is not finite.
-      Preempted: if a signal ended training.
+      Preempted: if a signal ended training or evaluation.
     """
     workdir = pathlib.Path(workdir)
     limits.validate(config)
@@ -74,7 +75,7 @@ def train(
         if hosts.is_first():
             config_files.check_same_run(workdir, config)  # Another process may have started a run here in the meantime.
             config_files.save(workdir, config)
-        seconds = train_endpoints(run, workdir, preemption or Preemption())
+        seconds = train_endpoints(run, workdir, preemption or Preemption.current())
         return evaluate(run, workdir, seconds)
 
 

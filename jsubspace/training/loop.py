@@ -14,11 +14,11 @@ import jax
 
 from jsubspace.errors import Preempted, TrainingDiverged
 from jsubspace.evaluation.devices import RUN_AHEAD
+from jsubspace.preemption import Preemption
 from jsubspace.storage.checkpoint import FOLDER, RANKED_BY, Checkpoints, seconds_of
 from jsubspace.storage.journal import TRAIN, Journal, Row
 from jsubspace.storage.writer import Silent, Writer
 from jsubspace.training import hosts
-from jsubspace.training.preemption import Preemption
 from jsubspace.training.progress import Clock, Progress
 from jsubspace.training.train_state import TrainState, all_finite
 from jsubspace.training.train_step import TrainStep
@@ -108,7 +108,7 @@ def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preem
 
     Raises:
       TrainingDiverged: if a loss or an endpoint is not finite.
-      Preempted: if a signal ended training. The state is saved.
+      Preempted: if a signal ended training. The state is saved. A signal during the last step is raised after the save.
     """
     cadence = training.cadence
     with Checkpoints(workdir / FOLDER, cadence.keep_newest, cadence.kept_steps) as checkpoints:

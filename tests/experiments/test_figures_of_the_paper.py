@@ -145,7 +145,7 @@ time.sleep(60)
 '''
 jobs.Job.command = lambda job, root: ["-c", code]
 root = pathlib.Path(sys.argv[1])
-program.call(lambda: crew.finish(jobs.declare(scenarios.FASHION, "line", [0, 1, 2]), root, 2))
+program.run(lambda: crew.finish(jobs.declare(scenarios.FASHION, "line", [0, 1, 2]), root, 2))
 """
 
 
@@ -167,7 +167,7 @@ def test_a_signal_lets_the_runs_under_way_save_and_starts_no_other(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
-    assert "The same command resumes from there" in errors
+    assert "stopped by SIGTERM. Run the same command again." in errors
     assert [log.read_text().splitlines() for log in logs[:2]] == [["ready", "saved"]] * 2
     assert not logs[2].exists() or "ready" not in logs[2].read_text()
 

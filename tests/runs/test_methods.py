@@ -10,12 +10,12 @@ import pytest
 import jsubspace
 from jsubspace import compare, evaluate, runs
 from jsubspace.errors import UsageError
+from jsubspace.preemption import Preemption
 from jsubspace.runs import build, config, methods, results, stacks
 from jsubspace.runs.run import train_endpoints
 from jsubspace.runs.settings import added_later
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.writer import read_rows
-from jsubspace.training.preemption import Preemption
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from whole_runs import final_state, make_state, same
 
 from jsubspace import runs
 from jsubspace.errors import TrainingDiverged, UsageError
+from jsubspace.preemption import Preemption
 from jsubspace.runs import build, config_files
 from jsubspace.runs.run import train_endpoints
 from jsubspace.storage import checksums, lock
@@ -25,7 +26,6 @@ from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.journal import Journal
 from jsubspace.storage.writer import read_rows
 from jsubspace.training.parallel import DataParallel
-from jsubspace.training.preemption import Preemption
 from jsubspace.training.train_state import TrainState
 
 

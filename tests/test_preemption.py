@@ -1,10 +1,13 @@
-"""Signals: the step under way is finished and saved; a second one ends the process at once."""
+"""Signals end a program at any moment: a step is finished and saved first, and a second signal ends the process at once."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
+import weakref
 
 import jax
 import numpy as np
@@ -12,27 +15,38 @@ import pytest
 from whole_runs import final_state
 
 from jsubspace import errors, program, runs
+from jsubspace import preemption as preemption_lib
 from jsubspace.errors import Preempted
+from jsubspace.preemption import SIGNALS, Preemption
 from jsubspace.runs import build
 from jsubspace.runs.run import train_endpoints
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.journal import Journal
 from jsubspace.storage.writer import read_rows
-from jsubspace.training.preemption import SIGNALS, Preemption
 
 
 def steps_in(workdir):
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_kept_where_a_loop_holds_it_and_raises_elsewhere(number):
     before = [signal.getsignal(n) for n in SIGNALS]
-    with Preemption() as preemption, preemption.held():
-        assert preemption.received() is None
-        os.kill(os.getpid(), number)
-        assert preemption.received() == number.name
-    with Preemption(), pytest.raises(Preempted, match=f"stopped by {number.name}. The same command resumes"):
+    message = f"stopped by {number.name}. Run the same command again."
+
+    def hold(preemption):
+        with preemption.held():
+            assert preemption.received() is None
+            os.kill(os.getpid(), number)
+            assert preemption.received() == number.name
+            preemption.check()
+            held.append(number)
+
+    held = []
+    with Preemption() as preemption, pytest.raises(Preempted, match=message):
+        hold(preemption)
+    assert held == [number]
+    with Preemption(), pytest.raises(Preempted, match=message):
         os.kill(os.getpid(), number)
     assert [signal.getsignal(n) for n in SIGNALS] == before
 
@@ -53,17 +67,85 @@ def test_nothing_is_installed_outside_of_the_main_thread_or_if_it_is_not_entered
         assert [signal.getsignal(n) for n in SIGNALS] == before
 
 
+class Dropper:
+    """Python drops what a ``__del__`` raises."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def in_a_weakref():
+    value = Dropper.__new__(type("Empty", (), {}))
+    reference = weakref.ref(value, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    del value
+    assert reference() is None
+
+
+def in_a_del():
+    Dropper()
+
+
+def in_the_garbage_collector():
+    def collected(phase, info):
+        gc.callbacks.remove(collected)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    gc.callbacks.append(collected)
+    gc.collect()
+
+
+PLACES = [in_a_weakref, in_a_del, in_the_garbage_collector]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_python_drops_is_raised_once_more(place, capfd):
+    with Preemption() as preemption:
+        place()
+        assert preemption.received() == "SIGTERM"
+        with pytest.raises(Preempted):
+            time.sleep(20)
+    assert "ignored" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_python_drops_is_raised_at_the_next_check(place, monkeypatch):
+    monkeypatch.setattr(preemption_lib._thread, "interrupt_main", lambda number: None)
+    with Preemption():
+        place()
+        with pytest.raises(Preempted):
+            preemption_lib.check()
+    preemption_lib.check()
+
+
+def test_other_exceptions_that_python_drops_are_still_told():
+    class Broken:
+        def __del__(self):
+            raise KeyError("told")
+
+    told, before = [], sys.unraisablehook
+    sys.unraisablehook = told.append
+    try:
+        with Preemption():
+            Broken()
+    finally:
+        sys.unraisablehook = before
+    assert [dropped.exc_type for dropped in told] == [KeyError]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_second_signal_ends_even_what_does_not_return_to_python(number, code):
     program = (
-        "import hashlib\nfrom jsubspace.training.preemption import Preemption\n"
+        "import hashlib\nfrom jsubspace.preemption import Preemption\n"
         "with Preemption() as preemption, preemption.held():\n"
         "  print('ready', flush=True)\n  hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"  # minutes, in C
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(number)
-    assert f"{number.name}: finishing the step. Send it once more to end at once.".encode() in process.stderr.readline()
+    assert (
+        f"{number.name}: ending as soon as possible. Send it once more to end at once.".encode()
+        in process.stderr.readline()
+    )
     assert process.poll() is None
     process.send_signal(number)
     process.communicate(timeout=20)
@@ -115,6 +197,22 @@ def test_a_run_goes_on_from_the_very_step(tiny_mlp, tmp_path, monkeypatch):
     ]
     assert rows[0] == rows[1]
     assert [row["step"] for row in rows[0] if row["kind"] == "train"] == [5, 10, 15, 20, 25, 30, 35]
+
+
+def test_a_signal_after_the_last_step_ends_training_before_evaluation(tiny_mlp, tmp_path, monkeypatch):
+    save = Checkpoints.save
+
+    def save_and_interrupt(self, state, step, *rest):
+        save(self, state, step, *rest)
+        if step == 36:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_interrupt)
+    with Preemption(), pytest.raises(Preempted):
+        runs.train(tiny_mlp, tmp_path / "run")
+    assert steps_in(tmp_path / "run")[-1] == 36
+    assert not (tmp_path / "run" / "per_example.npz").exists()
+    assert runs.train(tiny_mlp, tmp_path / "run")["finished"]
 
 
 def test_machines_that_train_together_ask_orbax(tiny_mlp, tmp_path, monkeypatch):

@@ -1,0 +1,241 @@
+"""Signals that ask a program to end, at any moment of its life.
+
+A program listens from the import of this module to its last line (`endings.run`). The first signal ends it with exit code
+75, and a second signal ends it at once. The library asks `check` between two units of work. Outside of programs nothing
+listens and `check` does nothing: in a notebook Ctrl-C raises KeyboardInterrupt as always.
+
+This file imports the standard library alone, because it must work before anything else is imported.
+"""
+
+import _thread
+import contextlib
+import os
+import select
+import signal
+import stat
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from jsubspace.errors import PREEMPTED, Preempted
+
+SIGNALS = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
+"""SIGTERM of a scheduler, SIGINT of Ctrl-C, and SIGHUP of a terminal that was closed."""
+
+_DROPPED = b"\0"
+"""What the thread reads when Python has dropped an exception of ours. It is the number of no signal."""
+
+
+class Preemption:
+    """Listens to `SIGNALS` while it is entered. Programs enter it in the main thread.
+
+    The first signal raises `Preempted` wherever the main thread is, so that long work ends at the next line of Python.
+    While a loop runs under `held`, the signal is kept for `received` instead. Python drops an exception that is raised in a
+    weakref callback, a ``__del__`` or the garbage collector. It is then raised once more, and `check` raises it too.
+
+    A second signal ends the process at once with 128 + its number, even while the main thread compiles or waits for a disk,
+    because a separate thread listens for it.
+
+    SIGHUP stays ignored where it is ignored already, as under nohup. It listens to nothing if it is not entered. It also
+    listens to nothing if several hosts train together. They must end at the same step, and
+    `storage.checkpoint.Checkpoints.reached_preemption` says which step this is.
+
+    Example:
+      >>> with Preemption() as preemption:
+      ...   with preemption.held():
+      ...     os.kill(os.getpid(), signal.SIGTERM)
+      ...     preemption.received()
+      Traceback (most recent call last):
+      jsubspace.errors.Preempted: stopped by SIGTERM. Run the same command again. What was saved is kept.
+    """
+
+    def __init__(self) -> None:
+        self._received: signal.Signals | None = None
+        self._held = False
+        self._dropped = False
+        self._handled: list[signal.Signals] = []
+        self._undo = contextlib.ExitStack()
+
+    @staticmethod
+    def current() -> "Preemption":
+        """The listener that this process has entered, or one that listens to nothing."""
+        return _LISTENING[-1] if _LISTENING else Preemption()
+
+    def received(self) -> str | None:
+        """The name of the signal that was received, or None."""
+        return None if self._received is None else self._received.name
+
+    def check(self) -> None:
+        """Raises `Preempted` in the main thread if a signal was received. Under `held` it does nothing."""
+        if self._received is not None and not self._held and threading.current_thread() is threading.main_thread():
+            self._dropped = False
+            raise Preempted(f"stopped by {self._received.name}. Run the same command again. What was saved is kept.")
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps a signal that arrives inside this context. The caller asks `received` after each step.
+
+        Raises:
+          Preempted: at the end of the context, if a signal was kept and the caller did not act on it.
+        """
+        before, self._held = self._held, True
+        try:
+            yield
+        finally:
+            self._held = before
+        self.check()
+
+    @contextlib.contextmanager
+    def released(self) -> Iterator[None]:
+        """The opposite of `held`, inside of it: a signal raises `Preempted`, also one that was kept before."""
+        before, self._held = self._held, False
+        try:
+            self.check()
+            yield
+        finally:
+            self._held = before
+
+    def hold(self) -> None:
+        """Keeps signals from now on, where the work is as good as done: the program ends as if none had arrived."""
+        self._held = True
+
+    def leave(self) -> None:
+        """Stops to listen, and leaves signals to Python and to others."""
+        self._undo.close()
+        self._handled = []
+
+    def end(self) -> None:
+        """Ignores all further signals, because the process ends. Python would end its handlers before its last line."""
+        for number in self._handled or [signal.SIGINT]:
+            signal.signal(number, signal.SIG_IGN)
+        self._undo.pop_all()
+
+    def __enter__(self) -> "Preemption":
+        if threading.current_thread() is not threading.main_thread() or _several_hosts():
+            return self
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        self._undo.callback(os.close, writing)  # The thread then reads the end of the pipe.
+        threading.Thread(target=self._listen, args=(reading,), name="preemption", daemon=True).start()
+        before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        self._undo.callback(signal.set_wakeup_fd, before)
+        self._quieten(writing)
+        _LISTENING.append(self)
+        self._undo.callback(_LISTENING.remove, self)
+        self._handled = _wanted()
+        for number in self._handled:
+            self._undo.callback(signal.signal, number, signal.signal(number, self._receive))
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.leave()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        """Python calls this in the main thread, between two instructions. The thread acts on a second signal."""
+        if self._received is not None and not self._dropped:
+            return
+        if self._received is None:
+            self._received = signal.Signals(number)
+            if self._received.name == "SIGHUP":
+                _leave_terminal()
+        self.check()
+
+    def _quieten(self, pipe: int) -> None:
+        """Lets Python be silent about a `Preempted` that it drops, and has the thread raise it again."""
+        before = sys.unraisablehook
+
+        def hook(dropped: Any) -> None:
+            if not isinstance(dropped.exc_value, Preempted):
+                before(dropped)
+            elif not self._dropped:
+                self._dropped = True
+                os.write(pipe, _DROPPED)
+
+        def restore() -> None:
+            sys.unraisablehook = before
+
+        sys.unraisablehook = hook
+        self._undo.callback(restore)
+
+    def _listen(self, pipe: int) -> None:
+        """Reads the number of each signal from a pipe. Python writes it there whatever the main thread does."""
+        count = echoes = 0
+        with open(pipe, "rb", buffering=0) as numbers:
+            while number := numbers.read(1):
+                if number == _DROPPED:
+                    time.sleep(0.01)  # Python is still inside of what dropped the exception.
+                    if self._dropped and self._handled and self._received is not None:
+                        echoes += 1
+                        _thread.interrupt_main(self._received)  # This writes the signal's number into the pipe, too.
+                elif number[0] in SIGNALS and echoes:
+                    echoes -= 1
+                elif number[0] in SIGNALS:
+                    count += 1
+                    if count > 1:
+                        os._exit(128 + number[0])
+                    _say(
+                        f"{signal.Signals(number[0]).name}: ending as soon as possible. Send it once more to end at once."
+                    )
+
+
+_LISTENING: list[Preemption] = []
+"""The listeners that are entered. The last of them receives the signals of this process."""
+
+
+def check() -> None:
+    """Raises `Preempted` if this process has received a signal, unless a loop holds it. Ask it between units of work."""
+    Preemption.current().check()
+
+
+def end_at_once() -> None:
+    """Lets the first signal end this process with 75, until a `Preemption` is entered. Programs import meanwhile."""
+    for number in _wanted():
+        signal.signal(number, _exit)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    _say(f"stopped by {signal.Signals(number).name}. Run the same command again. Nothing had begun.")
+    os._exit(PREEMPTED)
+
+
+def _is_our_program() -> bool:
+    """Whether Python was started by ``-m jsubspace.NAME`` and is about to look for this module.
+
+    Python then has "-m" in the place of the program's name, and the arguments after the module behind it.
+    """
+    if sys.argv[:1] != ["-m"]:
+        return False
+    return sys.orig_argv[-len(sys.argv)].removeprefix("-m").startswith("jsubspace.")
+
+
+def _wanted() -> list[signal.Signals]:
+    return [number for number in SIGNALS if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def _several_hosts() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and bool(jax.distributed.is_initialized())
+
+
+def _leave_terminal() -> None:
+    """Writes into nothing from now on where a terminal was. Writing to a closed terminal fails."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        with contextlib.suppress(OSError):
+            if stat.S_ISCHR(os.fstat(stream).st_mode):
+                os.dup2(nothing, stream)
+    os.close(nothing)
+
+
+def _say(text: str) -> None:
+    """Writes a line to standard error, unless this would wait: nobody may read a pipe that is full."""
+    with contextlib.suppress(OSError, ValueError):
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, f"{text}\n".encode())
+
+
+if _is_our_program() and threading.current_thread() is threading.main_thread():
+    end_at_once()
