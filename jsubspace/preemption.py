@@ -7,7 +7,6 @@ listens and `check` does nothing: in a notebook Ctrl-C raises KeyboardInterrupt 
 This file imports the standard library alone, because it must work before anything else is imported.
 """
 
-import _thread
 import contextlib
 import os
 import select
@@ -15,7 +14,6 @@ import signal
 import stat
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -56,6 +54,8 @@ class Preemption:
         self._received: signal.Signals | None = None
         self._held = False
         self._dropped = False
+        self._first: signal.Signals | None = None  # as the thread knows it
+        self._leaving = threading.Lock()
         self._handled: list[signal.Signals] = []
         self._undo = contextlib.ExitStack()
 
@@ -104,8 +104,9 @@ class Preemption:
 
     def leave(self) -> None:
         """Stops to listen, and leaves signals to Python and to others."""
-        self._undo.close()
-        self._handled = []
+        with self._leaving:
+            self._handled = []
+            self._undo.close()
 
     def end(self) -> None:
         """Ignores all further signals, because the process ends. Python would end its handlers before its last line."""
@@ -163,22 +164,42 @@ class Preemption:
     def _listen(self, pipe: int) -> None:
         """Reads the number of each signal from a pipe. Python writes it there whatever the main thread does."""
         count = echoes = 0
-        with open(pipe, "rb", buffering=0) as numbers:
-            while number := numbers.read(1):
-                if number == _DROPPED:
-                    time.sleep(0.01)  # Python is still inside of what dropped the exception.
-                    if self._dropped and self._handled and self._received is not None:
-                        echoes += 1
-                        _thread.interrupt_main(self._received)  # This writes the signal's number into the pipe, too.
-                elif number[0] in SIGNALS and echoes:
-                    echoes -= 1
-                elif number[0] in SIGNALS:
-                    count += 1
-                    if count > 1:
-                        os._exit(128 + number[0])
-                    _say(
-                        f"{signal.Signals(number[0]).name}: ending as soon as possible. Send it once more to end at once."
-                    )
+        pause: float | None = None
+        while True:
+            if not select.select([pipe], [], [], pause)[0]:
+                woken = self._wake()
+                echoes += woken
+                pause = min(10, 2 * pause) if woken and pause else None
+                continue
+            number = os.read(pipe, 1)
+            if not number:
+                os.close(pipe)
+                return
+            if number == _DROPPED:
+                pause = 0.01  # Python is still inside of what dropped the exception.
+            elif number[0] in SIGNALS and echoes:
+                echoes -= 1
+            elif number[0] in SIGNALS:
+                count, pause = count + 1, 0.1
+                if count > 1:
+                    os._exit(128 + number[0])
+                self._first = signal.Signals(number[0])
+                _say(f"{self._first.name}: ending as soon as possible. Send it once more to end at once.")
+
+    def _wake(self) -> bool:
+        """Sends the first signal to the main thread again if the handler has not run there, or its exception was dropped.
+
+        The handler does not run where a signal arrives just before the thread waits for a lock: nothing ends this wait.
+
+        Returns:
+          Whether it was sent. Its number is then read from the pipe once more.
+        """
+        with self._leaving:  # With its handler removed, the signal would end the process.
+            waits = self._handled and (self._received is None or self._dropped)
+            if waits and self._first is not None:
+                signal.pthread_kill(threading.main_thread().ident or 0, self._first)
+                return True
+        return False
 
 
 _LISTENING: list[Preemption] = []

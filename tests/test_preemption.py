@@ -107,9 +107,18 @@ def test_what_python_drops_is_raised_once_more(place, capfd):
     assert "ignored" not in capfd.readouterr().err
 
 
+def test_a_main_thread_that_waits_is_woken():
+    """A signal that another thread takes, or that arrives just before a wait for a lock, does not end the wait."""
+    with Preemption():
+        (listener,) = (thread for thread in threading.enumerate() if thread.name == "preemption")
+        threading.Timer(0.2, lambda: signal.pthread_kill(listener.ident, signal.SIGTERM)).start()
+        with pytest.raises(Preempted):
+            threading.Event().wait(60)
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_what_python_drops_is_raised_at_the_next_check(place, monkeypatch):
-    monkeypatch.setattr(preemption_lib._thread, "interrupt_main", lambda number: None)
+    monkeypatch.setattr(Preemption, "_wake", lambda self: False)
     with Preemption():
         place()
         with pytest.raises(Preempted):

@@ -9,7 +9,7 @@ import weakref
 import pytest
 from places import REPOSITORY
 
-from jsubspace import compare, errors, evaluate, export, preemption, runs
+from jsubspace import compare, errors, evaluate, export, runs
 from jsubspace.data import prepare, sets
 from jsubspace.errors import Preempted
 from jsubspace.evaluation import plots
@@ -37,7 +37,7 @@ def finished(tmp_path_factory, data_dir):
 @pytest.fixture
 def dropped(monkeypatch):
     """Sends a signal where Python drops the exception, before a function is called for the first time."""
-    monkeypatch.setattr(preemption._thread, "interrupt_main", lambda number: None)  # The next check must notice.
+    monkeypatch.setattr(Preemption, "_wake", lambda self: False)  # The next check must notice.
 
     def before(owner, name):
         function, calls = getattr(owner, name), []
