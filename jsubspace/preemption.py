@@ -223,7 +223,7 @@ def _exit(number: int, frame: FrameType | None) -> None:
 
 
 def _is_our_program() -> bool:
-    """Whether Python was started by ``-m jsubspace.NAME`` and is about to look for this module.
+    """Whether Python was started by ``-m`` with a module of this library, and is about to look for it.
 
     Python then has "-m" in the place of the program's name, and the arguments after the module behind it.
     """

@@ -107,7 +107,7 @@ class Signals(Attack):
         if not sent:
             documented = code == 0
             if name != "main" and not life.fresh:  # A life of main may have had less to do.
-                self._slower = (time.time() - life.start) / seconds
+                self._slower += 0.2 * ((time.time() - life.start) / seconds - self._slower)
         else:
             written = _written(_last_file(name, workdir))
             done = life.start < written < sent_at + (4 if name == "export" else 1) * WRITING_SECONDS
