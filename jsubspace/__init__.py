@@ -20,6 +20,10 @@ from jsubspace.evaluation.tasks import Classification as Classification
 from jsubspace.gradients import Info as Info
 from jsubspace.gradients import value_and_grad as value_and_grad
 from jsubspace.gradients import value_and_grad_at as value_and_grad_at
+from jsubspace.learning_rates import Rate as Rate
+from jsubspace.learning_rates import Rates as Rates
+from jsubspace.learning_rates import rates as rates
+from jsubspace.optimizers import per_endpoint as per_endpoint
 from jsubspace.penalties import cosine_squared as cosine_squared
 from jsubspace.penalties import cosines_squared as cosines_squared
 from jsubspace.penalties import distances as distances

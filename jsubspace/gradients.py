@@ -121,9 +121,8 @@ def value_and_grad(
 
     Returns:
       ``grad_fn(key, endpoints, *args) -> ((value, info), grads)``. ``value`` is loss + beta * penalty,
-      ``info`` is an `Info`, and ``grads`` has the endpoints' leaves ``[m, *s]``. Any optax optimizer takes them as they
-      are. Elementwise optimizers act on each endpoint as on one network. Optimizers that take a norm over the tree
-      (clip_by_global_norm, LARS, LAMB) belong under a vmap over the endpoints.
+      ``info`` is an `Info`, and ``grads`` has the endpoints' leaves ``[m, *s]``. Any optax optimizer takes them if it is put
+      through `jsubspace.per_endpoint`. Elementwise optimizers take them as they are.
 
     Raises:
       ValueError: here, if an option is out of range. ``grad_fn`` raises it if the endpoints do not fit the subspace, or the

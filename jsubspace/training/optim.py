@@ -8,14 +8,17 @@ import optax
 from optax import contrib
 
 from jsubspace import tree
+from jsubspace.optimizers import per_endpoint
 
 
 def sgd(learning_rate: optax.ScalarOrSchedule, momentum: float, weight_decay: float) -> optax.GradientTransformation:
     """SGD with momentum. The weight decay is added to the gradient of every parameter, as PyTorch's SGD does.
 
-    It is elementwise, so it acts on each of the stacked endpoints as on a single network.
+    Each endpoint is a network of its own (`jsubspace.per_endpoint`). The schedule stands outside, because all endpoints have
+    the same count of steps. Every transform is elementwise, so a device may also hold a share of each leaf.
     """
-    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum))
+    descent = optax.chain(per_endpoint(optax.trace(momentum)), optax.scale_by_learning_rate(learning_rate))
+    return optax.chain(per_endpoint(optax.add_decayed_weights(weight_decay)), descent)
 
 
 def sharpness_aware(optimizer: optax.GradientTransformation, rho: float) -> optax.GradientTransformationExtraArgs:
