@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jsubspace import paths, preemption, program
+from jsubspace import preemption, program
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import bounds, paired
 from jsubspace.evaluation.metrics import Scores
 from jsubspace.runs import comparison_figure, methods, per_example
 from jsubspace.runs import results as results_of
-from jsubspace.storage import files
+from jsubspace.storage import files, places
 from jsubspace.storage.documents import write_json
 
 METRICS = {
@@ -75,7 +75,7 @@ def compare(runs: Sequence[str | pathlib.Path]) -> list[Entry]:
     """
     if not runs:
         raise UsageError("which runs? Name their folders: python -m jsubspace.compare RUN RUN ...")
-    folders = [pathlib.Path(run) for run in runs]
+    folders = [places.located(run, "a run's folder") for run in runs]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UsageError(f"a run is given twice in {', '.join(map(str, folders))}. Its mean would count it twice.")
     found = {str(folder): _read(folder) for folder in folders}
@@ -103,7 +103,7 @@ def compare(runs: Sequence[str | pathlib.Path]) -> list[Entry]:
 
 def _with_intervals(entries: list[Entry], found: dict[str, dict[str, Any]]) -> list[Entry]:
     """Entries with both kinds of intervals."""
-    scores = {run: per_example.read(pathlib.Path(run), results) for run, results in found.items()}
+    scores = {run: per_example.read(places.located(run, "a run's folder"), results) for run, results in found.items()}
     bins = {results_of.settings_of(results)["evaluation"].get("num_bins", 20) for results in found.values()}
     first = _scores_of(entries[0], scores)
 
@@ -184,12 +184,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", help="a folder for table.md, comparison.json and comparison.png")
     arguments = parser.parse_args(argv)
     metrics = [metric.strip() for metric in arguments.metrics.split(",")]
-    entries = compare([paths.expanded(run, "RUN") for run in arguments.runs])
+    entries = compare([places.located(run, "RUN") for run in arguments.runs])
     text = f"{table(entries, metrics)}\n\n{NOTE}"
     print(text)
     preemption.check()
     if arguments.out:
-        folder = pathlib.Path(paths.expanded(arguments.out, "--out"))
+        folder = places.located(arguments.out, "--out")
         try:
             files.make_folder(folder)
             files.write_text(folder / "table.md", text + "\n")

@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import ml_collections
 
-from jsubspace import paths, program, runs
+from jsubspace import program, runs
 from jsubspace.data import prepare, sets
 from jsubspace.errors import UsageError
 from jsubspace.runs import build, config, config_files, limits, results
-from jsubspace.storage import checkpoint, lock
+from jsubspace.storage import checkpoint, lock, places
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.training import parallel
 
@@ -35,7 +35,7 @@ def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None)
     Raises:
       UsageError: if the folder holds no run or no checkpoint, a run is under way in it, or a change is not possible.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = places.located(workdir, "the run's folder")
     settings = load_settings(workdir)
     for field, given in (changes or {}).items():
         if not field.startswith("evaluation."):
@@ -82,7 +82,7 @@ def main() -> None:
         changes[field] = given
     program.use_compilation_cache()
     parallel.use_cpu_cores()
-    print(results.table(evaluate(paths.expanded(arguments.workdir, "--workdir"), changes)))
+    print(results.table(evaluate(places.located(arguments.workdir, "--workdir"), changes)))
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import jsubspace
-from jsubspace import evaluate, paths, preemption, program, subspaces
+from jsubspace import evaluate, preemption, program, subspaces
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import survey
 from jsubspace.evaluation.tasks import Classification
 from jsubspace.exchange import network_files
 from jsubspace.preemption import Preemption
 from jsubspace.runs import adapters, build, parts, trained_endpoints
+from jsubspace.storage import places
 from jsubspace.subspaces import Subspace
 from jsubspace.training import parallel
 from jsubspace.training.train_state import not_finite
@@ -43,7 +44,8 @@ def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "")
       UsageError: if there is no run, no checkpoint or no such point, a number of the network is not finite, or the network
         cannot be written there.
     """
-    network_files.check_target(pathlib.Path(to))
+    to = places.located(to, "the network's file")
+    network_files.check_target(to)
     network, facts = network_at(workdir, alpha)
     network_files.save(to, network, facts)
     return facts
@@ -51,7 +53,7 @@ def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "")
 
 def network_at(workdir: str | pathlib.Path, alpha: str = "") -> tuple[network_files.Network, dict[str, Any]]:
     """The network that `export` writes, on the host, and its facts. The arguments are those of `export`."""
-    workdir = pathlib.Path(workdir)
+    workdir = places.located(workdir, "the run's folder")
     settings = evaluate.load_settings(workdir)
     subspace = parts.make_evaluated(settings)
     position = read_alpha(alpha, subspace)
@@ -126,9 +128,9 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     parallel.use_cpu_cores()
-    to = paths.expanded(arguments.to, "--to")
-    network_files.check_target(pathlib.Path(to))
-    network, facts = network_at(paths.expanded(arguments.workdir, "--workdir"), arguments.alpha)
+    to = places.located(arguments.to, "--to")
+    network_files.check_target(to)
+    network, facts = network_at(places.located(arguments.workdir, "--workdir"), arguments.alpha)
     Preemption.current().hold()  # Once the network has its name, the same command would be refused.
     network_files.save(to, network, facts)
     print(f"{to} is the network at alpha = {facts['alpha']}.")

@@ -8,9 +8,10 @@ import pathlib
 
 from absl import app, flags
 
-from jsubspace import paths, program, runs
+from jsubspace import program, runs
 from jsubspace.preemption import Preemption
 from jsubspace.runs import command_line, results
+from jsubspace.storage import places
 from jsubspace.training import hosts, parallel
 
 flags.adopt_module_key_flags(command_line)  # --help shows them
@@ -21,7 +22,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder. The default is
 def main() -> None:
     """The program, after its flags have been parsed."""
     config, name = command_line.read_config()
-    workdir = pathlib.Path(paths.expanded(WORKDIR.value or pathlib.Path("runs") / name, "--workdir"))
+    workdir = places.located(WORKDIR.value or pathlib.Path("runs") / name, "--workdir")
     program.use_compilation_cache()
     parallel.use_cpu_cores()
     if DISTRIBUTED.value:

@@ -38,7 +38,7 @@ def default_data_dir() -> pathlib.Path:
       UsageError: if the variable names no folder, or it is not set and no home folder is known.
     """
     if named := os.environ.get(VARIABLE):
-        return pathlib.Path(paths.expanded(named, VARIABLE))
+        return paths.on_disk(named, VARIABLE)
     try:
         return pathlib.Path(DEFAULT).expanduser()
     except RuntimeError as error:
@@ -90,7 +90,7 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> pathlib.Path
         cannot be written.
     """
     folder = _folder(data_dir)
-    archives = pathlib.Path(paths.expanded(manual_dir, "--manual_dir")) if manual_dir else None
+    archives = paths.on_disk(manual_dir, "--manual_dir") if manual_dir else None
     folders = []
     for data_set in corruptions.find(name):
         preemption.check()
@@ -141,7 +141,7 @@ def _prepare_one(data_set: DataSet, folder: pathlib.Path, manual_dir: pathlib.Pa
 
 
 def _folder(data_dir: str) -> pathlib.Path:
-    return pathlib.Path(paths.expanded(data_dir, "the folder of the data")) if data_dir else default_data_dir()
+    return paths.on_disk(data_dir, "the folder of the data") if data_dir else default_data_dir()
 
 
 def _builder(data_set: DataSet, folder: pathlib.Path) -> Any:

@@ -128,7 +128,7 @@ class Report:
             raise ValueError(f"there is no score {score!r}. The scores are {', '.join(self.higher_is_better)}.")
         figure = plots.over_subspace(self.to_json(), score, self.data)
         if path is not None:
-            plots.save(figure, pathlib.Path(path))
+            plots.save(figure, places.located(path, "the figure's file"))
         return figure
 
     def to_json(self) -> dict[str, Any]:

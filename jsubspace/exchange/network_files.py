@@ -17,6 +17,7 @@ import numpy as np
 
 from jsubspace.errors import UsageError, one_line
 from jsubspace.storage import files
+from jsubspace.storage.places import in_bucket, located
 
 Network = dict[str, Any]
 
@@ -35,9 +36,14 @@ def check_target(path: pathlib.Path) -> None:
     """
     if path.suffix not in ("", SUFFIX):
         raise UsageError(f"{path} is neither a safetensors file ({path.stem}{SUFFIX}) nor a folder ({path.stem}).")
-    if path.exists() or path.is_symlink():
+    if (path.exists() or path.is_symlink()) and not files.is_unfinished(path):
         raise UsageError(f"{path} exists. Choose another name, or delete it.")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    if in_bucket(path):
+        try:
+            files.check_writable(path.parent)
+        except OSError as error:
+            raise UsageError(f"cannot write to {path.parent}: {error}. Choose another name.") from error
+    elif not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise UsageError(f"{path.parent} is not a folder that can be written. Make the folder first.")
 
 
@@ -45,7 +51,7 @@ def save(path: str | pathlib.Path, network: Network, facts: Mapping[str, Any] | 
     """Writes a network completely or not at all.
 
     Args:
-      path: ``NAME.safetensors``, or a folder for Orbax. The folder gets the network in its subfolder ``network`` and the
+      path: ``NAME.safetensors``, or a folder for Orbax, on the disk or in a bucket (``gs://bucket/NAME``). The folder gets the network in its subfolder ``network`` and the
         facts beside it.
       network: dictionaries of arrays. Names have no slash.
       facts: values that JSON can hold, by name. JSON has no NaN and no infinity.
@@ -54,7 +60,7 @@ def save(path: str | pathlib.Path, network: Network, facts: Mapping[str, Any] | 
       UsageError: if ``path`` exists or cannot be written.
       ValueError: for a network of another form, or a fact that JSON cannot hold.
     """
-    path = pathlib.Path(path)
+    path = located(path, "the network's file")
     check_target(path)
     arrays = flatten(network)
     facts = {**(facts or {}), DIGEST: _digest(arrays)}
@@ -88,7 +94,9 @@ def load(path: str | pathlib.Path) -> tuple[Network, dict[str, Any]]:
       >>> network["params"]["dense"]["kernel"].shape, facts["alpha"]
       ((2, 2), 0.5)
     """
-    path = pathlib.Path(path)
+    path = located(path, "the network's file")
+    if files.is_unfinished(path):
+        raise UsageError(f"{path} is not complete: whoever wrote it was interrupted. Write it again, with the same command.")
     if path.is_dir() and (path / "network").is_dir():
         arrays, facts = _load_folder(path)
     elif path.is_file():
@@ -147,16 +155,27 @@ def unflatten(arrays: Mapping[str, np.ndarray]) -> Network:
 
 
 def _load_file(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    import safetensors
+    import safetensors.numpy
 
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return arrays, {name: _fact(text) for name, text in (file.metadata() or {}).items()}
+        if in_bucket(path):
+            content = path.read_bytes()
+            arrays, texts = safetensors.numpy.load(content), _metadata(content)
+        else:
+            with safetensors.safe_open(path, framework="numpy") as file:
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                texts = file.metadata() or {}
+        return arrays, {name: _fact(text) for name, text in texts.items()}
     except (safetensors.SafetensorError, OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a safetensors file, or damaged: {error}") from error
     except KeyError as error:
         raise UsageError(f"{path} has arrays of type {error}, which numpy lacks. Store them as float32.") from error
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file, which its package reads only from the disk: they are in the header, which is JSON."""
+    size = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + size]).get("__metadata__", {})
 
 
 def _load_folder(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

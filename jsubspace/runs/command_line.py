@@ -85,7 +85,7 @@ def find_file(given: str) -> pathlib.Path:
     Raises:
       UsageError: if neither exists.
     """
-    path = pathlib.Path(paths.expanded(given, "--config"))
+    path = paths.on_disk(given, "--config")
     if path.is_file():
         return path
     configs = shipped()

@@ -13,7 +13,7 @@ from jsubspace.preemption import Preemption
 from jsubspace.runs import build, config_files, figures, limits, results, settings, stacks
 from jsubspace.runs import config as config_lib
 from jsubspace.runs.build import Run
-from jsubspace.storage import checkpoint, folders, lock
+from jsubspace.storage import checkpoint, folders, lock, places
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.journal import Row
 from jsubspace.storage.writer import read_rows
@@ -39,7 +39,7 @@ def train(
 
     Args:
       config: a config of this library, for example from ``configs/digits_cresnet8_line.py``.
-      workdir: the run's folder. It will hold config.json, metrics.jsonl, TensorBoard events, checkpoints/, results.json
+      workdir: the run's folder, on the disk or in a bucket (``gs://bucket/run``). It will hold config.json, metrics.jsonl, TensorBoard events, checkpoints/, results.json
         and figures/.
       preemption: the listener for signals, or None for the one that the program has entered. A signal ends training after
         a step, and its state is saved.
@@ -53,7 +53,7 @@ def train(
       TrainingDiverged: if a loss is not finite.
       Preempted: if a signal ended training or evaluation.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = places.located(workdir, "the run's folder")
     limits.validate(config)
     may_differ = settings.may_differ_between_hosts()
     hosts.check_same({field: value for field, value in config_lib.fields(config).items() if field not in may_differ})

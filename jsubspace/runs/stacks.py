@@ -16,6 +16,7 @@ from jsubspace import points, tree
 from jsubspace.errors import UsageError
 from jsubspace.runs import config, config_files, parts, results
 from jsubspace.runs.build import Run
+from jsubspace.storage import places
 from jsubspace.storage.checkpoint import FOLDER, Checkpoints
 from jsubspace.subspaces import Chain, Curve
 from jsubspace.training.train_state import TrainState, init_train_state, not_finite
@@ -47,7 +48,7 @@ def start_runs(settings: ml_collections.ConfigDict) -> list[pathlib.Path]:
       UsageError: if one holds no run, if the last network of a run is needed and the run is not finished, or if a run was
         trained on images that are kept for validation here.
     """
-    paths = [pathlib.Path(folder) for folder in config.split(settings.start.runs)]
+    paths = [places.located(folder, "config.start.runs") for folder in config.split(settings.start.runs)]
     for path in paths:
         _check_validation(settings, config_files.load(path), path)
         if settings.start.epoch == 0 and not results.is_finished(results.read(path)):

@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 from jsubspace.errors import UsageError, one_line
 from jsubspace.storage import checksums, files
 from jsubspace.storage.documents import without_nan
+from jsubspace.storage.places import in_bucket
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class Checkpoints(Generic[State]):
         Raises:
           UsageError: if the folder has vanished, or this or the save before it could not be written.
         """
-        if not self._folder.is_dir():
+        if not (in_bucket(self._folder) or self._folder.is_dir()):  # In a bucket, the first checkpoint makes the folder.
             raise UsageError(f"{self._folder} has vanished. The run cannot be saved and stops at step {step}.")
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(without_nan(notes)))
         if metrics is not None and not math.isfinite(metrics[RANKED_BY]):
@@ -164,9 +165,13 @@ class Checkpoints(Generic[State]):
             self._manager.close()
 
     def _seal(self) -> None:
-        """Writes the checksums while the checkpoint has its temporary name. Orbax calls it before it renames the folder."""
+        """Writes the checksums while the checkpoint has its temporary name. Orbax calls it before it renames the folder.
+
+        In a bucket, the folder has its name from the start. Orbax then writes the file that says that it is complete.
+        """
         if jax.process_index() == 0:
-            for folder in self._folder.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
+            name = str(self._saving) if in_bucket(self._folder) else f"{self._saving}.orbax-checkpoint-tmp*"
+            for folder in self._folder.glob(name):
                 checksums.write(folder)
 
     def _whole(self, step: int | None) -> int:

@@ -5,6 +5,8 @@ A file appears under its name completely or not at all. Until it is complete, it
 whoever looks at a folder knows it as a leftover (`is_leftover`).
 
 No write follows a symbolic link. A folder from a stranger could lead it out of the folder, or onto another file in it.
+
+`bucket_files` does the same in a bucket (`places`), and says what is different there.
 """
 
 import contextlib
@@ -15,6 +17,9 @@ import re
 import shutil
 from collections.abc import Iterator
 from typing import BinaryIO
+
+from jsubspace.storage import bucket_files
+from jsubspace.storage.places import in_bucket
 
 PARTIAL = ".partial"
 """The ending of a partial file or folder."""
@@ -39,6 +44,18 @@ def remove_leftovers(folder: pathlib.Path) -> None:
             remove(path)
 
 
+def is_unfinished(folder: pathlib.Path) -> bool:
+    """Whether this is a folder of a bucket that a killed process did not fill, or did not remove, to the end."""
+    return in_bucket(folder) and bucket_files.is_unfinished(folder)
+
+
+def all_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """All files in a folder and in the folders in it, in order."""
+    if in_bucket(folder):
+        return bucket_files.all_files(folder)
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 @contextlib.contextmanager
 def new_file(path: pathlib.Path) -> Iterator[BinaryIO]:
     """A file to write. It replaces the file at ``path`` when the context is left, and is removed if an exception leaves it.
@@ -56,6 +73,10 @@ def new_file(path: pathlib.Path) -> Iterator[BinaryIO]:
       >>> path.read_bytes()
       b'12'
     """
+    if in_bucket(path):
+        with bucket_files.new_file(path) as file:
+            yield file
+        return
     partial = _partial(path)
     try:
         remove(partial)  # A killed process may have had the same number.
@@ -77,6 +98,10 @@ def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       OSError: if something exists at ``path``, or the folder cannot be written.
     """
+    if in_bucket(path):
+        with bucket_files.new_folder(path) as folder:
+            yield folder
+        return
     partial = _partial(path)
     try:
         remove(partial)
@@ -99,10 +124,36 @@ def write_text(path: pathlib.Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def appended(path: pathlib.Path) -> BinaryIO:
-    """A file that grows by what is written to it. It is made if it does not exist."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o666), "ab")
+class Appended:
+    """A file that grows by what is written to it. It is made if it does not exist.
+
+    Nothing can be appended to an object in a bucket. There the whole file is kept in memory, and `sync` uploads it.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._file: BinaryIO | bucket_files.Grown = (
+            bucket_files.Grown(path) if in_bucket(path) else os.fdopen(os.open(path, flags, 0o666), "ab")
+        )
+
+    def write(self, content: bytes) -> None:
+        """Adds bytes. A kill of this process cannot remove them, except in a bucket."""
+        self._file.write(content)
+        self._file.flush()
+
+    def flush(self) -> None:
+        """Does nothing: `write` leaves nothing in a buffer."""
+
+    def sync(self) -> None:
+        """Returns when the bytes are on the disk, or in the bucket."""
+        if isinstance(self._file, bucket_files.Grown):
+            self._file.upload()
+        else:
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Returns as `sync` does in a bucket. Nothing can be written later."""
+        self._file.close()
 
 
 def lock_file(path: pathlib.Path) -> BinaryIO:
@@ -116,6 +167,9 @@ def check_writable(folder: pathlib.Path) -> None:
     Raises:
       OSError: if they cannot.
     """
+    if in_bucket(folder):
+        bucket_files.check_writable(_partial(folder / "probe"))
+        return
     try:
         os.close(os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600))  # A file that never gets a name.
     except OSError as error:
@@ -127,19 +181,25 @@ def check_writable(folder: pathlib.Path) -> None:
 
 
 def make_folder(path: pathlib.Path) -> None:
-    """Makes a folder, and the folders above it, if it does not exist."""
-    path.mkdir(parents=True, exist_ok=True)
+    """Makes a folder, and the folders above it, if it does not exist. In a bucket, the first file in it makes it."""
+    if not in_bucket(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def rename(path: pathlib.Path, to: pathlib.Path) -> None:
     """Gives a file or folder another name in the same file system. A file may replace a file."""
-    os.rename(path, to)
+    if in_bucket(path):
+        bucket_files.rename(path, to)
+    else:
+        os.rename(path, to)
 
 
 def remove(path: pathlib.Path) -> None:
     """Removes a file, a link, or a folder with all that is in it. Nothing happens if there is nothing."""
     with contextlib.suppress(FileNotFoundError):
-        if path.is_dir() and not path.is_symlink():
+        if in_bucket(path):
+            bucket_files.remove(path)
+        elif path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             os.unlink(path)

@@ -4,6 +4,7 @@ import pathlib
 
 from jsubspace.errors import UsageError
 from jsubspace.storage import files
+from jsubspace.storage.places import in_bucket
 
 
 def check_folder(workdir: pathlib.Path) -> None:
@@ -12,8 +13,8 @@ def check_folder(workdir: pathlib.Path) -> None:
     Raises:
       UsageError: if it will not.
     """
-    existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
     try:
+        existing = next(path for path in (workdir, *workdir.absolute().parents) if in_bucket(path) or path.exists())
         files.check_writable(existing)
     except OSError as error:
         raise cannot_write(workdir, error) from error

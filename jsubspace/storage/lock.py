@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from jsubspace.errors import UsageError
 from jsubspace.storage import files
+from jsubspace.storage.places import in_bucket
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +25,17 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
     """Keeps other runs out of the existing folder ``workdir`` until the context is left or the process ends.
 
     It uses the kernel's lock of an open file. The lock of a killed process vanishes with the process. The file stays, and
-    its existence means nothing. On a file system without such locks (some network file systems) it only warns.
+    its existence means nothing. On a file system without such locks (some network file systems) and in a bucket it only warns.
 
     Raises:
       UsageError: if another process holds the lock. The message names the process. Also if a symbolic link inside the
         folder points outside it, so that a downloaded run cannot redirect our writes.
     """
+    if in_bucket(workdir):
+        log.warning("a bucket has no locks: do not start two runs in %s.", workdir)
+        files.remove_leftovers(workdir)
+        yield
+        return
     _refuse_links(workdir)
     try:
         import fcntl

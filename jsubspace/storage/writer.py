@@ -2,15 +2,17 @@
 
 import contextlib
 import logging
-import os
 import pathlib
+import socket
 import time
+import types
 from collections.abc import Iterator
 from typing import Any
 
 from jsubspace.errors import UsageError
 from jsubspace.storage import files
 from jsubspace.storage.documents import from_json, to_json, without_nan
+from jsubspace.storage.places import in_bucket
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,9 @@ class Writer:
     The events are a copy of the rows, and a resumed run writes all of them again. So no point is missing or doubled,
     whenever the run was killed, whatever was in buffers, and wherever the clock, which names the files, has jumped to.
 
+    In a bucket, `sync` and `close` upload both files as a whole. A kill loses rows after the last checkpoint, and the
+    resumed run writes them again.
+
     Args:
       workdir: the run's folder.
       step: the step from which the run starts or resumes. Rows of later steps come from a run that was killed before its
@@ -50,28 +55,28 @@ class Writer:
         with self._told():
             rows = [row for row in read_rows(workdir) if row["step"] <= step]
             files.write_text(self._path, "".join(to_json(row) + "\n" for row in rows))
-            self._file = files.appended(self._path)
+            self._file = files.Appended(self._path)
             self._events = _Events(workdir)
             for row in rows:
                 self._events.add(**row)
             self._events.flush()
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Adds the row ``{"kind": kind, "step": step, **values}``. After the call, a kill cannot remove it.
+        """Adds the row ``{"kind": kind, "step": step, **values}``. After the call, a kill cannot remove it from a disk.
 
         A number that is not finite is written as null, and not drawn in TensorBoard.
         """
         values = without_nan(values)
         with self._told():
             self._file.write((to_json({"kind": kind, "step": step, **values}) + "\n").encode("utf-8"))
-            self._file.flush()
             self._events.add(kind, step, **values)
             self._events.flush()
 
     def sync(self) -> None:
-        """Returns when the rows are on the disk. A checkpoint is written later, so no power failure takes rows alone."""
+        """Returns when the rows are on the disk, or in the bucket. A checkpoint is written later, so no failure takes rows alone."""
         with self._told():
-            os.fsync(self._file.fileno())
+            self._events.sync()
+            self._file.sync()
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -121,17 +126,26 @@ class _Events:
     """TensorBoard events in a new file that replaces the old ones. It does nothing if tensorboardX is not installed.
 
     Events are written at once. tensorboardX's own ``SummaryWriter`` leaves the writing to a thread. When a full disk ends
-    the thread, it waits for the thread for ever.
+    the thread, it waits for the thread for ever. In a bucket, tensorboardX would use another login than this library does.
+    There it writes into memory, and `sync` uploads the file.
     """
 
     def __init__(self, workdir: pathlib.Path) -> None:
         self._file: Any = None
+        self._kept: files.Appended | None = None
         with contextlib.suppress(ModuleNotFoundError):
+            from tensorboardX import record_writer
             from tensorboardX.event_file_writer import EventsWriter
 
             for path in workdir.glob("events.out.tfevents.*"):
                 files.remove(path)
-            self._file = EventsWriter(str(workdir / "events"))
+            if in_bucket(workdir):
+                self._kept = files.Appended(workdir / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}")
+                factory = types.SimpleNamespace(open=lambda name: self._kept)
+                record_writer.register_writer_factory("memory", factory)  # EventsWriter opens it by the beginning of its name.
+                self._file = EventsWriter("memory:events")
+            else:
+                self._file = EventsWriter(str(workdir / "events"))
 
     def add(self, kind: str, step: int, **values: Any) -> None:
         """Adds a point to the curve of every number."""
@@ -151,6 +165,11 @@ class _Events:
         if self._file is not None:
             self._file.flush()
 
+    def sync(self) -> None:
+        """Uploads the file if it is in memory."""
+        if self._kept is not None:
+            self._kept.sync()
+
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            self._file.close()  # and with it the file in memory, which is uploaded
