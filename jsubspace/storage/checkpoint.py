@@ -226,14 +226,18 @@ class Checkpoints(Generic[State]):
         try:
             yield
         except Exception as error:
-            steps = [int(path.name) for path in self._folder.glob("*") if path.name.isdigit()]
-            newest = (
-                f"the newest complete checkpoint is of step {max(steps)}" if steps else "there is no checkpoint yet"
-            )
             raise UsageError(
-                f"cannot {what} the folder of checkpoints {self._folder}: {one_line(error)}\n{newest}. Make room or fix the "
-                "folder, and run the same command again."
+                f"cannot {what} the folder of checkpoints {self._folder}: {one_line(error)}\n{self._newest()}. Make room or fix "
+                "the folder, and run the same command again."
             ) from error
+
+    def _newest(self) -> str:
+        """The newest complete checkpoint, in words. The folder may have vanished, and a bucket may not answer."""
+        try:
+            steps = [int(path.name) for path in self._folder.glob("*") if path.name.isdigit() and _is_complete(path)]
+        except OSError:
+            return "the folder does not answer"
+        return f"the newest complete checkpoint is of step {max(steps)}" if steps else "there is no checkpoint yet"
 
 
 def seconds_of(notes: dict[str, Any]) -> float:
@@ -246,6 +250,11 @@ def _rank(metrics: dict[str, float]) -> float:
     """The metric, or less than every number if it is not finite: a comparison with NaN has no meaning."""
     value = metrics[RANKED_BY]
     return value if value is not None and math.isfinite(value) else -math.inf
+
+
+def _is_complete(checkpoint: pathlib.Path) -> bool:
+    """Whether Orbax has finished a folder that has the name of a checkpoint. On a disk, it gets its name when it is finished."""
+    return not in_bucket(checkpoint) or (checkpoint / "commit_success.txt").exists()
 
 
 def _shapes(tree: Any) -> list[tuple[tuple[int, ...], str]]:
