@@ -36,6 +36,12 @@ EXTRAS = {
     # corrupts ImageNet with.
     "corruptions": ["imagecorruptions-imaug>=1.1.5"],
     "digits": ["scikit-learn>=1.4"],  # carries the handwritten digits
+    # Runs in a bucket of Google Cloud Storage. The lower bounds are the versions that the tests ran with.
+    "gcs": [
+        "gcsfs>=2026.10",  # reads and writes objects
+        "fsspec>=2026.9",  # finds gcsfs
+        "etils>=1.15",  # its paths are those that Orbax takes
+    ],
     "imagenet": [
         "simplejpeg>=1.8",  # decodes JPEGs, half again as fast as Pillow
         "opencv-python-headless>=4.10",  # resizes training crops; the first for numpy 2
@@ -57,11 +63,13 @@ EXTRAS["demo"] = [*EXTRAS["digits"], *EXTRAS["plot"], *EXTRAS["tensorboard"]]
 EXTRAS["dev"] = [
     *EXTRAS["demo"],
     *EXTRAS["corruptions"],
+    *EXTRAS["gcs"],
     *EXTRAS["imagenet"],
     *EXTRAS["tensorflow"],
     *EXTRAS["notebooks"],
     "hypothesis>=6.100",  # property tests over random inputs
     "chex>=0.1.92",  # the tests compare trees and count traces with it, and the library itself does not import it
+    "gcp-storage-emulator>=2026.7",  # the bucket of the tests; the version that they ran with
     "setuptools>=77",  # a test builds the wheel and the sdist; an environment of Python 3.12 or later has no setuptools
     "mypy>=1.15",
     "pytest>=8.0",

@@ -7,7 +7,6 @@ import re
 
 from jsubspace.errors import UsageError
 
-
 BUCKET = "gs://"
 """How the address of a folder in a bucket of Google Cloud Storage begins."""
 

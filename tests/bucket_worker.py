@@ -111,8 +111,8 @@ def end_of(folder: str) -> dict[str, Any]:
     """Everything about a finished run that must be the same wherever it was trained."""
     import jax
     import numpy as np
-    from experiments import stress
 
+    from experiments import stress
     from jsubspace.runs import build, config_files, results
     from jsubspace.storage import places, writer
     from jsubspace.storage.checkpoint import Checkpoints

@@ -25,6 +25,8 @@ ONLY_HERE = {
     "orbax": {"storage.checkpoint", "exchange.network_files"},
     "ml_collections": {"runs", "programs"},
     "tensorboardX": {"storage.writer"},
+    "etils": {"storage.bucket_paths"},
+    "fsspec": {"storage.bucket_paths"},
     "tensorflow": set(),
     "clu": set(),
 }

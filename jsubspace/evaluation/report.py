@@ -11,6 +11,7 @@ import numpy as np
 from jsubspace.evaluation import plots, tables
 from jsubspace.evaluation.positions import CENTER_ROLE, END_ROLE, PAIR, is_same
 from jsubspace.evaluation.rows import EnsembleRow, PointRow, json_of
+from jsubspace.storage import places
 
 
 @dataclasses.dataclass(frozen=True)

@@ -96,7 +96,9 @@ def load(path: str | pathlib.Path) -> tuple[Network, dict[str, Any]]:
     """
     path = located(path, "the network's file")
     if files.is_unfinished(path):
-        raise UsageError(f"{path} is not complete: whoever wrote it was interrupted. Write it again, with the same command.")
+        raise UsageError(
+            f"{path} is not complete: whoever wrote it was interrupted. Write it again, with the same command."
+        )
     if path.is_dir() and (path / "network").is_dir():
         arrays, facts = _load_folder(path)
     elif path.is_file():

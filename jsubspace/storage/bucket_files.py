@@ -1,4 +1,4 @@
-"""What `files` does in a bucket. Other modules use `files`.
+"""What `files` does in a bucket. Other modules use `files`, and `checksums` asks for the sums here.
 
 A bucket holds objects. An object appears under its name when its upload ends, and is replaced as a whole, so no write needs a
 partial file. A folder exists while an object's name begins with its path, and it cannot be renamed. It has the object

@@ -76,7 +76,9 @@ class Checkpoints(Generic[State]):
         Raises:
           UsageError: if the folder has vanished, or this or the save before it could not be written.
         """
-        if not (in_bucket(self._folder) or self._folder.is_dir()):  # In a bucket, the first checkpoint makes the folder.
+        if not (
+            in_bucket(self._folder) or self._folder.is_dir()
+        ):  # In a bucket, the first checkpoint makes the folder.
             raise UsageError(f"{self._folder} has vanished. The run cannot be saved and stops at step {step}.")
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(without_nan(notes)))
         if metrics is not None and not math.isfinite(metrics[RANKED_BY]):

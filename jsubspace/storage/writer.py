@@ -142,7 +142,9 @@ class _Events:
             if in_bucket(workdir):
                 self._kept = files.Appended(workdir / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}")
                 factory = types.SimpleNamespace(open=lambda name: self._kept)
-                record_writer.register_writer_factory("memory", factory)  # EventsWriter opens it by the beginning of its name.
+                record_writer.register_writer_factory(
+                    "memory", factory
+                )  # EventsWriter opens it by the beginning of its name.
                 self._file = EventsWriter("memory:events")
             else:
                 self._file = EventsWriter(str(workdir / "events"))

@@ -86,20 +86,24 @@ def test_a_killed_run_ends_with_the_bits_of_an_undisturbed_run_on_the_disk(bucke
 def test_the_same_command_finds_the_run_finished(bucket, train, trained):
     before = bucket.ask("names", RUN)
     code, log = bucket.run(*train, f"--workdir={RUN}")
-    assert code == 0 and "holds the finished run" in log
+    assert code == 0
+    assert "holds the finished run" in log
     assert bucket.ask("names", RUN) == before
     code, log = bucket.run(*train, f"--workdir={RUN}", "--config.seed=1")
-    assert code == 2 and "holds another run" in log
+    assert code == 2
+    assert "holds another run" in log
 
 
 def test_programs_read_and_write_the_bucket(bucket, trained, cwd):
     code, log = bucket.run("jsubspace.evaluate", f"--workdir={RUN}", "--config.evaluation.num_points=5")
-    assert code == 0 and "0.25" in log, log
+    assert code == 0, log
+    assert "0.25" in log
     code, log = bucket.run("jsubspace.compare", RUN, "--out=gs://bucket/comparison")
     assert code == 0, log
     assert bucket.ask("names", "gs://bucket/comparison") == ["comparison.json", "comparison.png", "table.md"]
     code, log = bucket.run("jsubspace.compare", RUN, f"{RUN}/")
-    assert code == 2 and "given twice" in log
+    assert code == 2
+    assert "given twice" in log
     assert os.listdir(cwd) == []
 
 
@@ -115,7 +119,8 @@ def test_an_export_is_complete_or_refused(bucket, trained, cwd):
     assert code == 0, log
     assert bucket.ask("network", "gs://bucket/net") == bucket.ask("network", "gs://bucket/net.safetensors")
     code, log = bucket.run(*export, "--to=gs://bucket/net")
-    assert code == 2 and "gs://bucket/net exists" in log
+    assert code == 2
+    assert "gs://bucket/net exists" in log
     assert os.listdir(cwd) == []
 
 
@@ -124,16 +129,22 @@ def test_a_damaged_checkpoint_is_set_aside(bucket, train, trained, on_disk):
     copy = "gs://bucket/runs/damaged"
     bucket.ask("unevaluated", RUN, copy)
     code, log = bucket.run(*train, f"--workdir={copy}", die=("before", "unfinished", 2))
-    assert code == -signal.SIGKILL and "the checkpoint of step 9 is damaged" in log, log
+    assert code == -signal.SIGKILL, log
+    assert "the checkpoint of step 9 is damaged" in log
     code, log = bucket.run(*train, f"--workdir={copy}")
-    assert code == 0 and "resuming from step 6" in log, log
+    assert code == 0, log
+    assert "resuming from step 6" in log
     assert bucket.ask("end_of", copy) == on_disk
     assert any(name.startswith("checkpoints/9.damaged/") for name in bucket.ask("names", copy))
 
 
 def test_runs_start_from_runs_in_buckets(bucket, train, trained, cwd):
     workdir = "gs://bucket/runs/stacked"
-    stack = [f"--config.start.runs={RUN}, {RUN}", "--config.optimizer.num_epochs=0", "--config.optimizer.warmup_epochs=0"]
+    stack = [
+        f"--config.start.runs={RUN}, {RUN}",
+        "--config.optimizer.num_epochs=0",
+        "--config.optimizer.warmup_epochs=0",
+    ]
     code, log = bucket.run(*train, *stack, f"--workdir={workdir}")
     assert code == 0, log
     assert os.listdir(cwd) == []
@@ -143,7 +154,8 @@ def test_runs_start_from_runs_in_buckets(bucket, train, trained, cwd):
 def test_a_bucket_that_does_not_work_is_one_message(bucket, train, cwd, workdir):
     code, log = bucket.run(*train, f"--workdir={workdir}")
     assert code == 2, log
-    assert log.count("error: ") == 1 and "Traceback" not in log, log
+    assert log.count("error: ") == 1
+    assert "Traceback" not in log
     assert os.listdir(cwd) == []
 
 
