@@ -83,9 +83,9 @@ class Bucket:
         """
         return tuple(self._ask({"argv": argv, "die": die, "after": after}))
 
-    def ask(self, question: str, *words: str) -> Any:
-        """What the function of this file with that name returns, as JSON."""
-        return self._ask({"question": question, "words": words})
+    def ask(self, question: str, *words: str, die: tuple[str, str, int] | None = None) -> Any:
+        """What the function of this file with that name returns, as JSON, or None if it was killed as by `run`."""
+        return self._ask({"question": question, "words": words, "die": die})
 
     def end(self) -> None:
         """Ends both processes."""
@@ -154,6 +154,20 @@ def refusal(path: str) -> str:
     return ""
 
 
+def restored(folder: str) -> int:
+    """The step of the newest checkpoint of a run that is not damaged, as training looks for it."""
+    import jax
+
+    from jsubspace.runs import build, config_files
+    from jsubspace.storage import places
+    from jsubspace.storage.checkpoint import Checkpoints
+
+    workdir = places.located(folder, "folder")
+    run = build.build(config_files.load(workdir))
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        return int(checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)[0].step)
+
+
 def unevaluated(folder: str, to: str) -> None:
     """Copies all objects of a run except its results. A byte of its newest checkpoint changes on the way."""
     from jsubspace.storage import files, places
@@ -186,8 +200,12 @@ def work() -> None:
             log.seek(0)
             answer.seek(0)
             text = log.read()
-            assert "question" not in order or code == 0, text
-            print(json.dumps(json.load(answer) if "question" in order else [code, text]), flush=True)
+            if "question" in order:
+                assert code in (0, -signal.SIGKILL), text
+                reply = None if code else json.load(answer)
+            else:
+                reply = [code, text]
+            print(json.dumps(reply), flush=True)
 
 
 def _be_forked(order: dict[str, Any], log: int, answer: Any) -> None:
@@ -195,12 +213,12 @@ def _be_forked(order: dict[str, Any], log: int, answer: Any) -> None:
     try:
         os.dup2(log, 1)
         os.dup2(log, 2)
+        if order["die"]:
+            _die_at(*order["die"])
         if "question" in order:
             json.dump(globals()[order["question"]](*order["words"]), answer)
             answer.flush()
         else:
-            if order["die"]:
-                _die_at(*order["die"])
             sys.argv = order["argv"]
             runpy.run_module(order["argv"][0], run_name="__main__", alter_sys=True)
         code = 0
