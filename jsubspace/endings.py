@@ -133,7 +133,7 @@ def _stopped(error: BaseException) -> Preempted | None:
 
 def _report(error: BaseException) -> int:
     """Prints the message of an exception of `errors`, and returns its exit code."""
-    text = f"error: {error}" if isinstance(error, ValueError | ArithmeticError) else str(error) or "interrupted."
+    text = f"error: {error}" if isinstance(error, Exception) else str(error) or "interrupted."
     with contextlib.suppress(OSError):  # Standard error may be what cannot be written.
         print(text, file=sys.stderr, flush=True)
     for stream in (sys.stdout, sys.stderr):

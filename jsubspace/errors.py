@@ -12,6 +12,14 @@ class UsageError(ValueError):
     """
 
 
+class BucketError(Exception):
+    """A bucket does not answer, or refuses. Nothing is said about an object: it may exist, and be whole.
+
+    The message is complete, and programs exit with code 2. It is neither an OSError nor a ValueError, so that nobody takes it
+    for a missing or a damaged file.
+    """
+
+
 class TrainingDiverged(ArithmeticError):
     """A loss is not finite. The message names the step."""
 
@@ -25,7 +33,7 @@ class Preempted(BaseException):
 
 
 USAGE = 2
-"""Exit code after a `UsageError`: a mistake of the user, or a disk or folder that only the user can fix. Do not retry."""
+"""Exit code after a `UsageError` or `BucketError`: a mistake of the user, or a disk or folder that only the user can fix. Do not retry."""
 
 DIVERGED = 3
 """Exit code after `TrainingDiverged`. Do not retry."""
@@ -43,6 +51,7 @@ INTERRUPTED = 130
 
 EXIT_CODES: dict[type[BaseException], int] = {
     UsageError: USAGE,
+    BucketError: USAGE,
     TrainingDiverged: DIVERGED,
     Preempted: PREEMPTED,
     KeyboardInterrupt: INTERRUPTED,

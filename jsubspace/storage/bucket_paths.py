@@ -19,8 +19,7 @@ os.environ.setdefault("EPATH_USE_TF", "false")
 import fsspec
 from etils import epath
 
-from jsubspace.errors import one_line
-from jsubspace.storage.places import BucketError
+from jsubspace.errors import BucketError, one_line
 
 # Objects that TensorStore writes are not seen by gcsfs, which would keep its own lists of a bucket's objects for ever.
 fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
@@ -152,8 +151,10 @@ def _files() -> Any:
 
 
 def _message(path: BucketPath, error: Exception) -> str:
-    text = one_line(error)
+    text = one_line(error).rstrip(".")
     if any(word in text for word in ("401", "403", "Forbidden", "Unauthorized", "redential", "Anonymous")):
-        how = "Log in (gcloud auth application-default login), or ask the bucket's owner for the right to read and write objects"
-        return f"{path}: {text}. {how}"
-    return f"{path}: {text}"
+        return (
+            f"{path}: the bucket refuses ({text}). Log in (gcloud auth application-default login), or ask the bucket's owner for "
+            "the right to read, write and delete objects."
+        )
+    return f"{path}: the bucket does not answer ({text}). Run the same command again when it does."

@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from jsubspace.errors import UsageError, one_line
+from jsubspace.errors import BucketError, UsageError, one_line
 from jsubspace.storage import checksums, files
 from jsubspace.storage.documents import without_nan
 from jsubspace.storage.places import in_bucket
@@ -237,8 +237,8 @@ class Checkpoints(Generic[State]):
         """The newest complete checkpoint, in words. The folder may have vanished, and a bucket may not answer."""
         try:
             steps = [int(path.name) for path in self._folder.glob("*") if path.name.isdigit() and _is_complete(path)]
-        except OSError:
-            return "the folder does not answer"
+        except (OSError, BucketError):
+            return "the folder cannot be read"
         return f"the newest complete checkpoint is of step {max(steps)}" if steps else "there is no checkpoint yet"
 
 

@@ -9,10 +9,6 @@ from jsubspace import paths
 from jsubspace.errors import UsageError
 
 
-class BucketError(OSError):
-    """A bucket does not answer, or refuses. Nothing is said about an object: it may exist, and be whole."""
-
-
 def located(given: str | os.PathLike[str], name: str) -> pathlib.Path:
     """The path that was given for ``name``: of the disk, or of a bucket if it is an address like ``gs://bucket/run``.
 

@@ -140,7 +140,11 @@ def test_a_damaged_checkpoint_is_set_aside(bucket, trained):
 
 @pytest.mark.slow
 def test_runs_start_from_runs_in_buckets(bucket, train, trained, cwd):
-    stack = [f"--config.start.runs={RUN}, {RUN}", "--config.optimizer.num_epochs=0", "--config.optimizer.warmup_epochs=0"]
+    stack = [
+        f"--config.start.runs={RUN}, {RUN}",
+        "--config.optimizer.num_epochs=0",
+        "--config.optimizer.warmup_epochs=0",
+    ]
     code, log = bucket.run(*train, *stack, "--workdir=gs://bucket/runs/stacked")
     assert code == 0, log
     assert os.listdir(cwd) == []

@@ -9,7 +9,7 @@ from gcsfs.retry import HttpError
 
 from jsubspace import endings, paths
 from jsubspace.data import prepare
-from jsubspace.errors import UsageError
+from jsubspace.errors import BucketError, UsageError
 from jsubspace.runs import config, config_files
 from jsubspace.storage import bucket_paths, checksums, files, places
 
@@ -91,7 +91,7 @@ REFUSALS = {
         HttpError({"code": 401, "message": "Anonymous caller does not have storage.objects.list access"}),
         google.auth.exceptions.DefaultCredentialsError("Your default credentials were not found."),
     ],
-    "gs://bucket/run": [
+    "the bucket does not answer": [
         aiohttp.ClientConnectionError("Cannot connect to host storage.googleapis.com:443"),
         HttpError({"code": 503, "message": "busy"}),
         TimeoutError("the read timed out"),
@@ -109,13 +109,13 @@ def test_a_bucket_that_does_not_answer_is_not_an_empty_folder(monkeypatch, words
     requests += [lambda: files.check_writable(path), lambda: checksums.damage(path), lambda: files.remove(path)]
     requests += [lambda: config_files.check_same_run(path, config.default())]
     for request in requests:
-        with pytest.raises(places.BucketError, match=words):
+        with pytest.raises(BucketError, match=words):
             request()
-    with pytest.raises(places.BucketError) as caught:
+    with pytest.raises(BucketError) as caught:
         path.exists()
-    message = str(endings.as_known(caught.value))
-    assert "gs://bucket/run" in message
-    assert "\n" not in message
+    assert endings.as_known(caught.value) is caught.value
+    assert "gs://bucket/run: the bucket" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_what_a_bucket_does_not_have_is_not_an_error(monkeypatch):
