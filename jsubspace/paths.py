@@ -108,8 +108,8 @@ def _check_address(text: str, given: str) -> None:
         raise UsageError(f"{given}. Give the path itself, without the scheme.")
     if scheme.lower() != "gs":
         raise UsageError(
-            f"{given}. Of all addresses, only those of Google Cloud Storage work: gs://BUCKET/FOLDER. Choose one of them, or "
-            "a path of the disk."
+            f"{given}. The only addresses that work are gs://BUCKET/FOLDER, of Google Cloud Storage. Choose one of them, or a "
+            "path of the disk."
         )
     if not text.startswith(BUCKET):
         raise UsageError(
@@ -120,8 +120,8 @@ def _check_address(text: str, given: str) -> None:
         raise UsageError(f"{given}, which does not name a bucket and a folder in it. Write gs://BUCKET/FOLDER.")
     if _SPECIAL.search(text) or {".", ".."} & set(text.removeprefix(BUCKET).split("/")):
         raise UsageError(
-            f"{given}. In a bucket, a name has none of the characters * ? [ ] # and no control characters, and no part of it is "
-            "'.' or '..'. Choose another folder."
+            f"{given}. In a bucket, a name must not have control characters or the characters * ? [ ] #, and no part of it may "
+            "be '.' or '..'. Choose another folder."
         )
 
 

@@ -22,7 +22,7 @@ from etils import epath
 from jsubspace.errors import BucketError, one_line
 
 # Objects that TensorStore writes are not seen by gcsfs, which would keep its own lists of a bucket's objects for ever.
-fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+fsspec.spec.conf.setdefault("gcs", {})["use_listings_cache"] = False
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
