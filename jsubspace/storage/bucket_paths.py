@@ -8,6 +8,7 @@ folder can be renamed.
 import base64
 import contextlib
 import functools
+import logging
 import os
 import posixpath
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ from jsubspace.errors import BucketError, one_line
 
 # Objects that TensorStore writes are not seen by gcsfs, which would keep its own lists of a bucket's objects for ever.
 fsspec.spec.conf.setdefault("gcs", {})["use_listings_cache"] = False
+
+logging.getLogger("gcsfs").addHandler(logging.NullHandler())  # It logs a traceback of every error that it also raises.
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
