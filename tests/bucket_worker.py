@@ -112,7 +112,7 @@ def end_of(folder: str) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from experiments import stress
+    from experiments.lib import ends
     from jsubspace.runs import build, config_files, results
     from jsubspace.storage import places, writer
     from jsubspace.storage.checkpoint import Checkpoints
@@ -130,7 +130,7 @@ def end_of(folder: str) -> dict[str, Any]:
             {name: row[name] for name in row if name != "images_per_second"} for row in writer.read_rows(workdir)
         ],
         "results": {name: found[name] for name in ("points", "ensembles", "endpoints", "finished")},
-        "TensorBoard": stress.points(workdir),
+        "TensorBoard": ends.points(workdir),
     }
 
 
@@ -185,7 +185,7 @@ def unevaluated(folder: str, to: str) -> None:
 
 def work() -> None:
     """The worker's process: reads orders, and forks a process for each."""
-    for name in (*IMPORTS, "gcsfs", "google.cloud.storage", "jsubspace.runs.run", "experiments.stress"):
+    for name in (*IMPORTS, "gcsfs", "google.cloud.storage", "jsubspace.runs.run", "experiments.lib.ends"):
         importlib.import_module(name)
     for line in sys.stdin:
         order = json.loads(line)
