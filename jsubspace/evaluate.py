@@ -16,7 +16,7 @@ import ml_collections
 from jsubspace import program, runs
 from jsubspace.data import prepare, sets
 from jsubspace.errors import UsageError
-from jsubspace.runs import build, config, config_files, limits, results
+from jsubspace.runs import build, config, config_files, limits, memory, results
 from jsubspace.storage import checkpoint, lock, places
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.training import parallel
@@ -33,7 +33,8 @@ def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None)
         ``{"evaluation.num_points": "41"}``. results.json records them.
 
     Raises:
-      UsageError: if the folder holds no run or no checkpoint, a run is under way in it, or a change is not possible.
+      UsageError: if the folder holds no run or no checkpoint, a run is under way in it, a change is not possible, or
+        the arrays are larger than the memory.
     """
     workdir = places.located(workdir, "the run's folder")
     settings = load_settings(workdir)
@@ -43,6 +44,7 @@ def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None)
         config.change(settings, field, given)
     limits.validate(settings)
     run = build.build(settings)
+    memory.check(run)
     with lock.alone(workdir):
         with Checkpoints(workdir / checkpoint.FOLDER, read_only=True) as checkpoints:
             state, notes = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)

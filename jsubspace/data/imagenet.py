@@ -147,6 +147,18 @@ class ImageNet:
         return len(self.validation.records) if self.validation is not None else 0
 
     @property
+    def num_train(self) -> int:
+        return len(self.train.records)
+
+    @property
+    def num_test(self) -> int:
+        return len(self.test.records)
+
+    @property
+    def num_bytes(self) -> int:
+        return 0  # Each image is read when it is needed.
+
+    @property
     def steps_per_epoch(self) -> int:
         return self.train.steps_per_epoch
 

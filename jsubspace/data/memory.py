@@ -38,6 +38,19 @@ class InMemory:
         return len(self.validation) if self.validation is not None else 0
 
     @property
+    def num_train(self) -> int:
+        return len(self.train)
+
+    @property
+    def num_test(self) -> int:
+        return len(self.test)
+
+    @property
+    def num_bytes(self) -> int:
+        splits = [split for split in (self.train, self.test, self.validation) if split is not None]
+        return sum(split.images.nbytes + split.labels.nbytes for split in splits)
+
+    @property
     def steps_per_epoch(self) -> int:
         return -(-len(self.train) // self.batching.batch_size)
 

@@ -16,6 +16,8 @@ class Pipeline(Protocol):
     Attributes:
       data_set: the facts about the data set.
       steps_per_epoch: the number of batches that hold every training example once. The last batch may be smaller.
+      num_train, num_test: the numbers of training and test examples.
+      num_bytes: the memory that the examples take on this host.
       num_validation: the number of validation examples, or 0. Training never reads them.
     """
 
@@ -24,6 +26,15 @@ class Pipeline(Protocol):
 
     @property
     def steps_per_epoch(self) -> int: ...
+
+    @property
+    def num_train(self) -> int: ...
+
+    @property
+    def num_test(self) -> int: ...
+
+    @property
+    def num_bytes(self) -> int: ...
 
     @property
     def num_validation(self) -> int: ...

@@ -27,9 +27,13 @@ def evaluator(run: Run, task: Classification, plan: Survey, by_points: bool | No
       by_points: whether the work is spread over the devices by points. None means yes if there are more points than
         examples in a batch.
     """
-    batch_size = min(run.batch_size, run.evaluation.batch_size)
-    by_points = len(plan.weights) > batch_size if by_points is None else by_points
+    by_points = spreads_points(run, len(plan.weights)) if by_points is None else by_points
     return Evaluator(network(run, by_points), task, plan, run.devices, by_points)
+
+
+def spreads_points(run: Run, num_points: int) -> bool:
+    """Whether devices divide the points among them, and not the examples: there are more points than examples in a batch."""
+    return num_points > min(run.batch_size, run.evaluation.batch_size)
 
 
 def network(run: Run, by_points: bool = False) -> Network:

@@ -15,6 +15,7 @@ from jsubspace import penalties, points
 from jsubspace.data import corruptions, pipeline
 from jsubspace.data.batching import Batch, Batching
 from jsubspace.evaluation.devices import SAME, SPLIT
+from jsubspace.errors import UsageError
 from jsubspace.gradients import Objective
 from jsubspace.runs import parts
 from jsubspace.shares import Shares, axes_of
@@ -228,6 +229,19 @@ def assemble(config: ml_collections.ConfigDict, data: pipeline.Pipeline, devices
     state = jax.eval_shape(run.init_state)
     shares = Shares(AXIS, axes_of(state.endpoints, len(devices.devices)), parts.compute_dtype(config))
     return dataclasses.replace(run, shares=shares, shardings=devices.shardings_of(state))
+
+
+def check_batch(run: Run) -> None:
+    """Checks that a batch is not larger than the training data, of which it would be less than its setting says.
+
+    Raises:
+      UsageError: if it is.
+    """
+    if run.batch_size > run.pipeline.num_train:
+        raise UsageError(
+            f"config.data.batch_size is {run.batch_size}, but there are {run.pipeline.num_train} training images. Set it to at "
+            "most this number."
+        )
 
 
 def choose_devices(config: ml_collections.ConfigDict) -> DataParallel:

@@ -50,7 +50,7 @@ def measure(run: Run, endpoints: Endpoints, workdir: pathlib.Path | None = None)
       shifted: for every corrupted test set that was asked for, ``points`` and ``ensembles`` without intervals.
     """
     settings, task = run.evaluation, Classification(run.evaluation.num_bins)
-    plan = _plan(run)
+    plan = plan_of(run)
     evaluator = adapters.evaluator(run, task, plan)
     all_rows = evaluator.rows(endpoints, run.evaluated, run.evaluation_key)
     stats = adapters.batch_stats(run, evaluator, all_rows)
@@ -190,7 +190,8 @@ def _warn_of_scores(report: Report) -> None:
         )  # fmt: skip
 
 
-def _plan(run: Run) -> Survey:
+def plan_of(run: Run) -> Survey:
+    """The points and ensembles that the settings of a run ask for."""
     settings = run.evaluation
     kinds = config_lib.split(settings.random_points) or usual_kinds(run)
     return survey(

@@ -10,7 +10,7 @@ import ml_collections
 
 from jsubspace import penalties, shares
 from jsubspace.preemption import Preemption
-from jsubspace.runs import build, config_files, figures, limits, results, settings, stacks
+from jsubspace.runs import build, config_files, figures, limits, memory, results, settings, stacks
 from jsubspace.runs import config as config_lib
 from jsubspace.runs.build import Run
 from jsubspace.storage import checkpoint, folders, lock, places
@@ -48,8 +48,8 @@ def train(
       The content of results.json: see `results.describe` and `results.measure`.
 
     Raises:
-      UsageError: for a setting out of range, data that is not prepared, a folder that holds another run or in which a
-        run is under way, or a full disk.
+      UsageError: for a setting out of range, data that is not prepared, arrays that are larger than the memory, a folder
+        that holds another run or in which a run is under way, or a full disk.
       TrainingDiverged: if a loss is not finite.
       Preempted: if a signal ended training or evaluation.
     """
@@ -69,6 +69,8 @@ def train(
     run = build.build(config)
     if starts:
         stacks.check_start(run)
+        build.check_batch(run)
+    memory.check(run)
     folders.make_folder(workdir)
     hosts.wait_for_all("folder")  # All hosts have looked at the same folder before the first one writes into it.
     with lock.alone(workdir) if hosts.is_first() else contextlib.nullcontext():
