@@ -62,3 +62,22 @@ def different_rows(name: str, values: Sequence[Any], m: int) -> tuple[Any, ...]:
             f"{name} is {rows}. The same endpoint stands in it twice, and no endpoint has a pair with itself."
         )
     return rows
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text that lists words with commas between. An empty text lists none.
+
+    Raises:
+      ValueError: if there is nothing before, between or behind the commas. A shell leaves such a gap for a variable that is
+        not set.
+
+    Example:
+      >>> words("snow, fog_3"), words(" ")
+      (('snow', 'fog_3'), ())
+    """
+    if not text.strip():
+        return ()
+    found = tuple(word.strip() for word in text.split(","))
+    if not all(found):
+        raise ValueError(f"{text!r} has an empty word. Write words with single commas between, or nothing at all.")
+    return found

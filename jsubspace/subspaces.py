@@ -19,6 +19,9 @@ import numpy as np
 
 from jsubspace import arguments
 
+MOST_BENDS = 98
+"""The largest number of bends of a `Curve`. The binomial coefficients and the powers of alpha are then float32 numbers."""
+
 
 @runtime_checkable
 class Subspace(Protocol):
@@ -200,16 +203,24 @@ class Curve(_Bent):
     the authors' program.
 
     Args:
-      num_bends: number of control points between the two ends, at least 1.
+      num_bends: number of control points between the two ends, from 1 to `MOST_BENDS`.
 
     Example:
       >>> Curve().coefficients(jnp.float32(0.5)).tolist()
       [0.25, 0.25, 0.5]
     """
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_bends > MOST_BENDS:
+            raise ValueError(
+                f"Curve(num_bends={self.num_bends}): a curve has at most {MOST_BENDS} bends, because float32 cannot hold the "
+                "coefficients of more. A Chain() can have them."
+            )
+
     def coefficients(self, alpha: jax.Array) -> jax.Array:
         degree = self.num_bends + 1
-        bernstein = [math.comb(degree, k) * (1 - alpha) ** (degree - k) * alpha**k for k in range(degree + 1)]
+        bernstein = [float(math.comb(degree, k)) * (1 - alpha) ** (degree - k) * alpha**k for k in range(degree + 1)]
         first, *bends, last = bernstein
         return jnp.stack([first, last, *bends], axis=-1)
 

@@ -10,6 +10,7 @@ References:
 import dataclasses
 import difflib
 
+from jsubspace import arguments
 from jsubspace.data import sets
 from jsubspace.data.sets import DataSet
 from jsubspace.errors import UsageError
@@ -96,6 +97,7 @@ def parse(text: str) -> tuple[tuple[str, int], ...]:
         with five severities each, and "" for no corruption.
 
     Raises:
+      ValueError: for an empty word.
       UsageError: for an unknown name.
 
     Example:
@@ -105,11 +107,8 @@ def parse(text: str) -> tuple[tuple[str, int], ...]:
     if text.strip() == "all":
         return tuple((corruption, severity) for corruption in CORRUPTIONS for severity in SEVERITIES)
     found: dict[tuple[str, int], None] = {}
-    for word in (word.strip() for word in text.split(",") if word.strip()):
-        name: str = word
-        severities: tuple[int, ...] = SEVERITIES
-        if word[-2:-1] == "_" and word[-1].isdigit():
-            name, severities = word[:-2], (int(word[-1]),)
+    for word in arguments.words(text):
+        name, severities = _with_severities(word)
         for severity in severities:
             _check(name, severity)
             found[name, severity] = None
@@ -128,9 +127,7 @@ def find(name: str) -> tuple[DataSet, ...]:
     if not family.endswith(_SUFFIX):
         return (sets.find(name),)
     data_set = sets.find(family.removesuffix(_SUFFIX))
-    corruption, severities = variant, list(SEVERITIES)
-    if variant[-2:-1] == "_" and variant[-1].isdigit():
-        corruption, severities = variant[:-2], [int(variant[-1])]
+    corruption, severities = _with_severities(variant)
     corruption = next((ours for ours, theirs in _CIFAR10_NAMES.items() if theirs == corruption), corruption)
     found: dict[str, DataSet] = {}
     for one in (corruption,) if variant else CORRUPTIONS:
@@ -138,6 +135,12 @@ def find(name: str) -> tuple[DataSet, ...]:
             row = corrupted(data_set, one, severity)
             found.setdefault(row.name, row)
     return tuple(found.values())
+
+
+def _with_severities(word: str) -> tuple[str, tuple[int, ...]]:
+    """A corruption and its severities: of "fog_3" the third, of "fog" all. Only the digits 0 to 9 are severities."""
+    name, _, severity = word.rpartition("_")
+    return (name, (int(severity),)) if severity in tuple("0123456789") and name else (word, SEVERITIES)
 
 
 def _check(corruption: str, severity: int) -> None:

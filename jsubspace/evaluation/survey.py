@@ -228,9 +228,9 @@ def _means(
     combinations = weights[:s, : subspace.num_endpoints].astype(np.float64)
     if _has_mesh(subspace):
         along = np.zeros(s)
-        fixed = [i for i in range(s) if positions[i].roles or positions[i].kind == MESH]
+        fixed = np.array([i for i in range(s) if positions[i].roles or positions[i].kind == MESH])
         for alpha, weight in zip(*connectors.mesh(subspace.num_endpoints, num_points), strict=True):
-            along[min(fixed, key=lambda i: float(np.abs(combinations[i] - alpha).max()))] += weight
+            along[fixed[np.abs(combinations[fixed] - alpha).max(-1).argmin()]] += weight
         return along, combinations
     is_random = np.array([position.kind == RANDOM for position in positions[:s]])
     return is_random / is_random.sum(), combinations

@@ -5,6 +5,8 @@ import difflib
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from jsubspace import arguments
+
 
 class Allowed(Protocol):
     """The values that a setting may have. Every value has the setting's type already."""
@@ -73,6 +75,36 @@ class Choice:
         nearest = difflib.get_close_matches(value or "", self.names, n=1)
         hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
         return f"one of {', '.join(self.names)}{hint}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """Words with commas between, as `arguments.words` reads them, or an empty text for no word.
+
+    Attributes:
+      expected: what the words are.
+      names: the words that are allowed, or empty if something else decides.
+
+    Example:
+      >>> allowed = Words("of random, gaussian", ("random", "gaussian"))
+      >>> allowed.accepts("random, gaussian"), allowed.accepts("random,"), allowed.accepts("")
+      (True, False, True)
+    """
+
+    expected: str
+    names: tuple[str, ...] = ()
+
+    def accepts(self, value: Any) -> bool:
+        """Whether every word exists, and is one of the names."""
+        try:
+            found = arguments.words(value)
+        except ValueError:
+            return False
+        return not self.names or set(found) <= set(self.names)
+
+    def words(self, value: Any = None) -> str:
+        """The condition in words."""
+        return f"{self.expected}, with commas between, or empty"
 
 
 @dataclasses.dataclass(frozen=True)

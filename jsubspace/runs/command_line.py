@@ -37,6 +37,7 @@ def parse(argv: list[str]) -> list[str]:
     try:
         argv = [argv[0], *flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)]
         _ARGUMENTS[:] = argv = _with_files(argv)
+        _check_digits(argv)
         rest = flags.FLAGS(argv)
     except SystemExit as error:  # --help was asked for, which is no mistake.
         raise SystemExit(0) from error
@@ -117,6 +118,18 @@ def _with_files(argv: list[str]) -> list[str]:
             value = f"{find_file(name)}{colon}{parameter}"
             found[i if equals else i + 1] = f"{flag}={value}" if equals else value
     return found
+
+
+def _check_digits(argv: list[str]) -> None:
+    """Refuses numbers in other characters than ASCII. Python's int reads the Arabic digit four as 4, but no JSON file does."""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        flag, equals, text = argument.partition("=")
+        field = flag.lstrip("-").removeprefix("config.")
+        if not flag.startswith("-") or field not in settings.NAMED:
+            continue
+        given, kind = text if equals else following, settings.NAMED[field].type
+        if kind is not str and not given.isascii():
+            raise UsageError(f"config.{field} is {given!r}. It must be of type {kind.__name__}.")
 
 
 def _about_a_field(argv: list[str]) -> str | None:

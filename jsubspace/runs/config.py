@@ -50,11 +50,6 @@ def collects(config: ml_collections.ConfigDict) -> bool:
     return config.optimizer.schedule in schedules.COLLECTING
 
 
-def split(text: str) -> tuple[str, ...]:
-    """The words of a field that lists words with commas between."""
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
 def change(config: ml_collections.ConfigDict, field: str, text: str) -> None:
     """Sets a field from text, as on a command line.
 
@@ -70,7 +65,7 @@ def change(config: ml_collections.ConfigDict, field: str, text: str) -> None:
             given = float(given)
         if type(given) is not kind:
             raise ValueError(f"of type {type(given).__name__}")
-    except (ValueError, SyntaxError, OverflowError) as error:
+    except (ValueError, SyntaxError, OverflowError, RecursionError, MemoryError) as error:
         raise UsageError(f"config.{field} is {text!r}. It must be of type {kind.__name__}.") from error
     group, _, name = field.rpartition(".")
     (value(config, group) if group else config)[name] = given

@@ -7,10 +7,11 @@ from typing import Any
 
 import ml_collections
 
+from jsubspace import arguments
 from jsubspace.data import corruptions, sets
 from jsubspace.errors import UsageError
 from jsubspace.models import resnet
-from jsubspace.runs.config import check_fields, collects, split, value
+from jsubspace.runs.config import check_fields, collects, value
 from jsubspace.training import schedules
 
 
@@ -42,9 +43,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
 def _validate_method(config: ml_collections.ConfigDict, require: Any) -> None:
     """The rules of the methods that a subspace is compared with."""
     settings, start = config.optimizer, config.start
-    least = 0 if start.runs else 1
+    stacks = bool(arguments.words(start.runs))
+    least = 0 if stacks else 1
     because = (
-        "" if start.runs else "; networks that are only stacked and evaluated (0 epochs) come from config.start.runs"
+        "" if stacks else "; networks that are only stacked and evaluated (0 epochs) come from config.start.runs"
     )
     require(settings.num_epochs >= least, "optimizer.num_epochs", f"at least {least}{because}")
     require(
@@ -83,12 +85,12 @@ def _validate_method(config: ml_collections.ConfigDict, require: Any) -> None:
         bends or not config.subspace.fixed_ends, "subspace.fixed_ends", "False unless the subspace is a curve or chain"
     )
     require(
-        bool(start.runs) or not config.subspace.fixed_ends,
+        stacks or not config.subspace.fixed_ends,
         "start.runs",
         "the two runs whose networks are connected, with config.subspace.fixed_ends",
     )
     require(
-        start.epoch == 0 or bool(start.runs),
+        start.epoch == 0 or stacks,
         "start.epoch",
         "0 unless config.start.runs names the run that is continued",
     )
@@ -108,7 +110,7 @@ def _validate_evaluation(config: ml_collections.ConfigDict, require: Any) -> Non
     """The rules between what is evaluated and what is trained."""
     settings = config.evaluation
     collecting = collects(config)
-    kinds = split(settings.random_points)
+    kinds = arguments.words(settings.random_points)
     require(
         "gaussian" not in kinds or collecting or config.subspace.name == "simplex",
         "evaluation.random_points",

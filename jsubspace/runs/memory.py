@@ -121,16 +121,13 @@ def check(run: Run) -> None:
     machine, of_device = of_machine(), of_accelerator(ours[0])
     most, on_host = (max(stages, key=lambda stage: stage.size) for stages in needed)
     log.info(
-        "memory, at least, on each of %d devices: %s. Activations come on top. %s",
-        len(run.devices.devices),
-        ", ".join(f"{readable(stage.size)} to {stage.verb}" for stage in needed.device),
-        f"A device has {readable(of_device)}." if of_device else "",
-    )
+        "memory on each of %d devices, at least and without activations: %s%s",
+        len(run.devices.devices), _sizes(needed.device), f". A device has {readable(of_device)}." if of_device else "."
+    )  # fmt: skip
     log.info(
-        "memory, at least, on the host: %s. %s",
-        ", ".join(f"{readable(stage.size)} to {stage.verb}" for stage in needed.host),
-        f"The machine has {readable(machine)}." if machine else "",
-    )
+        "memory on the host, at least: %s%s",
+        _sizes(needed.host), f". The machine has {readable(machine)}." if machine else "."
+    )  # fmt: skip
     if of_device is not None:
         _refuse(most, 1, of_device, "each device", "a device")
     elif ours[0].platform == "cpu":
@@ -170,6 +167,10 @@ def readable(size: float) -> str:
     return f"{size:.3g} EB"
 
 
+def _sizes(stages: Iterable[Stage]) -> str:
+    return ", ".join(f"{readable(stage.size)} to {stage.verb}" for stage in stages)
+
+
 def _refuse(stage: Stage, times: int, limit: int | None, where: str, who: str) -> None:
     if limit is None or times * stage.size <= limit:
         return
@@ -201,7 +202,7 @@ def _of_image(run: Run) -> int:
 
 
 def _of_batch(run: Run) -> int:
-    return run.batch_size // run.devices.count * _of_image(run)
+    return min(run.batch_size, run.pipeline.num_train) // run.devices.count * _of_image(run)
 
 
 def _evaluated(

@@ -11,7 +11,7 @@ import jax
 import ml_collections
 
 import jsubspace
-from jsubspace import preemption
+from jsubspace import arguments, preemption
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import measure as measuring
 from jsubspace.evaluation import rows
@@ -21,7 +21,6 @@ from jsubspace.evaluation.report import Report, ValidationReport
 from jsubspace.evaluation.survey import Survey, center_alone, survey
 from jsubspace.evaluation.tasks import Classification
 from jsubspace.runs import adapters, landscape, per_example, schema
-from jsubspace.runs import config as config_lib
 from jsubspace.runs.build import Run
 from jsubspace.runs.summary import best_row
 from jsubspace.runs.summary import table as table
@@ -193,7 +192,7 @@ def _warn_of_scores(report: Report) -> None:
 def plan_of(run: Run) -> Survey:
     """The points and ensembles that the settings of a run ask for."""
     settings = run.evaluation
-    kinds = config_lib.split(settings.random_points) or usual_kinds(run)
+    kinds = arguments.words(settings.random_points) or usual_kinds(run)
     return survey(
         run.evaluated, settings.num_points, settings.num_random_points, run.evaluation_key, kinds, settings.ensemble
     )

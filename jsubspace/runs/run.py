@@ -67,10 +67,10 @@ def train(
     if starts:
         stacks.start_runs(config)  # Checked before any data is read.
     run = build.build(config)
-    if starts:
-        stacks.check_start(run)
-        build.check_batch(run)
     memory.check(run)
+    if starts:
+        build.check_batch(run)
+        stacks.check_start(run)
     folders.make_folder(workdir)
     hosts.wait_for_all("folder")  # All hosts have looked at the same folder before the first one writes into it.
     with lock.alone(workdir) if hosts.is_first() else contextlib.nullcontext():

@@ -9,7 +9,8 @@ from typing import Any
 
 from jsubspace.data import sets
 from jsubspace.evaluation.positions import KINDS
-from jsubspace.runs.allowed import Allowed, Check, Choice, Range
+from jsubspace.runs.allowed import Allowed, Check, Choice, Range, Words
+from jsubspace.subspaces import MOST_BENDS
 from jsubspace.training import schedules
 
 
@@ -70,12 +71,6 @@ _ALPHAS = Range(-1000, 1000)
 _BATCH_SIZE, _BATCHES = Range(1, 2**20), Range(0, 10**7)
 
 
-def _words_of(names: tuple[str, ...]) -> Check:
-    """Some of ``names``, with commas between."""
-    expected = f"of {', '.join(names)}, with commas between, or empty"
-    return Check(expected, lambda text: all(word.strip() in ("", *names) for word in text.split(",")))
-
-
 def _are_alphas(values: tuple[Any, ...]) -> bool:
     weights = [w for value in values for w in (value if isinstance(value, tuple) else (value,))]
     return all(type(w) in (int, float) and _ALPHAS.accepts(w) for w in weights)
@@ -106,7 +101,7 @@ SETTINGS = (
         "This is the number of processes that decode ImageNet (-1 means one per core and 0 means threads).", _WHERE),
 
     Setting("model.name", "cresnet", Choice(("cresnet", "resnet", "mlp")), "This is the kind of network."),
-    Setting("model.depth", 20, Range(1, 10_000),
+    Setting("model.depth", 20, Range(1, 1202, because="the deepest network of He et al. (2016)"),
         "This is the number of layers (6n + 2 for a cresnet, 10, 18, 34, 50 or 101 for a resnet, any number of hidden layers for an mlp)."),
     Setting("model.width", 16, Range(1, 2**16),
         "This is the number of channels in the first stage, or of units in each hidden layer of an mlp."),
@@ -124,7 +119,7 @@ SETTINGS = (
 
     Setting("subspace.name", "line", Choice(("point", "line", "curve", "chain", "simplex")),
         "This is the kind of subspace."),
-    Setting("subspace.num_endpoints", 0, Range(0, 1000),
+    Setting("subspace.num_endpoints", 0, Range(0, MOST_BENDS + 2),
         "This is the number of endpoints (0 means 1 for a point, 2 for a line, and 3 for a curve or chain)."),
     Setting("subspace.layerwise", False, _FLAG, "Each layer has its own alpha."),
     Setting("subspace.num_samples", 1, Range(1, 2**16), "This is the number of alphas that each training step draws (appendix B)."),
@@ -132,7 +127,7 @@ SETTINGS = (
     Setting("subspace.fixed_ends", False, _FLAG,
         "A curve or chain trains its bends alone, between two networks that do not change."),
 
-    Setting("start.runs", "", Check("folders of runs, with commas between"),
+    Setting("start.runs", "", Words("folders of runs"),
         "These runs provide the endpoints: one run per endpoint, or one run for all endpoints.", (COMPARED,)),
     Setting("start.epoch", 0, _EPOCHS,
         "The run continues from the checkpoint that the run in start.runs saved after this epoch (0 means a new start)."),
@@ -156,17 +151,17 @@ SETTINGS = (
         "The learning rate changes once per epoch, as in the authors' program, rather than every step."),
     Setting("optimizer.schedule", schedules.COSINE, Choice(schedules.NAMES),
         f"This is the schedule of the learning rate, and all but {schedules.COSINE} collect networks."),
-    Setting("optimizer.num_collected", 0, Range(0, 10_000),
+    Setting("optimizer.num_collected", 0, Range(0, 100),
         "This is the number of networks that such a schedule collects, to be evaluated as a simplex."),
     Setting("optimizer.sam_rho", 0.0, Range(0, 100),
         "Sharpness-aware minimisation ascends by this length (0 means ordinary SGD)."),
 
     Setting("evaluation.batch_size", 512, _BATCH_SIZE, "This is the number of examples in a test batch, over all devices.", (COMPARED,)),
-    Setting("evaluation.num_points", 21, Range(3, 100_001, odd=True, because="so that the midpoint is one of the points"),
+    Setting("evaluation.num_points", 21, Range(3, 2_001, odd=True, because="so that the midpoint is one of the points"),
         "This is the number of points in the grid along a line, curve or chain, or at most in the mesh of a simplex of two or three endpoints."),
-    Setting("evaluation.num_random_points", 6, Range(1, 10_000),
+    Setting("evaluation.num_random_points", 6, Range(1, 1000),
         "This is the number of random points of each kind that are evaluated."),
-    Setting("evaluation.random_points", "", _words_of(KINDS),
+    Setting("evaluation.random_points", "", Words(f"of {', '.join(KINDS)}", KINDS),
         "These kinds of random points are evaluated, with commas between (empty means the usual kinds of the method)."),
     Setting("evaluation.ensemble", (), Check(f"alphas: numbers {_ALPHAS.words()}, or tuples of m weights on a simplex", _are_alphas),
         "These alphas are the members of one more ensemble, as (-0.05, 1.05)."),
@@ -175,7 +170,7 @@ SETTINGS = (
         "This is the number of times that the bootstrap draws the test examples again."),
     Setting("evaluation.num_stats_batches", 0, _BATCHES,
         "The BatchNorm statistics of a point come from this number of training batches (0 means one epoch, as in the paper)."),
-    Setting("evaluation.corruptions", "", Check('corruptions with commas between, as "snow,fog_3", or "all"'),
+    Setting("evaluation.corruptions", "", Words('"all", or corruptions as "snow,fog_3"'),
         'The points are also evaluated on these shifted test sets, as "snow,fog_3" or "all" (empty means none).'),
     Setting("evaluation.sharpness_batches", 0, _BATCHES,
         "The largest eigenvalue of the Hessian is measured on this number of training batches (0 means not at all)."),

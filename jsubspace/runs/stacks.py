@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from jsubspace import points, tree
+from jsubspace import arguments, paths, points, tree
 from jsubspace.errors import UsageError
 from jsubspace.runs import config, config_files, parts, results
 from jsubspace.runs.build import Run
@@ -48,19 +48,19 @@ def start_runs(settings: ml_collections.ConfigDict) -> list[pathlib.Path]:
       UsageError: if one holds no run, if the last network of a run is needed and the run is not finished, or if a run was
         trained on images that are kept for validation here.
     """
-    paths = [places.located(folder, "config.start.runs") for folder in config.split(settings.start.runs)]
-    for path in paths:
+    found = [places.located(name, "config.start.runs") for name in arguments.words(settings.start.runs)]
+    for path in found:
         _check_validation(settings, config_files.load(path), path)
         if settings.start.epoch == 0 and not results.is_finished(results.read(path)):
             raise UsageError(
                 f"{path} (of config.start.runs) holds a run that is not finished. Finish it first: python -m jsubspace.main."
             )
-    return paths
+    return found
 
 
 def check_start(run: Run) -> None:
     """Raises what `init_state` would raise about the runs to start from, before anything is written."""
-    if run.config.start.runs:
+    if arguments.words(run.config.start.runs):
         init_state(run)
 
 
