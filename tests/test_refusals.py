@@ -135,6 +135,21 @@ COMMANDS = {
         ([TRAIN, "--config.subspace.fixed_ends=True"], "fixed_ends is True. It must be False unless .* curve or chain"),
         ([TRAIN, "--config.start.epoch=3"], "start.epoch is 3. It must be 0 unless config.start.runs"),
         ([TRAIN, "--config.start.runs=nothing"], "nothing holds no run"),
+        (
+            [TRAIN, "--config.start.runs=,", "--config.optimizer.num_epochs=0"],
+            "start.runs is ','. It must be folders of runs",
+        ),
+        (
+            [TRAIN, "--config.start.runs= ", "--config.optimizer.num_epochs=0"],
+            "num_epochs is 0. It must be at least 1;",
+        ),
+        ([TRAIN, "--config.start.runs=" + "x" * 300], "config.start.runs is .*File name too long. Choose another path"),
+        ([TRAIN, "--config.evaluation.corruptions=fog_²"], "corruptions is 'fog_²': unknown corruption 'fog_²'"),
+        ([TRAIN, "--config.seed=٤"], "config.seed is '٤'. It must be of type int"),
+        ([TRAIN, "--config.seed", "٤"], "config.seed is '٤'. It must be of type int"),
+        ([TRAIN, "--config.seed=" + "(" * 300], "config.seed is .*It must be of type int"),
+        ([TRAIN, "--config.model.name=mlp", "--config.model.depth=2147483648"], "at least 1 and at most 1202"),
+        ([TRAIN, "--config.subspace.name=curve", "--config.subspace.num_endpoints=101"], "at least 0 and at most 100"),
         ([TRAIN, "--config.start.runs={new}"], "holds a run that is not finished"),
         ([TRAIN, "--config.keep_epochs=(100,)"], r"keep_epochs is \(100,\). It must be epochs between 1 and .* 60"),
         # machine, data, folder
@@ -176,6 +191,7 @@ COMMANDS = {
         (["mnist"], r"unknown data set 'mnist': "),
         (["digits_corrupted/frog"], "frog"),
         (["cifar10_corrupted/fog_6"], "6"),
+        (["cifar10_corrupted/fog_²"], "unknown corruption 'fog_²'"),
         (["imagenet2012"], "cannot be downloaded by a program.*--manual_dir|needs the package tensorflow"),
         (["tiny_imagenet", "--manual_dir=nowhere"], "nowhere has no tiny-imagenet-200.zip"),
         (["digits", "--data_dir=/proc/here"], "cannot prepare digits in /proc/here"),
@@ -256,6 +272,7 @@ CALLS = {
     "other structure": (lambda: jsubspace.stack([PARAMS, {"v": 1.0}]), "network 1 has the structure"),
     "other shape": (lambda: jsubspace.stack([PARAMS, {"w": jnp.ones(3)}]), r"leaf \['w'\] is .* in network 0 but"),
     "no bend": (lambda: jsubspace.Curve(num_bends=0), "at least one bend"),
+    "too many bends": (lambda: jsubspace.Curve(99), r"a curve has at most 98 bends"),
     "no corner": (lambda: jsubspace.Simplex(0), "at least one endpoint"),
     "negative beta": (lambda: jsubspace.value_and_grad(loss_fn, jsubspace.Line(), beta=-1.0), "beta is -1.0"),
     "no sample": (

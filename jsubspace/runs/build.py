@@ -14,8 +14,8 @@ import jsubspace
 from jsubspace import penalties, points
 from jsubspace.data import corruptions, pipeline
 from jsubspace.data.batching import Batch, Batching
-from jsubspace.evaluation.devices import SAME, SPLIT
 from jsubspace.errors import UsageError
+from jsubspace.evaluation.devices import SAME, SPLIT
 from jsubspace.gradients import Objective
 from jsubspace.runs import parts
 from jsubspace.shares import Shares, axes_of

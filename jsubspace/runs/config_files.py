@@ -70,8 +70,12 @@ def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         found = _with_tuples(json.loads(path.read_text(encoding="utf-8")))
         config.update(found)
         given = fields(ml_collections.ConfigDict(found))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:
         raise UsageError(f"{path} is not the config of a run of this version: {error}") from error
+    for field, value in given.items():
+        # ml_collections makes 1.0 of true, and the settings would not show it.
+        if isinstance(value, bool) and settings.NAMED[field].type is not bool:
+            raise UsageError(f"{path} is not the config of a run: {settings.refusal(field, value)}")
     missing = [field for field in settings.NAMED if field not in given and field not in settings.added_later()]
     if missing:
         lacks = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")

@@ -45,9 +45,7 @@ def _validate_method(config: ml_collections.ConfigDict, require: Any) -> None:
     settings, start = config.optimizer, config.start
     stacks = bool(arguments.words(start.runs))
     least = 0 if stacks else 1
-    because = (
-        "" if stacks else "; networks that are only stacked and evaluated (0 epochs) come from config.start.runs"
-    )
+    because = "" if stacks else "; networks that are only stacked and evaluated (0 epochs) come from config.start.runs"
     require(settings.num_epochs >= least, "optimizer.num_epochs", f"at least {least}{because}")
     require(
         settings.warmup_epochs < settings.num_epochs or settings.num_epochs == 0,

@@ -131,7 +131,8 @@ def check(run: Run) -> None:
     if of_device is not None:
         _refuse(most, 1, of_device, "each device", "a device")
     elif ours[0].platform == "cpu":
-        _refuse(most, len(ours), machine, f"this machine for its {len(ours)} devices", "the machine")
+        shared = f"this machine for its {len(ours)} devices" if len(ours) > 1 else "this machine"
+        _refuse(most, len(ours), machine, shared, "the machine")
     _refuse(on_host, 1, machine, "this machine", "the machine")
 
 

@@ -1,20 +1,21 @@
 """Random settings, from the table of settings: a run starts, or it is refused with one message before anything is written."""
 
 import collections
-import itertools
+import contextlib
 
 import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from fuzz import HUGE, NUMBERS, ODD_TEXTS, QUICK, SLOW, ended, returned, texts
+from fuzz import CASES, HUGE, NUMBERS, ODD_TEXTS, QUICK, SLOW, ended, returned, texts
 from hypothesis import given
+from hypothesis import settings as settings_of_cases
 from hypothesis import strategies as st
 
 from jsubspace import runs
-from jsubspace.data import corruptions, prepare, sets
-from jsubspace.errors import UsageError
-from jsubspace.runs import command_line, config, settings
+from jsubspace.data import corruptions, prepare
+from jsubspace.errors import TrainingDiverged, UsageError
+from jsubspace.runs import command_line, config, limits, settings
 from jsubspace.runs.allowed import Choice, Range, Words
 from jsubspace.storage import folders
 
@@ -38,7 +39,9 @@ def valid(setting):
             return st.sampled_from(names)
         case Range(least, most):
             edges = [least, most, setting.default] + ([] if setting.allowed.also is None else [setting.allowed.also])
-            numbers = st.integers(int(least), int(most)) if setting.type is int else st.floats(float(least), float(most))
+            numbers = (
+                st.integers(int(least), int(most)) if setting.type is int else st.floats(float(least), float(most))
+            )
             small = st.integers(int(least), int(min(most, least + 20))) if setting.type is int else numbers
             return st.one_of(st.sampled_from(edges), small, numbers).map(setting.type)
         case Words(_, names):
@@ -79,9 +82,25 @@ def written(number):
 def several(values_of):
     """One to four settings with values."""
     rows = st.lists(st.sampled_from(settings.SETTINGS), min_size=1, max_size=4, unique_by=lambda setting: setting.name)
-    return rows.flatmap(
-        lambda chosen: st.fixed_dictionaries({setting.name: values_of(setting) for setting in chosen})
-    )
+    return rows.flatmap(lambda chosen: st.fixed_dictionaries({setting.name: values_of(setting) for setting in chosen}))
+
+
+@pytest.mark.parametrize("setting", settings.SETTINGS, ids=lambda setting: setting.name)
+def test_every_odd_value_by_itself(setting, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bounds = (setting.allowed.least, setting.allowed.most) if isinstance(setting.allowed, Range) else ()
+    beside = [kind(bound + step) for bound in bounds for step in (-1, 0, 1) for kind in (int, float)]
+    for value in (*ODD_TEXTS, *NUMBERS, *ODD_VALUES, *beside):
+        returned(lambda value=value: limits.validate(made_of({setting.name: value})), tmp_path)
+    for text in (*ODD_TEXTS, *map(written, NUMBERS), *map(repr, beside)):
+        returned(lambda text=text: config.change(config.default(), setting.name, text), tmp_path)
+
+
+def small(setting):
+    """Valid values with which a whole run ends in seconds."""
+    if isinstance(setting.allowed, Range) and setting.type is int:
+        return st.integers(int(setting.allowed.least), int(min(setting.allowed.most, setting.allowed.least + 3)))
+    return valid(setting)
 
 
 class Began(Exception):
@@ -123,12 +142,18 @@ def main(given):
 
 def train(given):
     """A config that was made in Python."""
+    start(made_of(given))
+
+
+def made_of(given):
+    """The config of the tiny run with other values of any type."""
     made = config.default()
     with made.unlocked(), made.ignore_type():
         for name, value in ({"data.name": "digits"} | TINY | given).items():
             group, _, field = name.rpartition(".")
-            (made[group] if group else made)[field] = value
-    start(made)
+            with contextlib.suppress(OverflowError):  # ml_collections refuses 10^400 for a float by itself.
+                (made[group] if group else made)[field] = value
+    return made
 
 
 PATHS = {"commands": (main, ended, on_a_command_line), "python": (train, returned, in_python)}
@@ -160,3 +185,30 @@ def test_many_settings(path, place):
     seen = walk(path, SLOW, place)
     print(seen)
     assert min(seen["works"], seen["refused"]) > 20, seen
+
+
+@pytest.mark.slow
+def test_some_whole_runs(data_dir, tmp_path, monkeypatch):
+    """A run that starts also ends: with results, or because its loss is not finite."""
+    monkeypatch.setenv(prepare.VARIABLE, data_dir)
+    monkeypatch.chdir(tmp_path)
+    seen = collections.Counter()
+
+    @settings_of_cases(SLOW, max_examples=max(CASES // 100, 1))
+    @given(several(small))
+    def of(given):
+        workdir = tmp_path / str(sum(seen.values()))
+        made = made_of({"data.num_train": 48, "data.batch_size": 16} | given)
+        try:
+            found = runs.train(made, workdir)
+        except (UsageError, TrainingDiverged) as error:
+            seen[type(error).__name__] += 1
+            assert isinstance(error, TrainingDiverged) or not workdir.exists(), error
+        else:
+            seen["works"] += 1
+            assert found["finished"]
+            assert runs.train(made, workdir) == found
+
+    of()
+    print(seen)
+    assert seen["works"] > seen["UsageError"] // 10

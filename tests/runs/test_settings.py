@@ -95,6 +95,11 @@ def test_the_table_has_each_group_in_one_piece():
         ("keep_epochs", (10**400,)),
         ("keep_epochs", (math.nan,)),
         ("evaluation.random_points", "random,global"),
+        ("evaluation.random_points", "random,,layerwise"),
+        ("evaluation.random_points", ","),
+        ("evaluation.corruptions", " , "),
+        ("start.runs", ","),
+        ("start.runs", "runs/a,,runs/b"),
         ("evaluation.plane_points", 1),
         ("evaluation.num_points", 4),
     ],
@@ -150,6 +155,14 @@ def test_a_config_json_that_lacks_settings_is_refused(tmp_path):
     with pytest.raises(
         UsageError, match=r"not the config of a run of this version: it lacks seed, optimizer.momentum\."
     ):
+        config_files.load(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["true", "1" + "0" * 400, "1e400", "-Infinity", "NaN", '"0.1"', "[0.1]", "null"])
+def test_a_config_json_with_a_number_that_is_none_is_refused(value, tmp_path):
+    text = json.dumps(config.default().to_dict()).replace('"beta": 1.0', f'"beta": {value}')
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UsageError, match=r"beta|the config of a run"):
         config_files.load(tmp_path)
 
 
