@@ -20,7 +20,7 @@ import numpy as np
 from jsubspace import arguments
 
 MOST_BENDS = 98
-"""The largest number of bends of a `Curve`. The binomial coefficients and the powers of alpha are then float32 numbers."""
+"""The largest number of bends. The coefficients of a `Curve` are then products of normal float32 numbers."""
 
 
 @runtime_checkable
@@ -183,10 +183,9 @@ class _Bent(_Path):
     def __post_init__(self) -> None:
         name = type(self).__name__
         object.__setattr__(self, "num_bends", arguments.integer(f"{name}: num_bends", self.num_bends))
-        if self.num_bends < 1:
-            raise ValueError(
-                f"{name}(num_bends={self.num_bends}): a {name.lower()} has at least one bend. Without a bend it is a Line()."
-            )
+        if not 1 <= self.num_bends <= MOST_BENDS:
+            allowed = f"at least one bend and at most {MOST_BENDS}. Without a bend it is a Line()"
+            raise ValueError(f"{name}(num_bends={self.num_bends}): a {name.lower()} has {allowed}.")
 
     @property
     def num_endpoints(self) -> int:
@@ -198,9 +197,8 @@ class Curve(_Bent):
     """A Bezier curve from omega_1 to omega_2, pulled towards its bends omega_3, omega_4, ...
 
     With one bend, the paper's P(alpha) = (1-alpha)^2 omega_1 + alpha^2 omega_2 + 2 alpha (1-alpha) omega_3.
-    With b bends, the Bezier curve of degree b + 1 whose control points in order are
-    omega_1, omega_3, ..., omega_m, omega_2. The two ends come first whatever the number of bends, as in
-    the authors' program.
+    With b bends, the Bezier curve of degree b + 1 whose control points in order are omega_1, omega_3, ..., omega_m, omega_2.
+    The two ends come first whatever the number of bends, as in the authors' program.
 
     Args:
       num_bends: number of control points between the two ends, from 1 to `MOST_BENDS`.
@@ -209,14 +207,6 @@ class Curve(_Bent):
       >>> Curve().coefficients(jnp.float32(0.5)).tolist()
       [0.25, 0.25, 0.5]
     """
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.num_bends > MOST_BENDS:
-            raise ValueError(
-                f"Curve(num_bends={self.num_bends}): a curve has at most {MOST_BENDS} bends, because float32 cannot hold the "
-                "coefficients of more. A Chain() can have them."
-            )
 
     def coefficients(self, alpha: jax.Array) -> jax.Array:
         degree = self.num_bends + 1
@@ -234,7 +224,7 @@ class Chain(_Bent):
     outside [0, 1] continues along the first or the last segment.
 
     Args:
-      num_bends: number of points between the two ends, at least 1.
+      num_bends: number of points between the two ends, from 1 to `MOST_BENDS`.
 
     Example:
       >>> Chain().coefficients(jnp.float32(0.25)).tolist()
@@ -263,9 +253,8 @@ class Chain(_Bent):
 class Simplex:
     """The convex hull P(alpha) = sum_i alpha_i omega_i for alpha on the probability simplex.
 
-    alpha is the vector of weights ``[m]``. Weights outside the simplex extrapolate as long as they sum
-    to 1. Training draws them uniformly, as normalised Exp(1) variables: the distribution is Dirichlet(1, ..., 1).
-    If all variables are 0, which float32 allows, the draw is the center.
+    alpha is the vector of weights ``[m]``. Weights outside the simplex extrapolate as long as they sum to 1. Training draws
+    them uniformly, as normalised Exp(1) variables: the distribution is Dirichlet(1, ..., 1). If all variables are 0, which float32 allows, the draw is the center.
     The grid is empty, since a grid of an m-simplex grows with n^(m - 1).
 
     Args:

@@ -272,7 +272,7 @@ CALLS = {
     "other structure": (lambda: jsubspace.stack([PARAMS, {"v": 1.0}]), "network 1 has the structure"),
     "other shape": (lambda: jsubspace.stack([PARAMS, {"w": jnp.ones(3)}]), r"leaf \['w'\] is .* in network 0 but"),
     "no bend": (lambda: jsubspace.Curve(num_bends=0), "at least one bend"),
-    "too many bends": (lambda: jsubspace.Curve(99), r"a curve has at most 98 bends"),
+    "too many bends": (lambda: jsubspace.Curve(99), "a curve has at least one bend and at most 98"),
     "no corner": (lambda: jsubspace.Simplex(0), "at least one endpoint"),
     "negative beta": (lambda: jsubspace.value_and_grad(loss_fn, jsubspace.Line(), beta=-1.0), "beta is -1.0"),
     "no sample": (

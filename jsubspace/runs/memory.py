@@ -178,7 +178,7 @@ def _refuse(stage: Stage, times: int, limit: int | None, where: str, who: str) -
     parts = sorted(stage.parts, key=lambda part: -part.size)
     needs = "\n".join(f"  {part.name}: {readable(times * part.size)}" for part in parts)
     lower = dict.fromkeys(name for part in parts if 4 * part.size >= parts[0].size for name in part.settings)
-    *names, last = (f"config.{name}" if name != "shard_endpoints" else f"set config.{name}" for name in lower)
+    *names, last = ("set shard_endpoints" if name == "shard_endpoints" else name for name in lower)
     listed = f"{', '.join(names)} or {last}" if names else last
     raise UsageError(
         f"to {stage.verb}, this run needs at least {readable(times * stage.size)} of memory on {where}, without activations, "
@@ -240,7 +240,7 @@ def _num_examples(run: Run) -> int:
 
 
 def _outcomes(run: Run, p: int, num_ensembles: int, settings: tuple[str, ...]) -> Part:
-    """What each example says about ``p`` points and about ensembles, by probability and by logit (`tasks.Outcomes`)."""
+    """What each example says about ``p`` points and about ensembles, by probability and by logit (`evaluation.tasks.Outcomes`)."""
     numbers = p * len(Scores._fields) + num_ensembles * (2 * len(Scores._fields) + len(Difference._fields))
     return Part("scores per example", numbers * _num_examples(run) * _FLOAT, settings)
 
