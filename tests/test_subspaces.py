@@ -164,8 +164,14 @@ def test_simplex_samples_are_uniform(m):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Curve(0), r"Curve\(num_bends=0\): a curve has at least one bend and at most 98. Without a bend it is a Line\(\)"),
-        (lambda: Chain(0), r"Chain\(num_bends=0\): a chain has at least one bend and at most 98. Without a bend it is a Line\(\)"),
+        (
+            lambda: Curve(0),
+            r"Curve\(num_bends=0\): a curve has at least one bend and at most 98. Without a bend it is a Line\(\)",
+        ),
+        (
+            lambda: Chain(0),
+            r"Chain\(num_bends=0\): a chain has at least one bend and at most 98. Without a bend it is a Line\(\)",
+        ),
         (lambda: Simplex(0), r"Simplex\(num_endpoints=0\): a simplex has at least one endpoint"),
         (lambda: Simplex(-2), r"Simplex\(num_endpoints=-2\)"),
     ],
