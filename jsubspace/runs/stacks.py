@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from jsubspace import arguments, paths, points, tree
+from jsubspace import arguments, points, tree
 from jsubspace.errors import UsageError
 from jsubspace.runs import config, config_files, parts, results
 from jsubspace.runs.build import Run

@@ -74,7 +74,7 @@ def test_kill_9_and_sigterm_and_again(data_dir, tmp_path):
         process.send_signal(number)
         _, stderr = process.communicate()
         assert process.returncode == code
-    assert "SIGTERM: finishing the step" in stderr
+    assert "SIGTERM: ending as soon as possible" in stderr
     assert re.search(r"\nstopped by SIGTERM and saved after step \d+. The same command resumes from there.\n$", stderr)
     assert not (tmp_path / "killed" / "results.json").exists()
 
