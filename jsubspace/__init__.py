@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from jsubspace import lazy as lazy
 from jsubspace import preemption as preemption  # It listens to signals from here on, before jax is imported.
+from jsubspace.algorithm import Info as Info
 from jsubspace.batch_stats import reestimate_batch_stats as reestimate_batch_stats
 from jsubspace.evaluation.measure import measure as measure
 from jsubspace.evaluation.report import Report as Report
 from jsubspace.evaluation.report import ValidationReport as ValidationReport
 from jsubspace.evaluation.tasks import Classification as Classification
-from jsubspace.gradients import Info as Info
 from jsubspace.gradients import value_and_grad as value_and_grad
 from jsubspace.gradients import value_and_grad_at as value_and_grad_at
 from jsubspace.learning_rates import Rate as Rate

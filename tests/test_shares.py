@@ -11,8 +11,9 @@ from jax.sharding import Mesh, PartitionSpec
 import jsubspace
 from experiments.lib.collectives import collectives
 from jsubspace import Curve, Line, Point, Simplex, runs, shares
+from jsubspace.algorithm import random_gradient
 from jsubspace.evaluation.devices import SAME, SPLIT
-from jsubspace.gradients import Objective, random_gradient
+from jsubspace.objectives import Objective
 from jsubspace.runs import build, stacks
 from jsubspace.shares import WHOLE, Shares
 from jsubspace.storage.checkpoint import Checkpoints

@@ -16,7 +16,7 @@ from jsubspace.data import corruptions, pipeline
 from jsubspace.data.batching import Batch, Batching
 from jsubspace.errors import UsageError
 from jsubspace.evaluation.devices import SAME, SPLIT
-from jsubspace.gradients import Objective
+from jsubspace.objectives import Objective
 from jsubspace.runs import parts
 from jsubspace.shares import Shares, axes_of
 from jsubspace.subspaces import Subspace

@@ -8,10 +8,10 @@ import optax
 
 from jsubspace import tree
 from jsubspace.errors import UsageError
-from jsubspace.gradients import Objective
 from jsubspace.models.cresnet import CResNet
 from jsubspace.models.mlp import MLP
 from jsubspace.models.resnet import ResNet
+from jsubspace.objectives import Objective
 from jsubspace.runs.config import collects
 from jsubspace.subspaces import Chain, Curve, Line, Point, Simplex, Subspace
 from jsubspace.training import optim, schedules

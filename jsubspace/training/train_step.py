@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jsubspace import gradients
+from jsubspace import algorithm
 from jsubspace.evaluation import metrics
-from jsubspace.gradients import Objective
+from jsubspace.objectives import Objective
 from jsubspace.shares import Shares
 from jsubspace.subspaces import Subspace
 from jsubspace.training.train_state import TrainState
@@ -91,7 +91,7 @@ def make_train_step(
       shares: how the endpoints lie on the devices, and the name of the device axis. If the state is divided among the
         devices, the step takes and returns this device's share.
     """
-    grad_fn = gradients.random_gradient(loss_fn, subspace, objective, shares, has_aux=True)
+    grad_fn = algorithm.random_gradient(loss_fn, subspace, objective, shares, has_aux=True)
     optimizer = optax.with_extra_args_support(optimizer)
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, StepInfo]:

@@ -11,8 +11,8 @@ import pytest
 import jsubspace
 from jsubspace.data import augment
 from jsubspace.evaluation.devices import SAME, SPLIT
-from jsubspace.gradients import Objective
 from jsubspace.models.cresnet import CResNet
+from jsubspace.objectives import Objective
 from jsubspace.shares import Shares
 from jsubspace.training import optim, schedules
 from jsubspace.training.parallel import AXIS, DataParallel

@@ -1,0 +1,118 @@
+"""Algorithm 1 for endpoints that lie on the devices in any way: positions, gradients at points, and the pull-back."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jsubspace import arguments, penalties, points, samples, subspaces, tree
+from jsubspace.objectives import Objective, layers_of
+from jsubspace.shares import Shares
+from jsubspace.subspaces import Subspace
+from jsubspace.types import Alpha, Endpoints, Params
+
+LossFn = Callable[..., Any]
+"""``(point, *args) -> loss`` or ``(loss, aux)``."""
+
+
+class Info(NamedTuple):
+    """The numbers of one gradient step.
+
+    Attributes:
+      loss: the task loss alone, the mean over the samples of alpha and over devices.
+      penalty: cos^2 of the sampled pair, or its mean over all pairs, without the factor beta. It is zero if nothing is
+        penalised (one endpoint, or beta = 0).
+      alpha: the position(s) in the subspace, as drawn by `jsubspace.sample_alpha`.
+      aux: the second result of the loss function, with a leading axis ``[num_samples]`` if there are several samples.
+        It is this device's own and is not averaged over devices.
+    """
+
+    loss: jax.Array
+    penalty: jax.Array
+    alpha: Alpha
+    aux: Any
+
+
+GradFn = Callable[..., tuple[tuple[jax.Array, Info], Endpoints]]
+"""``(key, endpoints, *args) -> ((value, info), grads)``, or ``(alpha, chosen, endpoints, *args)`` at given positions."""
+
+
+def random_gradient(
+    loss_fn: LossFn, subspace: Subspace, objective: Objective, shares: Shares, *, has_aux: bool = False
+) -> GradFn:
+    """`value_and_grad` for endpoints that lie on the devices as ``shares`` says.
+
+    If the endpoints are divided among devices, ``endpoints`` and ``grads`` are this device's shares.
+    """
+    grad_at = gradient_at(loss_fn, subspaces.checked(subspace), objective, shares, has_aux=has_aux)
+    num_samples, layerwise = objective.num_samples, objective.layerwise
+    samples_pair = objective.penalises(subspace) and not objective.all_pairs
+
+    def grad_fn(key: jax.Array, endpoints: Endpoints, *args: Any) -> tuple[tuple[jax.Array, Info], Endpoints]:
+        alpha_key, pair_key = jax.random.split(key)
+        layers = layers_of(layerwise, endpoints)
+        alpha = points.sample_alpha(alpha_key, subspace, layers, None if num_samples == 1 else num_samples)
+        chosen: tuple[int | jax.Array, ...] = tuple(range(subspace.num_endpoints))
+        if samples_pair:
+            chosen = penalties.sample_pair(pair_key, subspace.num_endpoints)
+        return grad_at(alpha, chosen, endpoints, *args)
+
+    return grad_fn
+
+
+def gradient_at(
+    loss_fn: LossFn, subspace: Subspace, objective: Objective, shares: Shares, *, has_aux: bool = False
+) -> GradFn:
+    """`value_and_grad_at` for endpoints that lie on the devices as ``shares`` says. See `random_gradient`."""
+    subspaces.checked(subspace)
+    num_samples, has_aux = objective.num_samples, arguments.truth("has_aux", has_aux)
+    task = jax.value_and_grad(loss_fn if has_aux else lambda *args: (loss_fn(*args), None), has_aux=True)
+
+    def at_point(
+        endpoints: Endpoints, alpha: Alpha, *args: Any, divided: bool = True
+    ) -> tuple[jax.Array, Any, Params, Any]:
+        """Loss, aux and gradient of the network at alpha on this device, and the endpoints' weights in the mean over
+        devices. The weights contain the mean's division: a separate division would be one more pass over the gradient."""
+        weights = points.coefficients(endpoints, alpha, subspace)
+        point = tree.contract(endpoints, weights)
+        (loss, aux), grad = task(shares.gather(point) if divided else point, *args)
+        grad = jax.tree.map(lambda g, leaf: g.astype(leaf.dtype), grad, tree.conformed(endpoints, grad))
+        return loss, aux, grad, jax.tree.map(lambda c: c / shares.count(), weights)
+
+    def one_position(endpoints: Endpoints, alpha: Alpha, *args: Any) -> tuple[jax.Array, Any, Endpoints]:
+        loss, aux, grad, weights = at_point(endpoints, alpha, *args)
+        return shares.mean(loss), aux, tree.pull_back(shares.scatter(grad), weights)
+
+    def several_positions(endpoints: Endpoints, alphas: Alpha, *args: Any) -> tuple[jax.Array, Any, Endpoints]:
+        """The mean over S positions, each with its part of the batch. Memory holds one position's network at a time."""
+        # There are S networks at points and m endpoints. The devices exchange whichever are fewer.
+        fewer_points = num_samples <= subspace.num_endpoints
+        gathered = endpoints if fewer_points else shares.gather(endpoints, leading=1)
+        losses, aux, grads, weights = jax.lax.map(
+            lambda alpha_part: at_point(gathered, alpha_part[0], *alpha_part[1], divided=fewer_points),
+            (alphas, samples.cut_batch(args, num_samples)),
+        )
+
+        def pull_back(grads: Params) -> Endpoints:
+            return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), jax.vmap(tree.pull_back)(grads, weights))
+
+        if fewer_points:
+            grads = pull_back(shares.scatter(grads, leading=1))
+        else:
+            of_endpoints = jax.tree.map(lambda g, leaf: g.astype(leaf.dtype), pull_back(grads), endpoints)
+            grads = shares.scatter(of_endpoints, leading=1)
+        return shares.mean(jnp.mean(losses)), aux, grads
+
+    def grad_fn(
+        alpha: Alpha, chosen: tuple[int | jax.Array, ...], endpoints: Endpoints, *args: Any
+    ) -> tuple[tuple[jax.Array, Info], Endpoints]:
+        gradient = one_position if num_samples == 1 else several_positions
+        loss, aux, grads = gradient(endpoints, alpha, *args)
+        if not objective.penalises(subspace):
+            return (loss, Info(loss, jnp.zeros_like(loss), alpha, aux)), grads
+        penalty = penalties.penalty(endpoints, chosen, tree.resolve_mask(objective.mask, endpoints), shares.gram)
+        grads = penalty.add_gradient(grads, endpoints, objective.beta)
+        return (loss + objective.beta * penalty.value, Info(loss, penalty.value, alpha, aux)), grads
+
+    return grad_fn

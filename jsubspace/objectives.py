@@ -1,0 +1,65 @@
+"""The options of Algorithm 1."""
+
+import dataclasses
+from collections.abc import Hashable
+
+import jax
+import numpy as np
+
+from jsubspace import arguments, penalties, tree
+from jsubspace.subspaces import Subspace
+from jsubspace.types import Endpoints, LayerNames
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Objective:
+    """The options of Algorithm 1.
+
+    Attributes:
+      beta: strength of the penalty, at least 0. With 0, or one endpoint, no penalty is computed.
+      layerwise: whether every layer has an alpha of its own. True stands for the layers that `jsubspace.layers` finds,
+        and a tree of layer names stands for itself.
+      num_samples: S, the number of positions per step (appendix B of the paper).
+      all_pairs: whether the penalty is the exact mean over pairs instead of one random pair per step.
+      mask: the leaves that the penalty sees: a tree of bools, a function ``endpoints -> tree``, or None for the kernels
+        (`jsubspace.kernels`).
+
+    Raises:
+      ValueError: if an option is out of range.
+    """
+
+    beta: float = 1.0
+    layerwise: bool | LayerNames = False
+    num_samples: int = 1
+    all_pairs: bool = False
+    mask: penalties.Mask = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.layerwise, np.bool_):
+            object.__setattr__(self, "layerwise", bool(self.layerwise))
+        object.__setattr__(self, "all_pairs", arguments.truth("all_pairs", self.all_pairs))
+        object.__setattr__(self, "num_samples", arguments.integer("num_samples", self.num_samples))
+        if not 0 <= self.beta < float("inf"):
+            raise ValueError(
+                f"beta is {self.beta}, but the penalty's strength is finite and at least 0. The value 0 switches it off."
+            )
+        if self.num_samples < 1:
+            raise ValueError(f"num_samples is {self.num_samples}, but a step takes at least one sample of alpha.")
+
+    def penalises(self, subspace: Subspace) -> bool:
+        """Whether a penalty is computed for this subspace."""
+        return self.beta > 0 and subspace.num_endpoints > 1
+
+
+def layers_of(layerwise: bool | LayerNames, endpoints: Endpoints) -> LayerNames | None:
+    """The layers that ``layerwise`` stands for, or None for one alpha."""
+    if isinstance(layerwise, bool):
+        return tree.layers(endpoints) if layerwise else None
+    names = jax.tree.leaves(layerwise)
+    are_names = not any(isinstance(name, bool) or not isinstance(name, Hashable) for name in names)
+    if isinstance(layerwise, int) or not are_names or not tree.same_structure(layerwise, endpoints):
+        raise ValueError(
+            f"layerwise is {layerwise!r}. It must be True, False, or a tree like the endpoints with the name of a layer per leaf "
+            "(see jsubspace.layers)."
+        )
+    return layerwise
