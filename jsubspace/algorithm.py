@@ -112,7 +112,10 @@ def gradient_at(
         if not objective.penalises(subspace):
             return (loss, Info(loss, jnp.zeros_like(loss), alpha, aux)), grads
         penalty = penalties.penalty(endpoints, chosen, tree.resolve_mask(objective.mask, endpoints), shares.gram)
-        grads = penalty.add_gradient(grads, endpoints, objective.beta)
-        return (loss + objective.beta * penalty.value, Info(loss, penalty.value, alpha, aux)), grads
+        beta = objective.beta
+        if isinstance(beta, jax.Array):
+            beta = jax.lax.convert_element_type(beta, penalty.value.dtype)
+        grads = penalty.add_gradient(grads, endpoints, beta)
+        return (loss + beta * penalty.value, Info(loss, penalty.value, alpha, aux)), grads
 
     return grad_fn

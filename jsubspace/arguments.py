@@ -30,6 +30,26 @@ def truth(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def strength(name: str, value: Any, meaning: str) -> Any:
+    """A number of at least 0, as a float. A traced scalar cannot be checked and is returned as it is.
+
+    Raises:
+      ValueError: if it is no number, if it is negative, or if it is not finite. ``meaning`` says in the message what must
+        be finite.
+    """
+    is_traced = isinstance(value, jax.core.Tracer)
+    is_number = isinstance(value, int | float) or (
+        isinstance(value, np.generic | np.ndarray | jax.Array)
+        and value.shape == ()
+        and (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer))
+    )
+    if is_number and (is_traced or 0 <= float(value) < float("inf")):
+        return value if is_traced else float(value)
+    shown = f"an array of shape {list(value.shape)} and dtype {value.dtype}" if is_traced else str(value)
+    hint = f" If it changes from step to step, pass its value, as in {name}=schedule(step)." if callable(value) else ""
+    raise ValueError(f"{name} is {shown}, but {meaning} is finite and at least 0. The value 0 switches it off.{hint}")
+
+
 def row(name: str, value: Any, m: int) -> Any:
     """The row of one of m endpoints, as an int. A traced row cannot be checked and is returned as it is.
 

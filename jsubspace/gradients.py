@@ -9,6 +9,8 @@ So devices exchange one network's gradient, whatever m is. The second term depen
 holds them, so the second term is never communicated.
 """
 
+import jax
+
 from jsubspace import penalties
 from jsubspace.algorithm import GradFn, LossFn, gradient_at, random_gradient
 from jsubspace.objectives import Objective
@@ -21,7 +23,7 @@ def value_and_grad(
     loss_fn: LossFn,
     subspace: Subspace,
     *,
-    beta: float = 1.0,
+    beta: float | jax.Array = 1.0,
     layerwise: bool | LayerNames = False,
     num_samples: int = 1,
     all_pairs: bool = False,
@@ -35,7 +37,9 @@ def value_and_grad(
       loss_fn: ``(point, *args) -> loss``, a scalar, or ``(loss, aux)`` with has_aux. It is an ordinary loss of an
         ordinary network.
       subspace: the subspace that is trained.
-      beta: strength of the penalty, at least 0. With 0, or one endpoint, no penalty is computed.
+      beta: strength of the penalty, at least 0. With 0, or one endpoint, no penalty is computed. It may also be a traced
+        scalar, for a schedule or a vmap: call value_and_grad inside the step, as in ``beta=schedule(step)``. Nothing is
+        compiled again when the scalar changes. Its value cannot be checked, and a traced 0 still computes the penalty.
       layerwise: whether to draw a separate alpha for every layer. True stands for the layers that `jsubspace.layers`
         finds, and a tree of layer names stands for itself.
       num_samples: S, the number of positions per step (appendix B). Every array in args is then part of the batch and
@@ -82,7 +86,7 @@ def value_and_grad_at(
     loss_fn: LossFn,
     subspace: Subspace,
     *,
-    beta: float = 1.0,
+    beta: float | jax.Array = 1.0,
     num_samples: int = 1,
     mask: penalties.Mask = None,
     has_aux: bool = False,

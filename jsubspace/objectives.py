@@ -16,7 +16,8 @@ class Objective:
     """The options of Algorithm 1.
 
     Attributes:
-      beta: strength of the penalty, at least 0. With 0, or one endpoint, no penalty is computed.
+      beta: strength of the penalty, at least 0: a number, or a traced scalar. With the number 0, or one endpoint, no
+        penalty is computed.
       layerwise: whether every layer has an alpha of its own. True stands for the layers that `jsubspace.layers` finds,
         and a tree of layer names stands for itself.
       num_samples: S, the number of positions per step (appendix B of the paper).
@@ -28,7 +29,7 @@ class Objective:
       ValueError: if an option is out of range.
     """
 
-    beta: float = 1.0
+    beta: float | jax.Array = 1.0
     layerwise: bool | LayerNames = False
     num_samples: int = 1
     all_pairs: bool = False
@@ -39,16 +40,14 @@ class Objective:
             object.__setattr__(self, "layerwise", bool(self.layerwise))
         object.__setattr__(self, "all_pairs", arguments.truth("all_pairs", self.all_pairs))
         object.__setattr__(self, "num_samples", arguments.integer("num_samples", self.num_samples))
-        if not 0 <= self.beta < float("inf"):
-            raise ValueError(
-                f"beta is {self.beta}, but the penalty's strength is finite and at least 0. The value 0 switches it off."
-            )
+        object.__setattr__(self, "beta", arguments.strength("beta", self.beta, "the penalty's strength"))
         if self.num_samples < 1:
             raise ValueError(f"num_samples is {self.num_samples}, but a step takes at least one sample of alpha.")
 
     def penalises(self, subspace: Subspace) -> bool:
         """Whether a penalty is computed for this subspace."""
-        return self.beta > 0 and subspace.num_endpoints > 1
+        is_off = not isinstance(self.beta, jax.Array) and self.beta == 0
+        return not is_off and subspace.num_endpoints > 1
 
 
 def layers_of(layerwise: bool | LayerNames, endpoints: Endpoints) -> LayerNames | None:

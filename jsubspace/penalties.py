@@ -147,7 +147,7 @@ class Penalty(NamedTuple):
     pair_sum: Params | None = None
     sum_weights: jax.Array | None = None
 
-    def add_gradient(self, grads: Endpoints, endpoints: Endpoints, beta: float) -> Endpoints:
+    def add_gradient(self, grads: Endpoints, endpoints: Endpoints, beta: float | jax.Array) -> Endpoints:
         """``grads + beta * d value / d endpoints``, leaves ``[m, *s]``."""
 
         def add_leaf(grad: jax.Array, leaf: jax.Array, counts: bool, pair_sum: jax.Array | None = None) -> jax.Array:

@@ -1,0 +1,110 @@
+"""Options of the gradient: each is the identity when it does nothing, and else the gradient of an objective written out."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jsubspace
+from jsubspace import Line, Simplex, gradients
+
+KEY = jax.random.key(3)
+
+
+def loss_fn(point, x, y):
+    """Not linear in the parameters, so that the gradient depends on where it is taken."""
+    return jnp.mean((jnp.tanh(x @ point["kernel"]) * point["scale"] - y) ** 2)
+
+
+def problem(subspace, n=24):
+    """Endpoints and a batch, in the default dtype."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.result_type(float))
+
+    m = subspace.num_endpoints
+    return {"kernel": normal(m, 8, 5), "scale": 1 + normal(m, 5)}, (normal(n, 8), normal(n, 5))
+
+
+def close(actual, expected, rtol=1e-10, atol=1e-12):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), actual, expected)
+
+
+def same(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+# A strength that is traced.
+
+
+@pytest.mark.parametrize("subspace", [Line(), Simplex(3)], ids=repr)
+def test_a_traced_beta_is_the_number(subspace):
+    endpoints, batch = problem(subspace)
+
+    def gradient(beta):
+        return jsubspace.value_and_grad(loss_fn, subspace, beta=beta)(KEY, endpoints, *batch)
+
+    traced = jax.jit(gradient)(0.7)
+    close(traced, jax.jit(lambda: gradient(0.7))(), rtol=1e-6, atol=1e-7)
+    assert not traced[0][0].weak_type
+    assert not jnp.allclose(traced[1]["kernel"], jax.jit(gradient)(0.0)[1]["kernel"])
+    close(jax.jit(gradient)(0.0)[1], jax.jit(lambda: gradient(0.0))()[1], rtol=1e-6, atol=1e-7)
+
+
+def test_a_warm_up_compiles_once_and_betas_can_be_mapped():
+    endpoints, batch = problem(Line())
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def step(endpoints, i):
+        beta = jnp.minimum(i / 3, 2.0)
+        (value, info), grads = jsubspace.value_and_grad(loss_fn, Line(), beta=beta)(KEY, endpoints, *batch)
+        return value - info.loss, beta * info.penalty, jax.tree.map(lambda e, g: e - 0.1 * g, endpoints, grads)
+
+    trained = endpoints
+    for i in range(4):
+        added, expected, trained = step(trained, jnp.float32(i))
+        np.testing.assert_allclose(added, expected, rtol=1e-5, atol=1e-7)
+
+    betas = jnp.array([0.0, 0.5, 3.0])
+    at = jsubspace.value_and_grad_at
+    mapped = jax.vmap(lambda beta: at(loss_fn, Line(), beta=beta)(0.3, (0, 1), endpoints, *batch)[1])(betas)
+    for i, beta in enumerate(betas):
+        alone = at(loss_fn, Line(), beta=beta)(0.3, (0, 1), endpoints, *batch)[1]
+        close(jax.tree.map(lambda leaf, i=i: leaf[i], mapped), alone, rtol=1e-5, atol=1e-6)
+
+
+def test_a_traced_beta_has_the_dtype_of_the_loss_under_strict_promotion():
+    endpoints, batch = problem(Line())
+
+    def gradient(beta):
+        return jsubspace.value_and_grad(loss_fn, Line(), beta=beta)(KEY, endpoints, *batch)
+
+    with jax.numpy_dtype_promotion("strict"), jax.enable_x64(True):
+        for dtype in (jnp.int32, jnp.float64, jnp.bfloat16):
+            (value, _), grads = jax.eval_shape(gradient, jax.ShapeDtypeStruct((), dtype))
+            assert {value.dtype, *(leaf.dtype for leaf in jax.tree.leaves(grads))} == {jnp.dtype(jnp.float32)}
+
+
+@pytest.mark.parametrize("make", [jsubspace.value_and_grad, gradients.value_and_grad_at])
+@pytest.mark.parametrize(
+    ("beta", "message"),
+    [
+        (lambda step: 0.1, r"beta is <function .*pass its value, as in beta=schedule\(step\)"),
+        ("1", "beta is 1, but the penalty's strength is finite"),
+        (None, "beta is None, but the penalty's strength"),
+        (1j, "beta is 1j, but"),
+        (np.ones(2), r"beta is \[1. 1.\], but the penalty's strength is finite"),
+    ],
+    ids=["function", "text", "None", "complex", "vector"],
+)
+def test_a_beta_that_is_no_number(make, beta, message):
+    with pytest.raises(ValueError, match=message):
+        make(loss_fn, Line(), beta=beta)
+
+
+def test_a_traced_beta_that_is_no_scalar():
+    with pytest.raises(ValueError, match=r"beta is an array of shape \[2\] and dtype float32, but the penalty's"):
+        jax.eval_shape(lambda beta: jsubspace.value_and_grad(loss_fn, Line(), beta=beta) and beta, jnp.ones(2))
