@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jsubspace import arguments, penalties, points, samples, subspaces, tree
 from jsubspace.objectives import Objective, layers_of
@@ -13,7 +14,7 @@ from jsubspace.subspaces import Subspace
 from jsubspace.types import Alpha, Endpoints, Params
 
 LossFn = Callable[..., Any]
-"""``(point, *args) -> loss`` or ``(loss, aux)``."""
+"""``(point, *args, **kwargs) -> loss`` or ``(loss, aux)``."""
 
 
 class Info(NamedTuple):
@@ -35,7 +36,7 @@ class Info(NamedTuple):
 
 
 GradFn = Callable[..., tuple[tuple[jax.Array, Info], Endpoints]]
-"""``(key, endpoints, *args) -> ((value, info), grads)``, or ``(alpha, chosen, endpoints, *args)`` at given positions."""
+"""``(key, endpoints, *args, **kwargs) -> ((value, info), grads)``. At given positions, ``alpha, chosen`` stand for the key."""
 
 
 def random_gradient(
@@ -49,14 +50,18 @@ def random_gradient(
     num_samples, layerwise = objective.num_samples, objective.layerwise
     samples_pair = objective.penalises(subspace) and not objective.all_pairs
 
-    def grad_fn(key: jax.Array, endpoints: Endpoints, *args: Any) -> tuple[tuple[jax.Array, Info], Endpoints]:
+    # The first arguments are positional alone, so that a loss may call its own arguments key, alpha or endpoints.
+    def grad_fn(
+        key: jax.Array, endpoints: Endpoints, /, *args: Any, **kwargs: Any
+    ) -> tuple[tuple[jax.Array, Info], Endpoints]:
+        _check_key(key)
         alpha_key, pair_key = jax.random.split(key)
         layers = layers_of(layerwise, endpoints)
         alpha = points.sample_alpha(alpha_key, subspace, layers, None if num_samples == 1 else num_samples)
         chosen: tuple[int | jax.Array, ...] = tuple(range(subspace.num_endpoints))
         if samples_pair:
             chosen = penalties.sample_pair(pair_key, subspace.num_endpoints)
-        return grad_at(alpha, chosen, endpoints, *args)
+        return grad_at(alpha, chosen, endpoints, *args, **kwargs)
 
     return grad_fn
 
@@ -67,31 +72,36 @@ def gradient_at(
     """`value_and_grad_at` for endpoints that lie on the devices as ``shares`` says. See `random_gradient`."""
     subspaces.checked(subspace)
     num_samples, has_aux = objective.num_samples, arguments.truth("has_aux", has_aux)
-    task = jax.value_and_grad(loss_fn if has_aux else lambda *args: (loss_fn(*args), None), has_aux=True)
+    task = jax.value_and_grad(loss_fn if has_aux else lambda *args, **kwargs: (loss_fn(*args, **kwargs), None), has_aux=True)
 
     def at_point(
-        endpoints: Endpoints, alpha: Alpha, *args: Any, divided: bool = True
+        endpoints: Endpoints, alpha: Alpha, inputs: samples.Inputs, divided: bool = True
     ) -> tuple[jax.Array, Any, Params, Any]:
         """Loss, aux and gradient of the network at alpha on this device, and the endpoints' weights in the mean over
         devices. The weights contain the mean's division: a separate division would be one more pass over the gradient."""
+        args, kwargs = inputs
         weights = points.coefficients(endpoints, alpha, subspace)
         point = tree.contract(endpoints, weights)
-        (loss, aux), grad = task(shares.gather(point) if divided else point, *args)
+        (loss, aux), grad = task(shares.gather(point) if divided else point, *args, **kwargs)
         grad = jax.tree.map(lambda g, leaf: g.astype(leaf.dtype), grad, tree.conformed(endpoints, grad))
         return loss, aux, grad, jax.tree.map(lambda c: c / shares.count(), weights)
 
-    def one_position(endpoints: Endpoints, alpha: Alpha, *args: Any) -> tuple[jax.Array, Any, Endpoints]:
-        loss, aux, grad, weights = at_point(endpoints, alpha, *args)
+    def one_position(
+        endpoints: Endpoints, alpha: Alpha, inputs: samples.Inputs
+    ) -> tuple[jax.Array, Any, Endpoints]:
+        loss, aux, grad, weights = at_point(endpoints, alpha, inputs)
         return shares.mean(loss), aux, tree.pull_back(shares.scatter(grad), weights)
 
-    def several_positions(endpoints: Endpoints, alphas: Alpha, *args: Any) -> tuple[jax.Array, Any, Endpoints]:
+    def several_positions(
+        endpoints: Endpoints, alphas: Alpha, inputs: samples.Inputs
+    ) -> tuple[jax.Array, Any, Endpoints]:
         """The mean over S positions, each with its part of the batch. Memory holds one position's network at a time."""
         # There are S networks at points and m endpoints. The devices exchange whichever are fewer.
         fewer_points = num_samples <= subspace.num_endpoints
         gathered = endpoints if fewer_points else shares.gather(endpoints, leading=1)
         losses, aux, grads, weights = jax.lax.map(
-            lambda alpha_part: at_point(gathered, alpha_part[0], *alpha_part[1], divided=fewer_points),
-            (alphas, samples.cut_batch(args, num_samples)),
+            lambda alpha_part: at_point(gathered, *alpha_part, divided=fewer_points),
+            (alphas, samples.cut_batch(inputs, num_samples)),
         )
 
         def pull_back(grads: Params) -> Endpoints:
@@ -105,10 +115,10 @@ def gradient_at(
         return shares.mean(jnp.mean(losses)), aux, grads
 
     def grad_fn(
-        alpha: Alpha, chosen: tuple[int | jax.Array, ...], endpoints: Endpoints, *args: Any
+        alpha: Alpha, chosen: tuple[int | jax.Array, ...], endpoints: Endpoints, /, *args: Any, **kwargs: Any
     ) -> tuple[tuple[jax.Array, Info], Endpoints]:
         gradient = one_position if num_samples == 1 else several_positions
-        loss, aux, grads = gradient(endpoints, alpha, *args)
+        loss, aux, grads = gradient(endpoints, alpha, (args, kwargs))
         if not objective.penalises(subspace):
             return (loss, Info(loss, jnp.zeros_like(loss), alpha, aux)), grads
         penalty = penalties.penalty(endpoints, chosen, tree.resolve_mask(objective.mask, endpoints), shares.gram)
@@ -119,3 +129,14 @@ def gradient_at(
         return (loss + beta * penalty.value, Info(loss, penalty.value, alpha, aux)), grads
 
     return grad_fn
+
+
+def _check_key(key: Any) -> None:
+    dtype = getattr(key, "dtype", np.dtype(object))
+    is_key = jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ()
+    if not is_key and not (dtype == np.uint32 and key.ndim == 1):
+        given = f"{dtype}{list(key.shape)}" if hasattr(key, "shape") else f"a {type(key).__name__}"
+        raise ValueError(
+            f"the first argument is {given}, but it must be one PRNG key: grad_fn(key, endpoints, *args). Make a key by "
+            "jax.random.key(seed). For many keys, use jax.vmap."
+        )

@@ -34,17 +34,17 @@ def value_and_grad(
     """Makes the gradient function of Algorithm 1: sample alpha and a pair, differentiate, pull back.
 
     Args:
-      loss_fn: ``(point, *args) -> loss``, a scalar, or ``(loss, aux)`` with has_aux. It is an ordinary loss of an
-        ordinary network.
+      loss_fn: ``(point, *args, **kwargs) -> loss``, a scalar, or ``(loss, aux)`` with has_aux. It is an ordinary loss of
+        an ordinary network.
       subspace: the subspace that is trained.
       beta: strength of the penalty, at least 0. With 0, or one endpoint, no penalty is computed. It may also be a traced
         scalar, for a schedule or a vmap: call value_and_grad inside the step, as in ``beta=schedule(step)``. Nothing is
         compiled again when the scalar changes. Its value cannot be checked, and a traced 0 still computes the penalty.
       layerwise: whether to draw a separate alpha for every layer. True stands for the layers that `jsubspace.layers`
         finds, and a tree of layer names stands for itself.
-      num_samples: S, the number of positions per step (appendix B). Every array in args is then part of the batch and
-        is cut into S equal parts along its leading axis: example i goes to part i modulo S. The loss is the mean over
-        the parts. Typed PRNG keys in args are split, so that each part has a key of its own. Anything that is neither
+      num_samples: S, the number of positions per step (appendix B). Every array in args and kwargs is then part of
+        the batch and is cut into S equal parts along its leading axis: example i goes to part i modulo S. The loss is the mean over
+        the parts. Typed PRNG keys are split, so that each part has a key of its own. Anything that is neither
         part of the batch nor a key is given to loss_fn by a closure.
       all_pairs: whether to take the penalty's exact mean over pairs instead of one random pair per step.
       mask: the leaves that the penalty sees: a tree of bools, a function ``endpoints -> tree``, or None for
@@ -53,7 +53,7 @@ def value_and_grad(
       axis_name: the device axis of a pmap or shard_map to average over. Give every device the same key.
 
     Returns:
-      ``grad_fn(key, endpoints, *args) -> ((value, info), grads)``. ``value`` is loss + beta * penalty,
+      ``grad_fn(key, endpoints, *args, **kwargs) -> ((value, info), grads)``. ``value`` is loss + beta * penalty,
       ``info`` is an `Info`, and ``grads`` has the endpoints' leaves ``[m, *s]``. Any optax optimizer takes them if it is put
       through `jsubspace.per_endpoint`. Elementwise optimizers take them as they are.
 
@@ -95,7 +95,7 @@ def value_and_grad_at(
     """`value_and_grad` at positions of your choice instead of random ones.
 
     Returns:
-      ``grad_fn(alpha, chosen, endpoints, *args) -> ((value, info), grads)``. ``alpha`` has the form that
+      ``grad_fn(alpha, chosen, endpoints, *args, **kwargs) -> ((value, info), grads)``. ``alpha`` has the form that
       `jsubspace.sample_alpha` returns. The penalty is averaged over the pairs among the endpoints ``chosen``:
       ``(j, k)``, or all of them.
     """

@@ -108,3 +108,49 @@ def test_a_beta_that_is_no_number(make, beta, message):
 def test_a_traced_beta_that_is_no_scalar():
     with pytest.raises(ValueError, match=r"beta is an array of shape \[2\] and dtype float32, but the penalty's"):
         jax.eval_shape(lambda beta: jsubspace.value_and_grad(loss_fn, Line(), beta=beta) and beta, jnp.ones(2))
+
+
+# Keyword arguments of the loss.
+
+
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_keywords_are_positional_arguments(num_samples):
+    """Also where they have the names of arguments of grad_fn, and a key among them is split."""
+    endpoints, (x, y) = problem(Line())
+
+    def noisy(point, x, y, key):
+        return loss_fn(point, x + jax.random.normal(key, (8,)), y), jax.random.key_data(key)
+
+    def renamed(point, endpoints, *, alpha, key):
+        return noisy(point, endpoints, alpha, key)
+
+    positional, named = (
+        jsubspace.value_and_grad(fn, Line(), num_samples=num_samples, has_aux=True) for fn in (noisy, renamed)
+    )
+    expected = positional(KEY, endpoints, x, y, jax.random.key(5))
+    same(named(KEY, endpoints, x, alpha=y, key=jax.random.key(5)), expected)
+    assert len(np.unique(np.atleast_2d(expected[0][1].aux), axis=0)) == num_samples
+
+
+def test_a_keyword_that_cannot_be_cut_is_named():
+    endpoints, (x, y) = problem(Line())
+    with pytest.raises(ValueError, match=r"argument \['y'\] of shape \[24, 5\] cannot be cut into num_samples=5"):
+        jsubspace.value_and_grad(loss_fn, Line(), num_samples=5)(KEY, endpoints, y=y, x=x[:20])
+
+
+@pytest.mark.parametrize(
+    ("first", "given"),
+    [
+        ({"kernel": jnp.ones((2, 8, 5))}, "a dict"),
+        (jnp.ones((2, 8, 5)), r"float32\[2, 8, 5\]"),
+        (0, "a int"),
+        (jax.random.split(KEY), r"key<fry>\[2\]"),
+    ],
+    ids=["dict", "array", "int", "keys"],
+)
+def test_the_first_argument_is_a_key(first, given):
+    with pytest.raises(ValueError, match=rf"the first argument is {given}, but it must be one PRNG key: grad_fn\(key"):
+        jsubspace.value_and_grad(loss_fn, Line())(first, KEY)
+    endpoints, batch = problem(Line())
+    legacy = jsubspace.value_and_grad(loss_fn, Line())(jax.random.PRNGKey(3), endpoints, *batch)
+    same(legacy[1], jsubspace.value_and_grad(loss_fn, Line())(KEY, endpoints, *batch)[1])
