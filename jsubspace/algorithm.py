@@ -40,13 +40,20 @@ GradFn = Callable[..., tuple[tuple[jax.Array, Info], Endpoints]]
 
 
 def random_gradient(
-    loss_fn: LossFn, subspace: Subspace, objective: Objective, shares: Shares, *, has_aux: bool = False
+    loss_fn: LossFn,
+    subspace: Subspace,
+    objective: Objective,
+    shares: Shares,
+    *,
+    has_aux: bool = False,
+    pass_alpha: bool = False,
 ) -> GradFn:
     """`value_and_grad` for endpoints that lie on the devices as ``shares`` says.
 
     If the endpoints are divided among devices, ``endpoints`` and ``grads`` are this device's shares.
     """
-    grad_at = gradient_at(loss_fn, subspaces.checked(subspace), objective, shares, has_aux=has_aux)
+    subspaces.checked(subspace)
+    grad_at = gradient_at(loss_fn, subspace, objective, shares, has_aux=has_aux, pass_alpha=pass_alpha)
     num_samples, layerwise = objective.num_samples, objective.layerwise
     samples_pair = objective.penalises(subspace) and not objective.all_pairs
 
@@ -67,12 +74,18 @@ def random_gradient(
 
 
 def gradient_at(
-    loss_fn: LossFn, subspace: Subspace, objective: Objective, shares: Shares, *, has_aux: bool = False
+    loss_fn: LossFn,
+    subspace: Subspace,
+    objective: Objective,
+    shares: Shares,
+    *,
+    has_aux: bool = False,
+    pass_alpha: bool = False,
 ) -> GradFn:
     """`value_and_grad_at` for endpoints that lie on the devices as ``shares`` says. See `random_gradient`."""
     subspaces.checked(subspace)
-    num_samples, has_aux = objective.num_samples, arguments.truth("has_aux", has_aux)
-    task = jax.value_and_grad(loss_fn if has_aux else lambda *args, **kwargs: (loss_fn(*args, **kwargs), None), has_aux=True)
+    num_samples = objective.num_samples
+    task = _task_gradient(loss_fn, arguments.truth("has_aux", has_aux), arguments.truth("pass_alpha", pass_alpha))
 
     def at_point(
         endpoints: Endpoints, alpha: Alpha, inputs: samples.Inputs, divided: bool = True
@@ -82,7 +95,7 @@ def gradient_at(
         args, kwargs = inputs
         weights = points.coefficients(endpoints, alpha, subspace)
         point = tree.contract(endpoints, weights)
-        (loss, aux), grad = task(shares.gather(point) if divided else point, *args, **kwargs)
+        (loss, aux), grad = task(shares.gather(point) if divided else point, alpha, *args, **kwargs)
         grad = jax.tree.map(lambda g, leaf: g.astype(leaf.dtype), grad, tree.conformed(endpoints, grad))
         return loss, aux, grad, jax.tree.map(lambda c: c / shares.count(), weights)
 
@@ -129,6 +142,16 @@ def gradient_at(
         return (loss + beta * penalty.value, Info(loss, penalty.value, alpha, aux)), grads
 
     return grad_fn
+
+
+def _task_gradient(loss_fn: LossFn, has_aux: bool, pass_alpha: bool) -> Callable[..., Any]:
+    """``(point, alpha, *args, **kwargs) -> ((loss, aux), grad)``, for a loss with or without aux and alpha."""
+
+    def loss_and_aux(point: Params, alpha: Alpha, *args: Any, **kwargs: Any) -> tuple[jax.Array, Any]:
+        result = loss_fn(point, *((alpha,) if pass_alpha else ()), *args, **kwargs)
+        return result if has_aux else (result, None)
+
+    return jax.value_and_grad(loss_and_aux, has_aux=True)
 
 
 def _check_key(key: Any) -> None:

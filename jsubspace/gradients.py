@@ -29,6 +29,7 @@ def value_and_grad(
     all_pairs: bool = False,
     mask: penalties.Mask = None,
     has_aux: bool = False,
+    pass_alpha: bool = False,
     axis_name: str | None = None,
 ) -> GradFn:
     """Makes the gradient function of Algorithm 1: sample alpha and a pair, differentiate, pull back.
@@ -50,6 +51,8 @@ def value_and_grad(
       mask: the leaves that the penalty sees: a tree of bools, a function ``endpoints -> tree``, or None for
         the kernels (`jsubspace.kernels`).
       has_aux: whether loss_fn returns ``(loss, aux)``.
+      pass_alpha: whether loss_fn is ``(point, alpha, *args, **kwargs)``. It then gets the position of its point, in the form
+        that `jsubspace.sample_alpha` returns for one sample. A position may thus say which objective its network serves.
       axis_name: the device axis of a pmap or shard_map to average over. Give every device the same key.
 
     Returns:
@@ -79,7 +82,7 @@ def value_and_grad(
       Wortsman et al., Learning Neural Network Subspaces, 2021, Algorithm 1 and equations 2 to 5.
     """
     objective = Objective(beta, layerwise, num_samples, all_pairs, mask)
-    return random_gradient(loss_fn, subspace, objective, Shares(axis_name), has_aux=has_aux)
+    return random_gradient(loss_fn, subspace, objective, Shares(axis_name), has_aux=has_aux, pass_alpha=pass_alpha)
 
 
 def value_and_grad_at(
@@ -90,6 +93,7 @@ def value_and_grad_at(
     num_samples: int = 1,
     mask: penalties.Mask = None,
     has_aux: bool = False,
+    pass_alpha: bool = False,
     axis_name: str | None = None,
 ) -> GradFn:
     """`value_and_grad` at positions of your choice instead of random ones.
@@ -100,4 +104,4 @@ def value_and_grad_at(
       ``(j, k)``, or all of them.
     """
     objective = Objective(beta, num_samples=num_samples, mask=mask)
-    return gradient_at(loss_fn, subspace, objective, Shares(axis_name), has_aux=has_aux)
+    return gradient_at(loss_fn, subspace, objective, Shares(axis_name), has_aux=has_aux, pass_alpha=pass_alpha)

@@ -154,3 +154,40 @@ def test_the_first_argument_is_a_key(first, given):
     endpoints, batch = problem(Line())
     legacy = jsubspace.value_and_grad(loss_fn, Line())(jax.random.PRNGKey(3), endpoints, *batch)
     same(legacy[1], jsubspace.value_and_grad(loss_fn, Line())(KEY, endpoints, *batch)[1])
+
+
+# A loss that sees alpha.
+
+
+def conditional(point, alpha, x, y):
+    """A trade-off between two objectives: a Pareto front along a line."""
+    alpha = alpha["kernel"] if isinstance(alpha, dict) else alpha
+    preference = alpha if alpha.ndim == 0 else alpha[0]
+    return (1 - preference) * loss_fn(point, x, y) + preference * jnp.mean(point["kernel"] ** 2)
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 4])
+@pytest.mark.parametrize(("subspace", "layerwise"), [(Line(), False), (Line(), True), (Simplex(3), False)])
+def test_the_loss_sees_the_alpha_of_its_position(subspace, layerwise, num_samples, x64):
+    endpoints, (x, y) = problem(subspace)
+    options = {"layerwise": layerwise, "num_samples": num_samples, "all_pairs": True, "pass_alpha": True}
+    (value, info), grads = jsubspace.value_and_grad(conditional, subspace, **options)(KEY, endpoints, x, y)
+
+    def objective(endpoints):
+        total = 0
+        for s in range(num_samples):
+            alpha = info.alpha if num_samples == 1 else jax.tree.map(lambda leaf: leaf[s], info.alpha)  # noqa: B023
+            point = jsubspace.interpolate(endpoints, alpha, subspace)
+            total += conditional(point, alpha, x[s::num_samples], y[s::num_samples]) / num_samples
+        return total + jsubspace.mean_cosine_squared(endpoints)
+
+    close((value, grads), jax.value_and_grad(objective)(endpoints))
+
+
+def test_a_loss_that_ignores_alpha_has_the_same_bits():
+    endpoints, batch = problem(Line())
+    plain = jsubspace.value_and_grad(loss_fn, Line())(KEY, endpoints, *batch)
+    ignores = jsubspace.value_and_grad(lambda point, alpha, *batch: loss_fn(point, *batch), Line(), pass_alpha=True)
+    same(ignores(KEY, endpoints, *batch), plain)
+    with pytest.raises(ValueError, match="pass_alpha is 1, but it must be True or False"):
+        jsubspace.value_and_grad(loss_fn, Line(), pass_alpha=1)
