@@ -112,9 +112,10 @@ def gradient_at(
         # There are S networks at points and m endpoints. The devices exchange whichever are fewer.
         fewer_points = num_samples <= subspace.num_endpoints
         gathered = endpoints if fewer_points else shares.gather(endpoints, leading=1)
+        _check_count(alphas, num_samples)
+        parts, inputs_of = samples.dealt(inputs, num_samples, objective.batch)
         losses, aux, grads, weights = jax.lax.map(
-            lambda alpha_part: at_point(gathered, *alpha_part, divided=fewer_points),
-            (alphas, samples.cut_batch(inputs, num_samples)),
+            lambda each: at_point(gathered, each[0], inputs_of(each[1]), divided=fewer_points), (alphas, parts)
         )
 
         def pull_back(grads: Params) -> Endpoints:
@@ -130,6 +131,7 @@ def gradient_at(
     def grad_fn(
         alpha: Alpha, chosen: tuple[int | jax.Array, ...], endpoints: Endpoints, /, *args: Any, **kwargs: Any
     ) -> tuple[tuple[jax.Array, Info], Endpoints]:
+        objective.batch.check((args, kwargs))
         gradient = one_position if num_samples == 1 else several_positions
         loss, aux, grads = gradient(endpoints, alpha, (args, kwargs))
         if not objective.penalises(subspace):
@@ -147,11 +149,20 @@ def gradient_at(
 def _task_gradient(loss_fn: LossFn, has_aux: bool, pass_alpha: bool) -> Callable[..., Any]:
     """``(point, alpha, *args, **kwargs) -> ((loss, aux), grad)``, for a loss with or without aux and alpha."""
 
-    def loss_and_aux(point: Params, alpha: Alpha, *args: Any, **kwargs: Any) -> tuple[jax.Array, Any]:
+    def loss_and_aux(point: Params, alpha: Alpha, /, *args: Any, **kwargs: Any) -> tuple[jax.Array, Any]:
         result = loss_fn(point, *((alpha,) if pass_alpha else ()), *args, **kwargs)
         return result if has_aux else (result, None)
 
     return jax.value_and_grad(loss_and_aux, has_aux=True)
+
+
+def _check_count(alphas: Alpha, num_samples: int) -> None:
+    for leaf in jax.tree.leaves(alphas):
+        if jnp.shape(leaf)[:1] != (num_samples,):
+            raise ValueError(
+                f"alpha has shape {list(jnp.shape(leaf))}, but with num_samples={num_samples} its leading axis has this "
+                "length (see jsubspace.sample_alpha)."
+            )
 
 
 def _check_key(key: Any) -> None:

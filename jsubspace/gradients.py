@@ -9,11 +9,14 @@ So devices exchange one network's gradient, whatever m is. The second term depen
 holds them, so the second term is never communicated.
 """
 
+from collections.abc import Sequence
+
 import jax
 
 from jsubspace import penalties
 from jsubspace.algorithm import GradFn, LossFn, gradient_at, random_gradient
 from jsubspace.objectives import Objective
+from jsubspace.samples import Batch
 from jsubspace.shares import Shares
 from jsubspace.subspaces import Subspace
 from jsubspace.types import LayerNames
@@ -26,6 +29,8 @@ def value_and_grad(
     beta: float | jax.Array = 1.0,
     layerwise: bool | LayerNames = False,
     num_samples: int = 1,
+    batch_argnums: int | Sequence[int] | None = None,
+    batch_argnames: str | Sequence[str] | None = None,
     all_pairs: bool = False,
     mask: penalties.Mask = None,
     has_aux: bool = False,
@@ -43,10 +48,12 @@ def value_and_grad(
         compiled again when the scalar changes. Its value cannot be checked, and a traced 0 still computes the penalty.
       layerwise: whether to draw a separate alpha for every layer. True stands for the layers that `jsubspace.layers`
         finds, and a tree of layer names stands for itself.
-      num_samples: S, the number of positions per step (appendix B). Every array in args and kwargs is then part of
-        the batch and is cut into S equal parts along its leading axis: example i goes to part i modulo S. The loss is the mean over
-        the parts. Typed PRNG keys are split, so that each part has a key of its own. Anything that is neither
-        part of the batch nor a key is given to loss_fn by a closure.
+      num_samples: S, the number of positions per step (appendix B). The arrays of the batch are cut into S equal parts along
+        their leading axis: example i goes to part i modulo S. The loss is the mean over the parts. Typed PRNG keys are
+        split, so that each part has a key of its own.
+      batch_argnums, batch_argnames: the arguments that are the batch, by number (0 is the first after the endpoints) and by
+        name. All other arguments are given whole to every position. Without them, every argument is the batch. With
+        ``batch_argnums=()`` nothing is cut, so that each position sees the whole batch, at the cost of S steps.
       all_pairs: whether to take the penalty's exact mean over pairs instead of one random pair per step.
       mask: the leaves that the penalty sees: a tree of bools, a function ``endpoints -> tree``, or None for
         the kernels (`jsubspace.kernels`).
@@ -81,7 +88,7 @@ def value_and_grad(
     References:
       Wortsman et al., Learning Neural Network Subspaces, 2021, Algorithm 1 and equations 2 to 5.
     """
-    objective = Objective(beta, layerwise, num_samples, all_pairs, mask)
+    objective = Objective(beta, layerwise, num_samples, all_pairs, mask, Batch(batch_argnums, batch_argnames))
     return random_gradient(loss_fn, subspace, objective, Shares(axis_name), has_aux=has_aux, pass_alpha=pass_alpha)
 
 
@@ -91,6 +98,8 @@ def value_and_grad_at(
     *,
     beta: float | jax.Array = 1.0,
     num_samples: int = 1,
+    batch_argnums: int | Sequence[int] | None = None,
+    batch_argnames: str | Sequence[str] | None = None,
     mask: penalties.Mask = None,
     has_aux: bool = False,
     pass_alpha: bool = False,
@@ -103,5 +112,7 @@ def value_and_grad_at(
       `jsubspace.sample_alpha` returns. The penalty is averaged over the pairs among the endpoints ``chosen``:
       ``(j, k)``, or all of them.
     """
-    objective = Objective(beta, num_samples=num_samples, mask=mask)
+    objective = Objective(
+        beta, num_samples=num_samples, mask=mask, batch=Batch(batch_argnums, batch_argnames)
+    )
     return gradient_at(loss_fn, subspace, objective, Shares(axis_name), has_aux=has_aux, pass_alpha=pass_alpha)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jsubspace import arguments, penalties, tree
+from jsubspace.samples import Batch
 from jsubspace.subspaces import Subspace
 from jsubspace.types import Endpoints, LayerNames
 
@@ -24,6 +25,7 @@ class Objective:
       all_pairs: whether the penalty is the exact mean over pairs instead of one random pair per step.
       mask: the leaves that the penalty sees: a tree of bools, a function ``endpoints -> tree``, or None for the kernels
         (`jsubspace.kernels`).
+      batch: which arguments of the loss are cut into one part per position.
 
     Raises:
       ValueError: if an option is out of range.
@@ -34,6 +36,7 @@ class Objective:
     num_samples: int = 1
     all_pairs: bool = False
     mask: penalties.Mask = None
+    batch: Batch = Batch()
 
     def __post_init__(self) -> None:
         if isinstance(self.layerwise, np.bool_):

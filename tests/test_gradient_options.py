@@ -134,8 +134,8 @@ def test_keywords_are_positional_arguments(num_samples):
 
 def test_a_keyword_that_cannot_be_cut_is_named():
     endpoints, (x, y) = problem(Line())
-    with pytest.raises(ValueError, match=r"argument \['y'\] of shape \[24, 5\] cannot be cut into num_samples=5"):
-        jsubspace.value_and_grad(loss_fn, Line(), num_samples=5)(KEY, endpoints, y=y, x=x[:20])
+    with pytest.raises(ValueError, match=r"argument \['x'\] of shape \[24, 8\] cannot be cut into num_samples=5"):
+        jsubspace.value_and_grad(loss_fn, Line(), num_samples=5)(KEY, endpoints, y=y, x=x)
 
 
 @pytest.mark.parametrize(
@@ -191,3 +191,82 @@ def test_a_loss_that_ignores_alpha_has_the_same_bits():
     same(ignores(KEY, endpoints, *batch), plain)
     with pytest.raises(ValueError, match="pass_alpha is 1, but it must be True or False"):
         jsubspace.value_and_grad(loss_fn, Line(), pass_alpha=1)
+
+
+# The arguments that are the batch.
+
+
+def with_table(point, tokens, table, y, temperature):
+    return loss_fn(point, table[tokens] / temperature, y)
+
+
+def test_only_the_batch_is_cut(x64):
+    """A frozen table and a number are given whole, whether positional or by name, and the numbers are those of a closure."""
+    endpoints, (x, y) = problem(Line())
+    tokens, table = jnp.arange(24) % 7, x[:7]
+
+    def closed(point, tokens, y):
+        return with_table(point, tokens, table, y, 2.0)
+
+    expected = jsubspace.value_and_grad(closed, Line(), num_samples=4)(KEY, endpoints, tokens, y)
+    by_number = jsubspace.value_and_grad(with_table, Line(), num_samples=4, batch_argnums=(0, 2))
+    close(by_number(KEY, endpoints, tokens, table, y, 2.0), expected)
+    named = {"num_samples": 4, "batch_argnums": 0, "batch_argnames": "y"}
+    by_name = jsubspace.value_and_grad(with_table, Line(), **named)
+    close(by_name(KEY, endpoints, tokens, table, y=y, temperature=2.0), expected)
+
+
+@pytest.mark.parametrize("num_samples", [2, 6])
+def test_positions_that_see_the_whole_batch(num_samples, x64):
+    """The mean of S separate calls, with one key per position."""
+    endpoints, batch = problem(Simplex(3))
+
+    def noisy(point, x, y, key):
+        return loss_fn(point, x + jax.random.normal(key, (8,)), y)
+
+    at = jsubspace.value_and_grad_at
+    alphas = Simplex(3).sample(KEY, (num_samples,))
+    whole = at(noisy, Simplex(3), num_samples=num_samples, batch_argnums=())
+    (value, info), grads = whole(alphas, (0, 2), endpoints, *batch, KEY)
+    keys = jax.random.split(KEY, num_samples)
+    each = [at(noisy, Simplex(3))(a, (0, 2), endpoints, *batch, k) for a, k in zip(alphas, keys, strict=True)]
+    mean = jax.tree.map(lambda *leaves: sum(leaves) / num_samples, *each)
+    close((value, info.loss, grads), (mean[0][0], mean[0][1].loss, mean[1]))
+
+
+def test_what_is_no_batch_is_refused():
+    endpoints, (x, y) = problem(Line())
+
+    def call(*args, **options):
+        return jsubspace.value_and_grad(with_table, Line(), num_samples=2, **options)(KEY, endpoints, *args)
+
+    with pytest.raises(ValueError, match=r"argument \[0\] has 24 rows, but argument \[1\] of shape \[8, 5\] has 8.*batch_ar"):
+        call(x, endpoints["kernel"][0], y, x)
+    for raw in (jax.random.PRNGKey(0), np.zeros(4, np.uint32)):
+        for options in ({}, {"batch_argnums": (0, 2)}):
+            with pytest.raises(ValueError, match=r"argument \[3\] of type uint32\[\d\] looks like a raw PRNG key, .*typed key"):
+                call(x[:4], x[:4], y[:4], raw, **options)
+    with pytest.raises(ValueError, match=r"argument \[3\] of shape \[\] cannot be cut .*batch_argnums=\(0,\)"):
+        call(x, x, y, 2.0)
+    with pytest.raises(ValueError, match=r"argument \[2\] of shape \[\] cannot be cut"):
+        call(x, x, "a word", 2.0)
+    with pytest.raises(ValueError, match="batch_argnums names argument 5, but 4 positional arguments were given"):
+        call(x, x, y, 2.0, batch_argnums=(0, 5))
+    with pytest.raises(ValueError, match=r"batch_argnames names 'tokens', but the keyword arguments are \[\]"):
+        call(x, x, y, 2.0, batch_argnames="tokens")
+    for options, message in (
+        ({"batch_argnums": -1}, "batch_argnums is -1, but arguments are counted from 0"),
+        ({"batch_argnums": 0.5}, "batch_argnums is 0.5, but it must be one argument or a tuple"),
+        ({"batch_argnums": "x"}, "batch_argnums is 'x', but it must be an integer"),
+        ({"batch_argnames": (1,)}, r"batch_argnames is \(1,\), but it must hold names"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call(x, x, y, 2.0, **options)
+
+
+def test_as_many_positions_as_samples():
+    endpoints, batch = problem(Line())
+    grad_fn = jsubspace.value_and_grad_at(loss_fn, Line(), num_samples=2, batch_argnums=())
+    for alpha in (0.5, jnp.full(3, 0.5)):
+        with pytest.raises(ValueError, match=r"alpha has shape \[3?\], but with num_samples=2 its leading axis"):
+            grad_fn(alpha, (0, 1), endpoints, *batch)
