@@ -7,14 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import arguments, penalties, points, samples, subspaces, tree
+from jsubspace import arguments, penalties, point_gradients, points, samples, subspaces, tree
 from jsubspace.objectives import Objective, layers_of
+from jsubspace.point_gradients import LossFn
 from jsubspace.shares import Shares
 from jsubspace.subspaces import Subspace
 from jsubspace.types import Alpha, Endpoints, Params
-
-LossFn = Callable[..., Any]
-"""``(point, *args, **kwargs) -> loss`` or ``(loss, aux)``."""
 
 
 class Info(NamedTuple):
@@ -85,9 +83,12 @@ def gradient_at(
     """`value_and_grad_at` for endpoints that lie on the devices as ``shares`` says. See `random_gradient`."""
     subspaces.checked(subspace)
     num_samples = objective.num_samples
-    task = _task_gradient(loss_fn, arguments.truth("has_aux", has_aux), arguments.truth("pass_alpha", pass_alpha))
+    has_aux, pass_alpha = arguments.truth("has_aux", has_aux), arguments.truth("pass_alpha", pass_alpha)
+    task = point_gradients.task_gradient(loss_fn, has_aux, pass_alpha)
+    # A transformation of the mean gradient needs the mean at every point. Else the devices' gradients are added up later.
+    by_points = objective.at_point is not None or num_samples <= subspace.num_endpoints
 
-    def at_point(
+    def of_point(
         endpoints: Endpoints, alpha: Alpha, inputs: samples.Inputs, divided: bool = True
     ) -> tuple[jax.Array, Any, Params, Any]:
         """Loss, aux and gradient of the network at alpha on this device, and the endpoints' weights in the mean over
@@ -97,32 +98,37 @@ def gradient_at(
         point = tree.contract(endpoints, weights)
         (loss, aux), grad = task(shares.gather(point) if divided else point, alpha, *args, **kwargs)
         grad = jax.tree.map(lambda g, leaf: g.astype(leaf.dtype), grad, tree.conformed(endpoints, grad))
+        if objective.at_point is not None:
+            return loss, aux, point_gradients.transformed(objective.at_point, shares.mean(grad)), weights
         return loss, aux, grad, jax.tree.map(lambda c: c / shares.count(), weights)
 
-    def one_position(
-        endpoints: Endpoints, alpha: Alpha, inputs: samples.Inputs
-    ) -> tuple[jax.Array, Any, Endpoints]:
-        loss, aux, grad, weights = at_point(endpoints, alpha, inputs)
-        return shares.mean(loss), aux, tree.pull_back(shares.scatter(grad), weights)
+    def added_up(grads: Params, leading: int = 0) -> Params:
+        """This device's share of the sum over devices, or of a mean that is complete."""
+        if objective.at_point is not None:
+            return shares.own_part(grads, leading)
+        return shares.scatter(grads, leading)
+
+    def one_position(endpoints: Endpoints, alpha: Alpha, inputs: samples.Inputs) -> tuple[jax.Array, Any, Endpoints]:
+        loss, aux, grad, weights = of_point(endpoints, alpha, inputs)
+        return shares.mean(loss), aux, tree.pull_back(added_up(grad), weights)
 
     def several_positions(
         endpoints: Endpoints, alphas: Alpha, inputs: samples.Inputs
     ) -> tuple[jax.Array, Any, Endpoints]:
         """The mean over S positions, each with its part of the batch. Memory holds one position's network at a time."""
         # There are S networks at points and m endpoints. The devices exchange whichever are fewer.
-        fewer_points = num_samples <= subspace.num_endpoints
-        gathered = endpoints if fewer_points else shares.gather(endpoints, leading=1)
+        gathered = endpoints if by_points else shares.gather(endpoints, leading=1)
         _check_count(alphas, num_samples)
         parts, inputs_of = samples.dealt(inputs, num_samples, objective.batch)
         losses, aux, grads, weights = jax.lax.map(
-            lambda each: at_point(gathered, each[0], inputs_of(each[1]), divided=fewer_points), (alphas, parts)
+            lambda each: of_point(gathered, each[0], inputs_of(each[1]), divided=by_points), (alphas, parts)
         )
 
         def pull_back(grads: Params) -> Endpoints:
             return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), jax.vmap(tree.pull_back)(grads, weights))
 
-        if fewer_points:
-            grads = pull_back(shares.scatter(grads, leading=1))
+        if by_points:
+            grads = pull_back(added_up(grads, leading=1))
         else:
             of_endpoints = jax.tree.map(lambda g, leaf: g.astype(leaf.dtype), pull_back(grads), endpoints)
             grads = shares.scatter(of_endpoints, leading=1)
@@ -144,16 +150,6 @@ def gradient_at(
         return (loss + beta * penalty.value, Info(loss, penalty.value, alpha, aux)), grads
 
     return grad_fn
-
-
-def _task_gradient(loss_fn: LossFn, has_aux: bool, pass_alpha: bool) -> Callable[..., Any]:
-    """``(point, alpha, *args, **kwargs) -> ((loss, aux), grad)``, for a loss with or without aux and alpha."""
-
-    def loss_and_aux(point: Params, alpha: Alpha, /, *args: Any, **kwargs: Any) -> tuple[jax.Array, Any]:
-        result = loss_fn(point, *((alpha,) if pass_alpha else ()), *args, **kwargs)
-        return result if has_aux else (result, None)
-
-    return jax.value_and_grad(loss_and_aux, has_aux=True)
 
 
 def _check_count(alphas: Alpha, num_samples: int) -> None:

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 import jax
 
 from jsubspace import penalties
-from jsubspace.algorithm import GradFn, LossFn, gradient_at, random_gradient
+from jsubspace.algorithm import GradFn, gradient_at, random_gradient
 from jsubspace.objectives import Objective
+from jsubspace.point_gradients import LossFn, PointFn
 from jsubspace.samples import Batch
 from jsubspace.shares import Shares
 from jsubspace.subspaces import Subspace
@@ -33,6 +34,7 @@ def value_and_grad(
     batch_argnames: str | Sequence[str] | None = None,
     all_pairs: bool = False,
     mask: penalties.Mask = None,
+    at_point: PointFn | None = None,
     has_aux: bool = False,
     pass_alpha: bool = False,
     axis_name: str | None = None,
@@ -57,6 +59,9 @@ def value_and_grad(
       all_pairs: whether to take the penalty's exact mean over pairs instead of one random pair per step.
       mask: the leaves that the penalty sees: a tree of bools, a function ``endpoints -> tree``, or None for
         the kernels (`jsubspace.kernels`).
+      at_point: a function ``grad -> grad`` of the task's gradient at each point, before the gradient is pulled back. It gets the
+        mean over all devices, whole, with the network's leaves ``[*s]``, and returns the same form. Clipping here treats
+        the gradient as that of one network. The function keeps no state, and the penalty's gradient does not pass it.
       has_aux: whether loss_fn returns ``(loss, aux)``.
       pass_alpha: whether loss_fn is ``(point, alpha, *args, **kwargs)``. It then gets the position of its point, in the form
         that `jsubspace.sample_alpha` returns for one sample. A position may thus say which objective its network serves.
@@ -88,7 +93,7 @@ def value_and_grad(
     References:
       Wortsman et al., Learning Neural Network Subspaces, 2021, Algorithm 1 and equations 2 to 5.
     """
-    objective = Objective(beta, layerwise, num_samples, all_pairs, mask, Batch(batch_argnums, batch_argnames))
+    objective = Objective(beta, layerwise, num_samples, all_pairs, mask, Batch(batch_argnums, batch_argnames), at_point)
     return random_gradient(loss_fn, subspace, objective, Shares(axis_name), has_aux=has_aux, pass_alpha=pass_alpha)
 
 
@@ -101,6 +106,7 @@ def value_and_grad_at(
     batch_argnums: int | Sequence[int] | None = None,
     batch_argnames: str | Sequence[str] | None = None,
     mask: penalties.Mask = None,
+    at_point: PointFn | None = None,
     has_aux: bool = False,
     pass_alpha: bool = False,
     axis_name: str | None = None,
@@ -113,6 +119,6 @@ def value_and_grad_at(
       ``(j, k)``, or all of them.
     """
     objective = Objective(
-        beta, num_samples=num_samples, mask=mask, batch=Batch(batch_argnums, batch_argnames)
+        beta, num_samples=num_samples, mask=mask, batch=Batch(batch_argnums, batch_argnames), at_point=at_point
     )
     return gradient_at(loss_fn, subspace, objective, Shares(axis_name), has_aux=has_aux, pass_alpha=pass_alpha)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jsubspace import arguments, penalties, tree
+from jsubspace.point_gradients import PointFn
 from jsubspace.samples import Batch
 from jsubspace.subspaces import Subspace
 from jsubspace.types import Endpoints, LayerNames
@@ -26,6 +27,7 @@ class Objective:
       mask: the leaves that the penalty sees: a tree of bools, a function ``endpoints -> tree``, or None for the kernels
         (`jsubspace.kernels`).
       batch: which arguments of the loss are cut into one part per position.
+      at_point: a function of the mean gradient over all devices at the point, before the gradient is pulled back.
 
     Raises:
       ValueError: if an option is out of range.
@@ -36,7 +38,8 @@ class Objective:
     num_samples: int = 1
     all_pairs: bool = False
     mask: penalties.Mask = None
-    batch: Batch = Batch()
+    batch: Batch = dataclasses.field(default_factory=Batch)
+    at_point: PointFn | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.layerwise, np.bool_):
@@ -44,6 +47,11 @@ class Objective:
         object.__setattr__(self, "all_pairs", arguments.truth("all_pairs", self.all_pairs))
         object.__setattr__(self, "num_samples", arguments.integer("num_samples", self.num_samples))
         object.__setattr__(self, "beta", arguments.strength("beta", self.beta, "the penalty's strength"))
+        if self.at_point is not None and not callable(self.at_point):
+            raise ValueError(
+                f"at_point is {self.at_point!r}, but it must be a function from a gradient to a gradient. For a transformation "
+                "tx of optax that needs no state, pass lambda grad: tx.update(grad, tx.init(grad))[0]."
+            )
         if self.num_samples < 1:
             raise ValueError(f"num_samples is {self.num_samples}, but a step takes at least one sample of alpha.")
 

@@ -90,6 +90,20 @@ class Shares:
 
         return jax.tree.map(scatter_leaf, grads, tree.conformed(self.axes, grads))
 
+    def own_part(self, networks: Params, leading: int = 0) -> Params:
+        """This device's share of whole networks that are the same on all devices. ``leading`` as in `gather`."""
+        name = self.axis_name
+        if name is None or self.axes is None:
+            return networks
+
+        def part(leaf: jax.Array, axis: int) -> jax.Array:
+            if axis == WHOLE:
+                return leaf
+            length = leaf.shape[axis + leading] // self.count()
+            return jax.lax.dynamic_slice_in_dim(leaf, jax.lax.axis_index(name) * length, length, axis + leading)
+
+        return jax.tree.map(part, networks, self.axes)
+
     def gram(self, networks: Sequence[Params], mask: LeafMask) -> jax.Array:
         """`tree.gram` of whole networks, computed from their shares: ``[p, p]``."""
         if self.axes is None or self.axis_name is None:

@@ -240,11 +240,15 @@ def test_what_is_no_batch_is_refused():
     def call(*args, **options):
         return jsubspace.value_and_grad(with_table, Line(), num_samples=2, **options)(KEY, endpoints, *args)
 
-    with pytest.raises(ValueError, match=r"argument \[0\] has 24 rows, but argument \[1\] of shape \[8, 5\] has 8.*batch_ar"):
+    with pytest.raises(
+        ValueError, match=r"argument \[0\] has 24 rows, but argument \[1\] of shape \[8, 5\] has 8.*batch_ar"
+    ):
         call(x, endpoints["kernel"][0], y, x)
     for raw in (jax.random.PRNGKey(0), np.zeros(4, np.uint32)):
         for options in ({}, {"batch_argnums": (0, 2)}):
-            with pytest.raises(ValueError, match=r"argument \[3\] of type uint32\[\d\] looks like a raw PRNG key, .*typed key"):
+            with pytest.raises(
+                ValueError, match=r"argument \[3\] of type uint32\[\d\] looks like a raw PRNG key, .*typed key"
+            ):
                 call(x[:4], x[:4], y[:4], raw, **options)
     with pytest.raises(ValueError, match=r"argument \[3\] of shape \[\] cannot be cut .*batch_argnums=\(0,\)"):
         call(x, x, y, 2.0)

@@ -1,0 +1,47 @@
+"""The gradient of the task loss at one point, and what is done to it before it is pulled back to the endpoints."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jsubspace import tree
+from jsubspace.types import Alpha, Params
+
+LossFn = Callable[..., Any]
+"""``(point, *args, **kwargs) -> loss`` or ``(loss, aux)``. With pass_alpha, alpha follows the point."""
+
+PointFn = Callable[[Params], Params]
+"""From the gradient at a point, the mean over all devices with leaves ``[*s]``, to the gradient that is pulled back."""
+
+
+def task_gradient(loss_fn: LossFn, has_aux: bool, pass_alpha: bool) -> Callable[..., Any]:
+    """``(point, alpha, *args, **kwargs) -> ((loss, aux), grad)``, for a loss with or without aux and alpha."""
+
+    def loss_and_aux(point: Params, alpha: Alpha, /, *args: Any, **kwargs: Any) -> tuple[jax.Array, Any]:
+        result = loss_fn(point, *((alpha,) if pass_alpha else ()), *args, **kwargs)
+        return result if has_aux else (result, None)
+
+    return jax.value_and_grad(loss_and_aux, has_aux=True)
+
+
+def transformed(at_point: PointFn, grad: Params) -> Params:
+    """``at_point(grad)``, in the dtypes of ``grad``.
+
+    Raises:
+      ValueError: if the result differs from ``grad`` in structure or in the shape of a leaf.
+    """
+    result = at_point(grad)
+    if not tree.same_structure(result, grad):
+        raise ValueError(
+            f"at_point returned the structure {jax.tree.structure(result)}, but the gradient has {jax.tree.structure(grad)}. "
+            "Return a gradient of the same network."
+        )
+    for (path, new), old in zip(jax.tree_util.tree_leaves_with_path(result), jax.tree.leaves(grad), strict=True):
+        if jnp.shape(new) != old.shape:
+            raise ValueError(
+                f"at_point returned leaf {jax.tree_util.keystr(path)} of shape {list(jnp.shape(new))}, but the gradient's leaf "
+                f"has the shape {list(old.shape)}. Return a gradient of the same network."
+            )
+    return jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), result, grad)
