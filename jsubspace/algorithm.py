@@ -85,8 +85,10 @@ def gradient_at(
     num_samples = objective.num_samples
     has_aux, pass_alpha = arguments.truth("has_aux", has_aux), arguments.truth("pass_alpha", pass_alpha)
     task = point_gradients.task_gradient(loss_fn, has_aux, pass_alpha)
-    # A transformation of the mean gradient needs the mean at every point. Else the devices' gradients are added up later.
-    by_points = objective.at_point is not None or num_samples <= subspace.num_endpoints
+    # There are S networks at points and m endpoints. The devices exchange whichever are fewer, unless the mean over
+    # devices is needed at every point.
+    needs_mean = objective.at_point is not None or objective.goes_uphill()
+    by_points = needs_mean or num_samples <= subspace.num_endpoints
 
     def of_point(
         endpoints: Endpoints, alpha: Alpha, inputs: samples.Inputs, divided: bool = True
@@ -96,8 +98,14 @@ def gradient_at(
         args, kwargs = inputs
         weights = points.coefficients(endpoints, alpha, subspace)
         point = tree.contract(endpoints, weights)
-        (loss, aux), grad = task(shares.gather(point) if divided else point, alpha, *args, **kwargs)
-        grad = jax.tree.map(lambda g, leaf: g.astype(leaf.dtype), grad, tree.conformed(endpoints, grad))
+
+        def gradient(point: Params) -> tuple[tuple[jax.Array, Any], Params]:
+            result, grad = task(shares.gather(point) if divided else point, alpha, *args, **kwargs)
+            return result, jax.tree.map(lambda g, leaf: g.astype(leaf.dtype), grad, tree.conformed(endpoints, grad))
+
+        (loss, aux), grad = gradient(point)
+        if objective.goes_uphill():
+            _, grad = gradient(point_gradients.uphill(point, grad, objective.sam_rho, shares))
         if objective.at_point is not None:
             return loss, aux, point_gradients.transformed(objective.at_point, shares.mean(grad)), weights
         return loss, aux, grad, jax.tree.map(lambda c: c / shares.count(), weights)
@@ -116,7 +124,6 @@ def gradient_at(
         endpoints: Endpoints, alphas: Alpha, inputs: samples.Inputs
     ) -> tuple[jax.Array, Any, Endpoints]:
         """The mean over S positions, each with its part of the batch. Memory holds one position's network at a time."""
-        # There are S networks at points and m endpoints. The devices exchange whichever are fewer.
         gathered = endpoints if by_points else shares.gather(endpoints, leading=1)
         _check_count(alphas, num_samples)
         parts, inputs_of = samples.dealt(inputs, num_samples, objective.batch)

@@ -35,6 +35,7 @@ def value_and_grad(
     all_pairs: bool = False,
     mask: penalties.Mask = None,
     at_point: PointFn | None = None,
+    sam_rho: float | jax.Array = 0.0,
     has_aux: bool = False,
     pass_alpha: bool = False,
     axis_name: str | None = None,
@@ -62,6 +63,9 @@ def value_and_grad(
       at_point: a function ``grad -> grad`` of the task's gradient at each point, before the gradient is pulled back. It gets the
         mean over all devices, whole, with the network's leaves ``[*s]``, and returns the same form. Clipping here treats
         the gradient as that of one network. The function keeps no state, and the penalty's gradient does not pass it.
+      sam_rho: rho of sharpness-aware minimisation (Foret et al., 2021) at the point. The gradient is taken a second time, at
+        theta + rho g / |g| for the mean gradient g over all devices, and the second gradient is pulled back. A step takes
+        two gradients, whatever m is. Loss and aux are reported at theta. It may be a traced scalar, as beta may.
       has_aux: whether loss_fn returns ``(loss, aux)``.
       pass_alpha: whether loss_fn is ``(point, alpha, *args, **kwargs)``. It then gets the position of its point, in the form
         that `jsubspace.sample_alpha` returns for one sample. A position may thus say which objective its network serves.
@@ -93,7 +97,16 @@ def value_and_grad(
     References:
       Wortsman et al., Learning Neural Network Subspaces, 2021, Algorithm 1 and equations 2 to 5.
     """
-    objective = Objective(beta, layerwise, num_samples, all_pairs, mask, Batch(batch_argnums, batch_argnames), at_point)
+    objective = Objective(
+        beta,
+        layerwise,
+        num_samples,
+        all_pairs,
+        mask,
+        batch=Batch(batch_argnums, batch_argnames),
+        at_point=at_point,
+        sam_rho=sam_rho,
+    )
     return random_gradient(loss_fn, subspace, objective, Shares(axis_name), has_aux=has_aux, pass_alpha=pass_alpha)
 
 
@@ -107,6 +120,7 @@ def value_and_grad_at(
     batch_argnames: str | Sequence[str] | None = None,
     mask: penalties.Mask = None,
     at_point: PointFn | None = None,
+    sam_rho: float | jax.Array = 0.0,
     has_aux: bool = False,
     pass_alpha: bool = False,
     axis_name: str | None = None,
@@ -119,6 +133,11 @@ def value_and_grad_at(
       ``(j, k)``, or all of them.
     """
     objective = Objective(
-        beta, num_samples=num_samples, mask=mask, batch=Batch(batch_argnums, batch_argnames), at_point=at_point
+        beta,
+        num_samples=num_samples,
+        mask=mask,
+        batch=Batch(batch_argnums, batch_argnames),
+        at_point=at_point,
+        sam_rho=sam_rho,
     )
     return gradient_at(loss_fn, subspace, objective, Shares(axis_name), has_aux=has_aux, pass_alpha=pass_alpha)

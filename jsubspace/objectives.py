@@ -28,6 +28,8 @@ class Objective:
         (`jsubspace.kernels`).
       batch: which arguments of the loss are cut into one part per position.
       at_point: a function of the mean gradient over all devices at the point, before the gradient is pulled back.
+      sam_rho: the length of the step uphill from the point, where the gradient is taken a second time. A number, or a traced
+        scalar. With the number 0, one gradient is taken.
 
     Raises:
       ValueError: if an option is out of range.
@@ -40,6 +42,7 @@ class Objective:
     mask: penalties.Mask = None
     batch: Batch = dataclasses.field(default_factory=Batch)
     at_point: PointFn | None = None
+    sam_rho: float | jax.Array = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.layerwise, np.bool_):
@@ -47,6 +50,7 @@ class Objective:
         object.__setattr__(self, "all_pairs", arguments.truth("all_pairs", self.all_pairs))
         object.__setattr__(self, "num_samples", arguments.integer("num_samples", self.num_samples))
         object.__setattr__(self, "beta", arguments.strength("beta", self.beta, "the penalty's strength"))
+        object.__setattr__(self, "sam_rho", arguments.strength("sam_rho", self.sam_rho, "the length of a step uphill"))
         if self.at_point is not None and not callable(self.at_point):
             raise ValueError(
                 f"at_point is {self.at_point!r}, but it must be a function from a gradient to a gradient. For a transformation "
@@ -57,8 +61,15 @@ class Objective:
 
     def penalises(self, subspace: Subspace) -> bool:
         """Whether a penalty is computed for this subspace."""
-        is_off = not isinstance(self.beta, jax.Array) and self.beta == 0
-        return not is_off and subspace.num_endpoints > 1
+        return _is_on(self.beta) and subspace.num_endpoints > 1
+
+    def goes_uphill(self) -> bool:
+        """Whether the gradient is taken a second time, uphill from the point."""
+        return _is_on(self.sam_rho)
+
+
+def _is_on(strength: float | jax.Array) -> bool:
+    return isinstance(strength, jax.Array) or strength > 0
 
 
 def layers_of(layerwise: bool | LayerNames, endpoints: Endpoints) -> LayerNames | None:

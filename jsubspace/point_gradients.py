@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jsubspace import tree
+from jsubspace.shares import Shares
 from jsubspace.types import Alpha, Params
 
 LossFn = Callable[..., Any]
@@ -24,6 +25,26 @@ def task_gradient(loss_fn: LossFn, has_aux: bool, pass_alpha: bool) -> Callable[
         return result if has_aux else (result, None)
 
     return jax.value_and_grad(loss_and_aux, has_aux=True)
+
+
+def uphill(point: Params, grad: Params, rho: float | jax.Array, shares: Shares) -> Params:
+    """theta + rho g / |g|, where sharpness-aware minimisation takes its gradient (Foret et al., 2021).
+
+    The norm is taken over the whole network. The result is the point itself if g is zero, and NaN if g is not finite.
+
+    Args:
+      point: theta, leaves ``[*s]``, or this device's share of them.
+      grad: this device's gradient, whole. g is the mean over devices, and it has the direction of their sum.
+      rho: the length of the step.
+      shares: how the networks lie on the devices.
+    """
+    total = shares.scatter(grad)
+    # The gradient is scaled by its largest entry first, because the squares of small entries would vanish.
+    largest = shares.largest_entry(total)
+    scaled = jax.tree.map(lambda leaf: leaf.astype(largest.dtype) / jnp.where(largest != 0, largest, 1), total)
+    norm = jnp.sqrt(shares.gram([scaled], tree.all_leaves(scaled))[0, 0])
+    length = jax.lax.convert_element_type(rho, norm.dtype) / jnp.where(norm != 0, norm, 1)
+    return jax.tree.map(lambda leaf, g: (leaf.astype(g.dtype) + length * g).astype(leaf.dtype), point, scaled)
 
 
 def transformed(at_point: PointFn, grad: Params) -> Params:

@@ -7,6 +7,7 @@ device then holds m n / D + n numbers instead of m n.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -103,6 +104,15 @@ class Shares:
             return jax.lax.dynamic_slice_in_dim(leaf, jax.lax.axis_index(name) * length, length, axis + leading)
 
         return jax.tree.map(part, networks, self.axes)
+
+    def largest_entry(self, network: Params) -> jax.Array:
+        """The largest absolute value in a whole network, computed from its shares: a scalar, float32 or wider."""
+        entries = (
+            jnp.max(jnp.abs(leaf), initial=0).astype(tree.accumulator(leaf.dtype)) for leaf in jax.tree.leaves(network)
+        )
+        largest = functools.reduce(jnp.maximum, entries)
+        is_divided = self.axis_name is not None and self.axes is not None
+        return jax.lax.pmax(largest, self.axis_name) if is_divided else largest
 
     def gram(self, networks: Sequence[Params], mask: LeafMask) -> jax.Array:
         """`tree.gram` of whole networks, computed from their shares: ``[p, p]``."""

@@ -91,7 +91,9 @@ def test_a_transformation_that_does_nothing_is_the_identity():
         )
         same(options, plain)
     infinite = optax.clip_by_global_norm(1e9)
-    clipped = jsubspace.value_and_grad(loss_fn, Line(), at_point=lambda grad: infinite.update(grad, infinite.init(grad))[0])
+    clipped = jsubspace.value_and_grad(
+        loss_fn, Line(), at_point=lambda grad: infinite.update(grad, infinite.init(grad))[0]
+    )
     same(clipped(KEY, endpoints, *batch), jsubspace.value_and_grad(loss_fn, Line())(KEY, endpoints, *batch))
 
 
@@ -146,3 +148,104 @@ def test_what_is_no_transformation():
     ):
         with pytest.raises(ValueError, match=message):
             jsubspace.value_and_grad(loss_fn, Line(), at_point=at_point)(KEY, endpoints, *batch)
+
+
+# Sharpness-aware minimisation at the point.
+
+
+def sharpness_aware(subspace, alpha, rho, endpoints, x, y):
+    """The formula: the gradient at theta + rho g / |g|, with rho g / |g| a constant, as the gradient of the endpoints."""
+    point = jsubspace.interpolate(endpoints, alpha, subspace)
+    grad = jax.grad(loss_fn)(point, x, y)
+    step = jax.tree.map(lambda leaf: rho * leaf / norm(grad), grad)
+
+    def objective(endpoints):
+        point = jsubspace.interpolate(endpoints, alpha, subspace)
+        return loss_fn(jax.tree.map(jnp.add, point, step), x, y)
+
+    return loss_fn(point, x, y), jax.grad(objective)(endpoints)
+
+
+@pytest.mark.parametrize(
+    ("subspace", "num_samples"), [(Point(), 1), (Line(), 1), (Simplex(3), 2), (Line(), 3)], ids=str
+)
+def test_a_step_uphill_by_its_formula(subspace, num_samples, x64):
+    endpoints, (x, y) = problem(subspace.num_endpoints)
+    grad_fn = jsubspace.value_and_grad(loss_fn, subspace, num_samples=num_samples, beta=0.0, sam_rho=0.3)
+    (value, info), grads = jax.jit(grad_fn)(KEY, endpoints, x, y)
+    each = [
+        sharpness_aware(subspace, alpha, 0.3, endpoints, x[s::num_samples], y[s::num_samples])
+        for s, alpha in enumerate(np.reshape(info.alpha, (num_samples, *subspace.alpha_shape)))
+    ]
+    close((value, grads), jax.tree.map(lambda *leaves: sum(leaves) / num_samples, *each))
+    ordinary = jsubspace.value_and_grad(loss_fn, subspace, num_samples=num_samples, beta=0.0)(KEY, endpoints, x, y)
+    assert not np.allclose(grads["kernel"], ordinary[1]["kernel"], rtol=1e-2)
+
+
+def test_a_step_of_no_length_is_the_ordinary_gradient(x64):
+    endpoints, batch = problem(2)
+    settings = {"num_samples": 2, "beta": 0.5}
+
+    def gradient(rho):
+        return jsubspace.value_and_grad(loss_fn, Line(), sam_rho=rho, **settings)(KEY, endpoints, *batch)
+
+    plain = jsubspace.value_and_grad(loss_fn, Line(), **settings)(KEY, endpoints, *batch)
+    same(gradient(0.0), plain)
+    close(gradient(1e-12), plain)
+    traced = jax.jit(gradient)
+    close(traced(0.0), plain)
+    close(traced(0.2), gradient(0.2))
+    assert traced._cache_size() == 1
+
+
+def test_a_gradient_of_zero_has_no_direction():
+    endpoints, _ = problem(2)
+    still = jsubspace.value_and_grad(lambda point: 0 * jnp.sum(point["kernel"]), Line(), beta=0.0, sam_rho=0.1)
+    assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(still(KEY, endpoints)[1]))
+
+
+@pytest.mark.parametrize(("subspace", "settings"), DEVICES, ids=str)
+def test_a_step_uphill_is_the_same_on_devices(subspace, settings, x64):
+    objective = Objective(**settings, sam_rho=0.3)
+    arguments = (alphas(subspace, objective), *problem(subspace.num_endpoints))
+    expected = place(subspace, objective, 1, divided=False)(*arguments)
+    for divided in (False, True):
+        close(place(subspace, objective, 8, divided)(*arguments), expected)
+    close(place(subspace, objective, 8, divided=False, check_vma=True)(*arguments), expected)
+
+
+def test_both_options_clip_the_second_gradient_on_devices(x64):
+    objective = Objective(beta=0.0, sam_rho=0.3, at_point=clip)
+    endpoints, batch = problem(2)
+    expected = clip(jax.grad(loss_fn)(uphill_of(endpoints, batch), *batch))
+    for divided in (False, True):
+        _, grads = place(Line(), objective, 8, divided)(jnp.asarray(0.5), endpoints, batch)
+        close(grads, jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]) / 2, expected))
+
+
+def uphill_of(endpoints, batch):
+    middle = jsubspace.midpoint(endpoints)
+    grad = jax.grad(loss_fn)(middle, *batch)
+    return jax.tree.map(lambda leaf, g: leaf + 0.3 * g / norm(grad), middle, grad)
+
+
+@pytest.mark.parametrize("m", [1, 2, 4])
+def test_two_gradients_whatever_m(m):
+    """The products with kernels in the step: forwards and backwards, twice. And two networks travel, as for any m."""
+    endpoints, batch = problem(m)
+    subspace = Simplex(m)
+
+    def products(**options):
+        grad_fn = jsubspace.value_and_grad(loss_fn, subspace, beta=0.0, **options)
+        return str(jax.make_jaxpr(grad_fn)(KEY, endpoints, *batch)).count("dot_general")
+
+    assert products(sam_rho=0.1) == 2 * products()
+    step = place(subspace, Objective(beta=0.0, sam_rho=0.1), 8, divided=False)
+    text = step.lower(subspace.center, endpoints, batch).compile().as_text()
+    assert sum(collective.numbers for collective in collectives(text)) == 2 * (8 * 5 + 5) + 1
+
+
+@pytest.mark.parametrize("rho", [-0.1, float("nan"), None])
+def test_what_is_no_length(rho):
+    with pytest.raises(ValueError, match=f"sam_rho is {rho}, but the length of a step uphill is finite and at least 0"):
+        jsubspace.value_and_grad(loss_fn, Line(), sam_rho=rho)
