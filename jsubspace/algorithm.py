@@ -12,6 +12,7 @@ from jsubspace.objectives import Objective, layers_of
 from jsubspace.point_gradients import LossFn
 from jsubspace.shares import Shares
 from jsubspace.subspaces import Subspace
+from jsubspace.task_vectors import task_vectors
 from jsubspace.types import Alpha, Endpoints, Params
 
 
@@ -149,11 +150,14 @@ def gradient_at(
         loss, aux, grads = gradient(endpoints, alpha, (args, kwargs))
         if not objective.penalises(subspace):
             return (loss, Info(loss, jnp.zeros_like(loss), alpha, aux)), grads
-        penalty = penalties.penalty(endpoints, chosen, tree.resolve_mask(objective.mask, endpoints), shares.gram)
+        counts = tree.resolve_mask(objective.mask, endpoints)
+        origin = None if objective.origin is None else shares.own_part(objective.origin)
+        compared = task_vectors(endpoints, origin, counts)  # The gradient of a task vector is the endpoint's gradient.
+        penalty = penalties.penalty(compared, chosen, counts, shares.gram)
         beta = objective.beta
         if isinstance(beta, jax.Array):
             beta = jax.lax.convert_element_type(beta, penalty.value.dtype)
-        grads = penalty.add_gradient(grads, endpoints, beta)
+        grads = penalty.add_gradient(grads, compared, beta)
         return (loss + beta * penalty.value, Info(loss, penalty.value, alpha, aux)), grads
 
     return grad_fn

@@ -20,7 +20,7 @@ from jsubspace.point_gradients import LossFn, PointFn
 from jsubspace.samples import Batch
 from jsubspace.shares import Shares
 from jsubspace.subspaces import Subspace
-from jsubspace.types import LayerNames
+from jsubspace.types import LayerNames, Params
 
 
 def value_and_grad(
@@ -34,6 +34,7 @@ def value_and_grad(
     batch_argnames: str | Sequence[str] | None = None,
     all_pairs: bool = False,
     mask: penalties.Mask = None,
+    origin: Params | None = None,
     at_point: PointFn | None = None,
     sam_rho: float | jax.Array = 0.0,
     has_aux: bool = False,
@@ -60,6 +61,9 @@ def value_and_grad(
       all_pairs: whether to take the penalty's exact mean over pairs instead of one random pair per step.
       mask: the leaves that the penalty sees: a tree of bools, a function ``endpoints -> tree``, or None for
         the kernels (`jsubspace.kernels`).
+      origin: one network, leaves ``[*s]``, from which the endpoints were fine-tuned. The penalty then compares the task vectors
+        omega_i - origin, and no endpoint is driven away from the origin. For a large network, call value_and_grad inside
+        the step and give the origin as an argument of the step, so that it is no constant of the compiled program.
       at_point: a function ``grad -> grad`` of the task's gradient at each point, before the gradient is pulled back. It gets the
         mean over all devices, whole, with the network's leaves ``[*s]``, and returns the same form. Clipping here treats
         the gradient as that of one network. The function keeps no state, and the penalty's gradient does not pass it.
@@ -106,6 +110,7 @@ def value_and_grad(
         batch=Batch(batch_argnums, batch_argnames),
         at_point=at_point,
         sam_rho=sam_rho,
+        origin=origin,
     )
     return random_gradient(loss_fn, subspace, objective, Shares(axis_name), has_aux=has_aux, pass_alpha=pass_alpha)
 
@@ -119,6 +124,7 @@ def value_and_grad_at(
     batch_argnums: int | Sequence[int] | None = None,
     batch_argnames: str | Sequence[str] | None = None,
     mask: penalties.Mask = None,
+    origin: Params | None = None,
     at_point: PointFn | None = None,
     sam_rho: float | jax.Array = 0.0,
     has_aux: bool = False,
@@ -139,5 +145,6 @@ def value_and_grad_at(
         batch=Batch(batch_argnums, batch_argnames),
         at_point=at_point,
         sam_rho=sam_rho,
+        origin=origin,
     )
     return gradient_at(loss_fn, subspace, objective, Shares(axis_name), has_aux=has_aux, pass_alpha=pass_alpha)

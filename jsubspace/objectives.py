@@ -10,7 +10,7 @@ from jsubspace import arguments, penalties, tree
 from jsubspace.point_gradients import PointFn
 from jsubspace.samples import Batch
 from jsubspace.subspaces import Subspace
-from jsubspace.types import Endpoints, LayerNames
+from jsubspace.types import Endpoints, LayerNames, Params
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,6 +30,7 @@ class Objective:
       at_point: a function of the mean gradient over all devices at the point, before the gradient is pulled back.
       sam_rho: the length of the step uphill from the point, where the gradient is taken a second time. A number, or a traced
         scalar. With the number 0, one gradient is taken.
+      origin: one network with leaves ``[*s]``, if the penalty compares the task vectors omega - origin, or None.
 
     Raises:
       ValueError: if an option is out of range.
@@ -43,6 +44,7 @@ class Objective:
     batch: Batch = dataclasses.field(default_factory=Batch)
     at_point: PointFn | None = None
     sam_rho: float | jax.Array = 0.0
+    origin: Params | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.layerwise, np.bool_):

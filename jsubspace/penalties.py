@@ -27,6 +27,7 @@ import jax.numpy as jnp
 
 from jsubspace import arguments, tree
 from jsubspace.cosines import corrected, cosines, factors, scaled_rows, squared
+from jsubspace.task_vectors import task_vectors
 from jsubspace.types import Endpoints, LeafMask, Params
 
 ALIKE = 16.0
@@ -53,7 +54,9 @@ def sample_pair(key: jax.Array, num_endpoints: int) -> tuple[Any, Any]:
     return j, k
 
 
-def cosine_squared(endpoints: Endpoints, j: Any, k: Any, mask: Mask = None) -> jax.Array:
+def cosine_squared(
+    endpoints: Endpoints, j: Any, k: Any, mask: Mask = None, *, origin: Params | None = None
+) -> jax.Array:
     """cos^2 of endpoints j and k: a scalar in [0, 1]. It is 0 if one of the two endpoints is the zero vector.
 
     Args:
@@ -63,6 +66,8 @@ def cosine_squared(endpoints: Endpoints, j: Any, k: Any, mask: Mask = None) -> j
         kernels (`jsubspace.kernels`), as in the authors' program. `jsubspace.all_leaves` takes the formula
         literally. BatchNorm scales start at one in every endpoint, so with all leaves cos^2 starts near
         0.1 instead of 1e-6.
+      origin: one network, leaves ``[*s]``, for the cosine of the task vectors omega - origin. None compares the endpoints
+        themselves. Networks that were fine-tuned from the origin all have a cosine near 1 without it.
 
     Raises:
       ValueError: if an endpoint j or k does not exist. A traced row cannot be checked, and gives NaN if it does not exist.
@@ -74,19 +79,19 @@ def cosine_squared(endpoints: Endpoints, j: Any, k: Any, mask: Mask = None) -> j
     m = tree.num_endpoints(endpoints)
     rows = arguments.row("j", j, m), arguments.row("k", k, m)
     exist = jnp.all(jnp.array([(row >= 0) & (row < m) for row in rows]))  # Traced rows are known only here.
-    found = mean_cosine_squared(_rows(endpoints, rows), mask)
+    found = mean_cosine_squared(_rows(endpoints, rows), mask, origin=origin)
     return jnp.where(exist, found, jnp.nan)
 
 
-def mean_cosine_squared(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
+def mean_cosine_squared(endpoints: Endpoints, mask: Mask = None, *, origin: Params | None = None) -> jax.Array:
     """The mean of `cosine_squared` over all pairs of different endpoints: the expectation in equation 5."""
     m = tree.num_endpoints(endpoints)
-    return _mean_over_pairs(_all_cosines(endpoints, mask)[0]) if m > 1 else _no_pair()
+    return _mean_over_pairs(_all_cosines(endpoints, mask, origin)[0]) if m > 1 else _no_pair()
 
 
-def cosines_squared(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
+def cosines_squared(endpoints: Endpoints, mask: Mask = None, *, origin: Params | None = None) -> jax.Array:
     """cos^2 of every pair: ``[m, m]``, symmetric. The diagonal is 1, and 0 for an endpoint that is the zero vector."""
-    found, inverse_norms = _all_cosines(endpoints, mask)
+    found, inverse_norms = _all_cosines(endpoints, mask, origin)
     on_diagonal = jax.lax.stop_gradient(squared(jnp.sign(inverse_norms)))
     return jnp.where(jnp.eye(len(found), dtype=bool), on_diagonal[:, None], squared(found))
 
@@ -241,10 +246,10 @@ def penalty(
     )
 
 
-def _all_cosines(endpoints: Endpoints, mask: Mask) -> tuple[jax.Array, jax.Array]:
-    """`cosines.cosines` of all endpoints. The inverse norms are those of scaled endpoints."""
+def _all_cosines(endpoints: Endpoints, mask: Mask, origin: Params | None) -> tuple[jax.Array, jax.Array]:
+    """`cosines.cosines` of all endpoints, or of their task vectors. The inverse norms are those of scaled endpoints."""
     m, counts = tree.num_endpoints(endpoints), tree.resolve_mask(mask, endpoints)
-    rows = tuple(range(m))
+    endpoints, rows = task_vectors(endpoints, origin, counts), tuple(range(m))
     scales = factors(tree.gram(scaled_rows(jax.lax.stop_gradient(endpoints), rows, jnp.ones(m)), counts))
     # The rows are always compared twice, without `corrected` and its condition. Only a measurement can afford it.
     return cosines(tree.gram(scaled_rows(endpoints, rows, scales), counts))

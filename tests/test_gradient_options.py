@@ -274,3 +274,96 @@ def test_as_many_positions_as_samples():
     for alpha in (0.5, jnp.full(3, 0.5)):
         with pytest.raises(ValueError, match=r"alpha has shape \[3?\], but with num_samples=2 its leading axis"):
             grad_fn(alpha, (0, 1), endpoints, *batch)
+
+
+# An origin, from which the endpoints were fine-tuned.
+
+
+def networks(subspace):
+    """Endpoints close to an origin, as after fine-tuning, and a batch."""
+    endpoints, batch = problem(subspace)
+    origin = jax.tree.map(lambda leaf: 3 * leaf[0], endpoints)
+    return jax.tree.map(lambda leaf, start: start + 0.1 * leaf, endpoints, origin), origin, batch
+
+
+def cosines_of_differences(endpoints, origin, names):
+    """Flat vectors, numpy: cos^2 of all pairs."""
+    flat = [
+        np.concatenate([np.ravel(endpoints[n][i] - origin[n]) for n in names]) for i in range(len(endpoints["scale"]))
+    ]
+    return np.array([[(a @ b) ** 2 / ((a @ a) * (b @ b)) for a in flat] for b in flat])
+
+
+@pytest.mark.parametrize(("mask", "names"), [(None, ["kernel"]), (jsubspace.all_leaves, ["kernel", "scale"])])
+def test_cosines_of_task_vectors(mask, names, x64):
+    endpoints, origin, _ = networks(Simplex(3))
+    expected = cosines_of_differences(endpoints, origin, names)
+    assert np.all(expected[np.triu_indices(3, 1)] < 0.3)
+    assert jsubspace.cosine_squared(endpoints, 0, 1, mask) > 0.9
+    np.testing.assert_allclose(jsubspace.cosines_squared(endpoints, mask, origin=origin), expected, rtol=1e-10)
+    np.testing.assert_allclose(
+        jsubspace.cosine_squared(endpoints, 2, 0, mask, origin=origin), expected[2, 0], rtol=1e-10
+    )
+    mean = expected[np.triu_indices(3, 1)].mean()
+    np.testing.assert_allclose(jsubspace.mean_cosine_squared(endpoints, mask, origin=origin), mean, rtol=1e-10)
+
+
+@pytest.mark.parametrize("settings", [{"all_pairs": True}, {}, {"mask": jsubspace.all_leaves}], ids=str)
+@pytest.mark.parametrize("subspace", [Line(), Simplex(3)], ids=repr)
+def test_the_penalty_compares_task_vectors(subspace, settings, x64):
+    """The gradient is that of deltas from the origin, which are endpoints of their own, and of the objective written out."""
+    endpoints, origin, batch = networks(subspace)
+    result = jsubspace.value_and_grad(loss_fn, subspace, origin=origin, **settings)(KEY, endpoints, *batch)
+
+    def of_delta(delta, *batch):
+        return loss_fn(jax.tree.map(jnp.add, origin, delta), *batch)
+
+    deltas = jax.tree.map(jnp.subtract, endpoints, origin)
+    close(result, jsubspace.value_and_grad(of_delta, subspace, **settings)(KEY, deltas, *batch), rtol=1e-9)
+    if settings.get("all_pairs"):
+
+        def objective(endpoints):
+            flat = jnp.reshape(endpoints["kernel"] - origin["kernel"], (subspace.num_endpoints, -1))
+            unit = flat / jnp.linalg.norm(flat, axis=1, keepdims=True)
+            above = jnp.triu_indices(len(flat), 1)
+            point = jsubspace.interpolate(endpoints, result[0][1].alpha, subspace)
+            return loss_fn(point, *batch) + jnp.mean(((unit @ unit.T) ** 2)[above])
+
+        close((result[0][0], result[1]), jax.value_and_grad(objective)(endpoints))
+
+
+def test_an_origin_of_zeros_and_narrow_endpoints():
+    endpoints, origin, batch = networks(Line())
+    zeros = jax.tree.map(jnp.zeros_like, origin)
+    plain = jsubspace.value_and_grad(loss_fn, Line())(KEY, endpoints, *batch)
+    same(jsubspace.value_and_grad(loss_fn, Line(), origin=zeros)(KEY, endpoints, *batch), plain)
+    start = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), origin)
+    (_, info), grads = jsubspace.value_and_grad(loss_fn, Line(), origin=origin)(KEY, start, *batch)
+    assert info.penalty == 0
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grads))
+    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), endpoints)
+    with jax.numpy_dtype_promotion("strict"):
+        result = jax.eval_shape(
+            jsubspace.value_and_grad(lambda p: jnp.sum(p["kernel"]).astype(float), Line(), origin=origin), KEY, narrow
+        )
+    assert {leaf.dtype for leaf in jax.tree.leaves(result[1])} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_an_origin_of_another_network():
+    endpoints, origin, batch = networks(Line())
+    for wrong, message in (
+        (
+            endpoints,
+            r"leaf \['kernel'\] of the origin has shape \[2, 8, 5\], but one network has \[8, 5\] here.*stacked end",
+        ),
+        ({"kernel": origin["kernel"]}, "the origin has the structure .*Give one network of their architecture"),
+        (origin | {"scale": jnp.ones(4)}, r"leaf \['scale'\] of the origin has shape \[4\], but one network has \[5\]"),
+    ):
+        for call in (
+            lambda wrong=wrong: jsubspace.value_and_grad(loss_fn, Line(), origin=wrong)(KEY, endpoints, *batch),
+            lambda wrong=wrong: jsubspace.cosine_squared(endpoints, 0, 1, origin=wrong),
+            lambda wrong=wrong: jsubspace.mean_cosine_squared(endpoints, origin=wrong),
+            lambda wrong=wrong: jsubspace.cosines_squared(endpoints, origin=wrong),
+        ):
+            with pytest.raises(ValueError, match=message):
+                call()

@@ -249,3 +249,14 @@ def test_two_gradients_whatever_m(m):
 def test_what_is_no_length(rho):
     with pytest.raises(ValueError, match=f"sam_rho is {rho}, but the length of a step uphill is finite and at least 0"):
         jsubspace.value_and_grad(loss_fn, Line(), sam_rho=rho)
+
+
+def test_an_origin_is_divided_as_the_endpoints_are(x64):
+    endpoints, batch = problem(3)
+    origin = jax.tree.map(lambda leaf: leaf[0] / 2, endpoints)
+    for mask in (None, jsubspace.all_leaves):
+        objective = Objective(beta=0.7, mask=mask, origin=origin)
+        arguments = (alphas(Simplex(3), objective), endpoints, batch)
+        expected = place(Simplex(3), objective, 1, divided=False)(*arguments)
+        for divided in (False, True):
+            close(place(Simplex(3), objective, 8, divided)(*arguments), expected)
