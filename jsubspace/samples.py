@@ -91,7 +91,7 @@ def dealt(inputs: Inputs, num_samples: int, batch: Batch) -> tuple[dict[int, jax
     lengths: dict[str, int] = {}
     parts = {}
     for i, (path, leaf) in enumerate(leaves):
-        name, place = jax.tree_util.keystr(path[1:]), getattr(path[1], "key", getattr(path[1], "idx", None))
+        name, place = jax.tree_util.keystr(path[1:]), _place(path[1])
         if _is_key(leaf) and jnp.ndim(leaf) == 0:
             parts[i] = jax.random.split(leaf, num_samples)
             continue
@@ -138,6 +138,12 @@ def _check_not_raw(name: str, leaf: Any, num_samples: int) -> None:
             "positions cannot tell from a batch. Pass a typed key, from jax.random.key or jax.random.wrap_key_data, and "
             "each position gets a key of its own. Numbers that are no key may be int32."
         )
+
+
+def _place(entry: Any) -> int | str:
+    """The number or the name of an argument, from its entry in the path of a leaf."""
+    place: int | str = entry.key if isinstance(entry, jax.tree_util.DictKey) else entry.idx
+    return place
 
 
 def _is_key(leaf: Any) -> bool:

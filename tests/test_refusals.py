@@ -128,10 +128,6 @@ COMMANDS = {
             [TRAIN, "--config.subspace.name=simplex", "--config.subspace.num_endpoints=2", BAD_ENSEMBLE],
             "It must be tuples of 2 weights that sum to 1",
         ),
-        (
-            [TRAIN, "--config.optimizer.sam_rho=0.1"],
-            "sam_rho is 0.1. It must be 0 unless config.subspace.name is point",
-        ),
         ([TRAIN, "--config.subspace.fixed_ends=True"], "fixed_ends is True. It must be False unless .* curve or chain"),
         ([TRAIN, "--config.start.epoch=3"], "start.epoch is 3. It must be 0 unless config.start.runs"),
         ([TRAIN, "--config.start.runs=nothing"], "nothing holds no run"),

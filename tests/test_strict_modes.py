@@ -69,6 +69,22 @@ def test_points_and_gradients(mode, subspace, dtype):
 
 
 @in_every_mode
+def test_options_of_the_gradient(mode):
+    with mode():
+        endpoints = jsubspace.init_endpoints(KEY, init_fn, 2)
+        origin = jax.tree.map(lambda leaf: leaf[0] / 2, endpoints)
+        options = {"origin": origin, "at_point": lambda grad: grad, "batch_argnums": ()}
+
+        @jax.jit
+        def gradient(beta, sam_rho):
+            strengths = {"beta": beta, "sam_rho": sam_rho}
+            grad_fn = jsubspace.value_and_grad(loss_fn, jsubspace.Line(), num_samples=2, **strengths, **options)
+            return grad_fn(KEY, endpoints, jnp.ones((4, 4)), labels=jnp.arange(4) % 3)
+
+        finite(gradient(0.5, 0.1))
+
+
+@in_every_mode
 @pytest.mark.parametrize("scale", [1.0, 0.0, 1e-12])
 def test_penalties(mode, scale):
     """Also of zero vectors, and where the inner products are taken a second time."""
@@ -96,9 +112,9 @@ def test_scores_statistics_and_optimizers(mode):
         finite(averaging.gaussian(KEY, jsubspace.init_endpoints(KEY, init_fn, 3), 2))
         finite(curvature.largest_eigenvalue(lambda v: v * 2, jnp.zeros(3), KEY)[:2])
         finite(augment.random_crop_and_flip(KEY, jnp.ones((2, 4, 4, 1)), jnp.arange(2), 1, True))
-        sam = optim.sharpness_aware(optim.sgd(0.1, 0.9, 1e-4), 0.1)
+        optimizer = optim.sgd(0.1, 0.9, 1e-4)
         params = {"w": jnp.zeros(3)}
-        updates, _ = sam.update(params, sam.init(params), params, grad_fn=lambda p, _: p)
+        updates, _ = optimizer.update(params, optimizer.init(params), params)
         finite(optax.apply_updates(params, updates))
 
 

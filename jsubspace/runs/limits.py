@@ -72,12 +72,6 @@ def _validate_method(config: ml_collections.ConfigDict, require: Any) -> None:
             "optimizer.num_collected",
             f"0 unless config.optimizer.schedule is one of {names}",
         )
-    require(single or settings.sam_rho == 0, "optimizer.sam_rho", "0 unless config.subspace.name is point")
-    require(
-        settings.sam_rho == 0 or not config.shard_endpoints,
-        "shard_endpoints",
-        "False with config.optimizer.sam_rho, because its step needs the length of the whole network's gradient",
-    )
     bends = config.subspace.name in ("curve", "chain")
     require(
         bends or not config.subspace.fixed_ends, "subspace.fixed_ends", "False unless the subspace is a curve or chain"

@@ -72,6 +72,7 @@ def make_objective(settings: ml_collections.ConfigDict) -> Objective:
         num_samples=settings.subspace.num_samples,
         all_pairs=settings.penalty.all_pairs,
         mask=tree.all_leaves if settings.penalty.all_leaves else tree.kernels,
+        sam_rho=settings.optimizer.sam_rho,
     )
 
 
@@ -113,10 +114,8 @@ def collection_epochs(settings: ml_collections.ConfigDict, steps_per_epoch: int)
 
 
 def make_optimizer(settings: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """SGD of the stacked endpoints, with sharpness-aware minimisation or fixed ends if the settings ask for them."""
+    """SGD of the stacked endpoints, with fixed ends if the settings ask for them."""
     optimizer = optim.sgd(schedule, settings.optimizer.momentum, settings.optimizer.weight_decay)
-    if settings.optimizer.sam_rho:
-        optimizer = optim.sharpness_aware(optimizer, settings.optimizer.sam_rho)
     if settings.subspace.fixed_ends:
         optimizer = optim.fix_first(optimizer, 2)
     return optimizer

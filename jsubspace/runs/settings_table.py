@@ -154,7 +154,7 @@ SETTINGS = (
     Setting("optimizer.num_collected", 0, Range(0, 100),
         "This is the number of networks that such a schedule collects, to be evaluated as a simplex."),
     Setting("optimizer.sam_rho", 0.0, Range(0, 100),
-        "Sharpness-aware minimisation ascends by this length (0 means ordinary SGD)."),
+        "Sharpness-aware minimisation ascends from the sampled point by this length (0 means ordinary SGD)."),
 
     Setting("evaluation.batch_size", 512, _BATCH_SIZE, "This is the number of examples in a test batch, over all devices.", (COMPARED,)),
     Setting("evaluation.num_points", 21, Range(3, 2_001, odd=True, because="so that the midpoint is one of the points"),

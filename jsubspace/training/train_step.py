@@ -13,7 +13,7 @@ from jsubspace.objectives import Objective
 from jsubspace.shares import Shares
 from jsubspace.subspaces import Subspace
 from jsubspace.training.train_state import TrainState
-from jsubspace.types import Endpoints, Params
+from jsubspace.types import Params
 
 Batch = dict[str, jax.Array]
 TrainLoss = Callable[[Params, Batch, jax.Array], tuple[jax.Array, jax.Array]]
@@ -85,14 +85,12 @@ def make_train_step(
       augment_fn: ``(key, images, index) -> images``: from the images of the batch to the images for the network.
         ``index`` holds the images' places in the whole batch.
       subspace: the subspace that is trained.
-      optimizer: the optimizer of the stacked endpoints. Its update may take ``grad_fn(endpoints, i) -> grads``, the
-        gradient of this step's loss at other endpoints (`optim.sharpness_aware`).
+      optimizer: the optimizer of the stacked endpoints.
       objective: the options of the gradient.
       shares: how the endpoints lie on the devices, and the name of the device axis. If the state is divided among the
         devices, the step takes and returns this device's share.
     """
     grad_fn = algorithm.random_gradient(loss_fn, subspace, objective, shares, has_aux=True)
-    optimizer = optax.with_extra_args_support(optimizer)
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, StepInfo]:
         subspace_key, augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
@@ -101,11 +99,7 @@ def make_train_step(
         images = augment_fn(augment_key, batch["image"], batch["index"])
         examples = {"image": images, "label": batch["label"]}
         (_, info), grads = grad_fn(subspace_key, state.endpoints, examples, dropout_key)
-
-        def grad_elsewhere(endpoints: Endpoints, _: int) -> Endpoints:
-            return grad_fn(subspace_key, endpoints, examples, dropout_key)[1]
-
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.endpoints, grad_fn=grad_elsewhere)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.endpoints)
         endpoints = optax.apply_updates(state.endpoints, updates)
         accuracy = shares.mean(jnp.mean(info.aux))
         return TrainState(state.step + 1, endpoints, opt_state), StepInfo(info.loss, info.penalty, accuracy)

@@ -32,7 +32,13 @@ METHODS = {
         "optimizer.per_epoch": True,
         "evaluation.every_epochs": 1,
     },
-    "divided endpoints": {"shard_endpoints": True, "num_devices": 2, "data.batch_size": 480, "model.width": 16},
+    "divided endpoints, sharpness-aware": {
+        "optimizer.sam_rho": 0.05,
+        "shard_endpoints": True,
+        "num_devices": 2,
+        "data.batch_size": 480,
+        "model.width": 16,
+    },
     "snapshots, sharpness-aware": {
         "subspace.name": "point",
         "optimizer.schedule": "snapshot",
