@@ -62,11 +62,11 @@ def value_and_grad(
       mask: the leaves that the penalty sees: a tree of bools, a function ``endpoints -> tree``, or None for
         the kernels (`jsubspace.kernels`).
       origin: one network, leaves ``[*s]``, from which the endpoints were fine-tuned. The penalty then compares the task vectors
-        omega_i - origin, and no endpoint is driven away from the origin. For a large network, call value_and_grad inside
+        omega_i - origin. Its gradient turns a task vector and does not lengthen it. For a large network, call value_and_grad inside
         the step and give the origin as an argument of the step, so that it is no constant of the compiled program.
       at_point: a function ``grad -> grad`` of the task's gradient at each point, before the gradient is pulled back. It gets the
         mean over all devices, whole, with the network's leaves ``[*s]``, and returns the same form. Clipping here treats
-        the gradient as that of one network. The function keeps no state, and the penalty's gradient does not pass it.
+        it as one network's gradient. The function keeps no state, and the penalty's gradient does not pass it.
       sam_rho: rho of sharpness-aware minimisation (Foret et al., 2021) at the point. The gradient is taken a second time, at
         theta + rho g / |g| for the mean gradient g over all devices, and the second gradient is pulled back. A step takes
         two gradients, whatever m is. Loss and aux are reported at theta. It may be a traced scalar, as beta may.
