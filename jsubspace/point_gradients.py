@@ -65,4 +65,4 @@ def transformed(at_point: PointFn, grad: Params) -> Params:
                 f"at_point returned leaf {jax.tree_util.keystr(path)} of shape {list(jnp.shape(new))}, but the gradient's leaf "
                 f"has the shape {list(old.shape)}. Return a gradient of the same network."
             )
-    return jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), result, grad)
+    return jax.tree.map(lambda old, new: jnp.asarray(new).astype(old.dtype), grad, tree.conformed(result, grad))

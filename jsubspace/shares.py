@@ -103,7 +103,7 @@ class Shares:
             length = leaf.shape[axis + leading] // self.count()
             return jax.lax.dynamic_slice_in_dim(leaf, jax.lax.axis_index(name) * length, length, axis + leading)
 
-        return jax.tree.map(part, networks, self.axes)
+        return jax.tree.map(part, networks, tree.conformed(self.axes, networks))
 
     def largest_entry(self, network: Params) -> jax.Array:
         """The largest absolute value in a whole network, computed from its shares: a scalar, float32 or wider."""
@@ -118,8 +118,9 @@ class Shares:
         """`tree.gram` of whole networks, computed from their shares: ``[p, p]``."""
         if self.axes is None or self.axis_name is None:
             return tree.gram(networks, mask)
-        divided = jax.tree.map(lambda counts, axis: bool(counts) and axis != WHOLE, mask, self.axes)
-        whole = jax.tree.map(lambda counts, axis: bool(counts) and axis == WHOLE, mask, self.axes)
+        axes = tree.conformed(self.axes, mask)
+        divided = jax.tree.map(lambda counts, axis: bool(counts) and axis != WHOLE, mask, axes)
+        whole = jax.tree.map(lambda counts, axis: bool(counts) and axis == WHOLE, mask, axes)
         total: Any = 0
         if any(jax.tree.leaves(divided)):
             total = jax.lax.psum(tree.gram(networks, divided), self.axis_name)

@@ -28,7 +28,7 @@ def task_vectors(endpoints: Endpoints, origin: Params | None, mask: LeafMask) ->
         wide = tree.accumulator(leaf.dtype)
         return leaf.astype(wide) - jnp.asarray(start).astype(wide)[None] if counts else leaf
 
-    return jax.tree.map(difference, endpoints, origin, mask)
+    return jax.tree.map(difference, endpoints, tree.conformed(origin, endpoints), mask)
 
 
 def check_origin(endpoints: Endpoints, origin: Params) -> None:

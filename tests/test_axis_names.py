@@ -11,8 +11,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jsubspace
 from jsubspace import shares, tree
+from jsubspace.algorithm import random_gradient
 from jsubspace.evaluation import averaging
-from jsubspace.gradients import Objective, random_gradient
+from jsubspace.objectives import Objective
 from jsubspace.shares import WHOLE, Shares
 
 X = np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32)
@@ -203,13 +204,22 @@ def test_a_step_with_endpoints_placed_by_their_specs_gives_the_numbers_of_replic
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), actual, expected)
 
 
-def test_shares_of_endpoints_in_boxes_give_the_gradient_of_whole_ones():
+@pytest.mark.parametrize("at_the_point", [False, True])
+def test_shares_of_endpoints_in_boxes_give_the_gradient_of_whole_ones(at_the_point):
     init_fn, apply_fn, _ = MAKE["nnx"]()
     endpoints = jsubspace.init_endpoints(jax.random.key(0), init_fn, jsubspace.Line())
     axes = shares.axes_of(endpoints, 4)
 
+    options = {"num_samples": 2}
+    if at_the_point:
+        options = {
+            "origin": init_fn(jax.random.key(2)),
+            "sam_rho": 0.1,
+            "at_point": lambda grad: jax.tree.map(jnp.tanh, grad),
+        }
+
     def grad_fn(*places):
-        objective = Objective(num_samples=2)
+        objective = Objective(**options)
         return random_gradient(loss_of(apply_fn), jsubspace.Line(), objective, Shares(*places))
 
     _, expected = grad_fn()(jax.random.key(1), endpoints, X, Y)
