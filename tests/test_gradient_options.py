@@ -70,9 +70,13 @@ def test_a_warm_up_compiles_once_and_betas_can_be_mapped():
 
     betas = jnp.array([0.0, 0.5, 3.0])
     at = jsubspace.value_and_grad_at
-    mapped = jax.vmap(lambda beta: at(loss_fn, Line(), beta=beta)(0.3, (0, 1), endpoints, *batch)[1])(betas)
+
+    def gradient(beta):
+        return at(loss_fn, Line(), beta=beta)(0.3, (0, 1), endpoints, *batch)[1]
+
+    mapped = jax.jit(jax.vmap(gradient))(betas)
     for i, beta in enumerate(betas):
-        alone = at(loss_fn, Line(), beta=beta)(0.3, (0, 1), endpoints, *batch)[1]
+        alone = jax.jit(gradient)(beta)
         close(jax.tree.map(lambda leaf, i=i: leaf[i], mapped), alone, rtol=1e-5, atol=1e-6)
 
 
@@ -171,7 +175,8 @@ def conditional(point, alpha, x, y):
 def test_the_loss_sees_the_alpha_of_its_position(subspace, layerwise, num_samples, x64):
     endpoints, (x, y) = problem(subspace)
     options = {"layerwise": layerwise, "num_samples": num_samples, "all_pairs": True, "pass_alpha": True}
-    (value, info), grads = jsubspace.value_and_grad(conditional, subspace, **options)(KEY, endpoints, x, y)
+    grad_fn = jax.jit(jsubspace.value_and_grad(conditional, subspace, **options))
+    (value, info), grads = grad_fn(KEY, endpoints, x, y)
 
     def objective(endpoints):
         total = 0
@@ -181,7 +186,7 @@ def test_the_loss_sees_the_alpha_of_its_position(subspace, layerwise, num_sample
             total += conditional(point, alpha, x[s::num_samples], y[s::num_samples]) / num_samples
         return total + jsubspace.mean_cosine_squared(endpoints)
 
-    close((value, grads), jax.value_and_grad(objective)(endpoints))
+    close((value, grads), jax.jit(jax.value_and_grad(objective))(endpoints))
 
 
 def test_a_loss_that_ignores_alpha_has_the_same_bits():
