@@ -33,7 +33,7 @@ SETTINGS = [
 
 @pytest.mark.parametrize("overrides", SETTINGS, ids=str)
 def test_every_optimizer_of_a_config_is_elementwise_and_has_the_bits_of_optax(overrides):
-    """A device may therefore hold a share of every leaf. (SAM is not elementwise, and a config refuses it with shares.)"""
+    """A device may therefore hold a share of every leaf."""
     settings = config.default()
     with settings.unlocked():
         settings.update_from_flattened_dict(overrides)
