@@ -14,12 +14,16 @@ from jsubspace import lazy as lazy
 from jsubspace import preemption as preemption  # It listens to signals from here on, before jax is imported.
 from jsubspace.algorithm import Info as Info
 from jsubspace.batch_stats import reestimate_batch_stats as reestimate_batch_stats
+from jsubspace.description import describe as describe
 from jsubspace.evaluation.measure import measure as measure
 from jsubspace.evaluation.report import Report as Report
 from jsubspace.evaluation.report import ValidationReport as ValidationReport
 from jsubspace.evaluation.tasks import Classification as Classification
 from jsubspace.gradients import value_and_grad as value_and_grad
 from jsubspace.gradients import value_and_grad_at as value_and_grad_at
+from jsubspace.leaf_kinds import all_leaves as all_leaves
+from jsubspace.leaf_kinds import kernels as kernels
+from jsubspace.leaf_kinds import layers as layers
 from jsubspace.learning_rates import Rate as Rate
 from jsubspace.learning_rates import Rates as Rates
 from jsubspace.learning_rates import rates as rates
@@ -39,9 +43,6 @@ from jsubspace.subspaces import Line as Line
 from jsubspace.subspaces import Point as Point
 from jsubspace.subspaces import Simplex as Simplex
 from jsubspace.subspaces import Subspace as Subspace
-from jsubspace.tree import all_leaves as all_leaves
-from jsubspace.tree import kernels as kernels
-from jsubspace.tree import layers as layers
 from jsubspace.tree import stack as stack
 from jsubspace.tree import unstack as unstack
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import arguments, penalties, point_gradients, points, samples, subspaces, tree
+from jsubspace import arguments, leaf_kinds, penalties, point_gradients, points, samples, subspaces, tree
 from jsubspace.objectives import Objective, layers_of
 from jsubspace.point_gradients import LossFn
 from jsubspace.shares import Shares
@@ -150,7 +150,7 @@ def gradient_at(
         loss, aux, grads = gradient(endpoints, alpha, (args, kwargs))
         if not objective.penalises(subspace):
             return (loss, Info(loss, jnp.zeros_like(loss), alpha, aux)), grads
-        counts = tree.resolve_mask(objective.mask, endpoints)
+        counts = leaf_kinds.resolve_mask(objective.mask, endpoints)
         origin = None if objective.origin is None else shares.own_part(objective.origin)
         compared = task_vectors(endpoints, origin, counts)  # The gradient of a task vector is the endpoint's gradient.
         penalty = penalties.penalty(compared, chosen, counts, shares.gram)

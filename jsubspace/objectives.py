@@ -6,7 +6,7 @@ from collections.abc import Hashable
 import jax
 import numpy as np
 
-from jsubspace import arguments, penalties, tree
+from jsubspace import arguments, leaf_kinds, penalties, tree
 from jsubspace.point_gradients import PointFn
 from jsubspace.samples import Batch
 from jsubspace.subspaces import Subspace
@@ -77,7 +77,7 @@ def _is_on(strength: float | jax.Array) -> bool:
 def layers_of(layerwise: bool | LayerNames, endpoints: Endpoints) -> LayerNames | None:
     """The layers that ``layerwise`` stands for, or None for one alpha."""
     if isinstance(layerwise, bool):
-        return tree.layers(endpoints) if layerwise else None
+        return leaf_kinds.layers(endpoints) if layerwise else None
     names = jax.tree.leaves(layerwise)
     are_names = not any(isinstance(name, bool) or not isinstance(name, Hashable) for name in names)
     if isinstance(layerwise, int) or not are_names or not tree.same_structure(layerwise, endpoints):

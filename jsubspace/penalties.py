@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 import jax.numpy as jnp
 
-from jsubspace import arguments, tree
+from jsubspace import arguments, leaf_kinds, tree
 from jsubspace.cosines import corrected, cosines, factors, scaled_rows, squared
 from jsubspace.task_vectors import task_vectors
 from jsubspace.types import Endpoints, LeafMask, Params
@@ -103,7 +103,7 @@ def distances(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
     The gradient of a distance of 0 is 0.
     """
     m = tree.num_endpoints(endpoints)
-    counts = tree.resolve_mask(mask, endpoints)
+    counts = leaf_kinds.resolve_mask(mask, endpoints)
     rows = [jax.tree.map(lambda leaf: leaf.astype(tree.accumulator(leaf.dtype)), _row(endpoints, i)) for i in range(m)]
 
     def distance(j: int, k: int) -> jax.Array:
@@ -248,7 +248,7 @@ def penalty(
 
 def _all_cosines(endpoints: Endpoints, mask: Mask, origin: Params | None) -> tuple[jax.Array, jax.Array]:
     """`cosines.cosines` of all endpoints, or of their task vectors. The inverse norms are those of scaled endpoints."""
-    m, counts = tree.num_endpoints(endpoints), tree.resolve_mask(mask, endpoints)
+    m, counts = tree.num_endpoints(endpoints), leaf_kinds.resolve_mask(mask, endpoints)
     endpoints, rows = task_vectors(endpoints, origin, counts), tuple(range(m))
     scales = factors(tree.gram(scaled_rows(jax.lax.stop_gradient(endpoints), rows, jnp.ones(m)), counts))
     # The rows are always compared twice, without `corrected` and its condition. Only a measurement can afford it.

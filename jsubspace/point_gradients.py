@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsubspace import tree
+from jsubspace import leaf_kinds, tree
 from jsubspace.shares import Shares
 from jsubspace.types import Alpha, Params
 
@@ -42,7 +42,7 @@ def uphill(point: Params, grad: Params, rho: float | jax.Array, shares: Shares) 
     # The gradient is scaled by its largest entry first, because the squares of small entries would vanish.
     largest = shares.largest_entry(total)
     scaled = jax.tree.map(lambda leaf: leaf.astype(largest.dtype) / jnp.where(largest != 0, largest, 1), total)
-    norm = jnp.sqrt(shares.gram([scaled], tree.all_leaves(scaled))[0, 0])
+    norm = jnp.sqrt(shares.gram([scaled], leaf_kinds.all_leaves(scaled))[0, 0])
     length = jax.lax.convert_element_type(rho, norm.dtype) / jnp.where(norm != 0, norm, 1)
     return jax.tree.map(lambda leaf, g: (leaf.astype(g.dtype) + length * g).astype(leaf.dtype), point, scaled)
 

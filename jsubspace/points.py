@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import arguments, axis_names, subspaces, tree
+from jsubspace import arguments, axis_names, description, subspaces, tree
 from jsubspace.subspaces import Line, Simplex, Subspace
 from jsubspace.types import Alpha, Endpoints, LayerNames, Params
 
@@ -42,6 +42,10 @@ def init_endpoints(
       ValueError: if m < 1, or a leaf is not of a floating-point dtype.
       TypeError: for an unknown keyword.
 
+    Warns:
+      UserWarning: if networks that were drawn independently have a cos² that chance does not explain. Then the penalty
+        probably counts leaves that start alike. `jsubspace.describe` shows them.
+
     Example:
       >>> init_fn = lambda key: {"kernel": jax.random.normal(key, (3, 4))}
       >>> init_endpoints(jax.random.key(0), init_fn, Line())["kernel"].shape
@@ -64,7 +68,10 @@ def init_endpoints(
         is_threefry = str(jax.random.key_impl(keys)) == "threefry2x32"
         endpoints = jax.vmap(init_fn)(keys) if is_threefry else jax.lax.map(init_fn, keys)
     tree.num_endpoints(endpoints)
-    return axis_names.added(endpoints)
+    endpoints = axis_names.added(endpoints)
+    if m > 1 and not common_start:
+        description.warn_if_alike(endpoints)
+    return endpoints
 
 
 def interpolate(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = None) -> Params:

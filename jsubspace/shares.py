@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsubspace import tree
+from jsubspace import leaf_kinds, tree
 from jsubspace.types import Endpoints, LeafMask, Params
 
 WHOLE = -1
@@ -68,7 +68,7 @@ class Shares:
         stacked = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape if leading else (1, *leaf.shape), leaf.dtype), networks
         )
-        return jax.tree.map(gather_leaf, networks, tree.conformed(self.axes, networks), tree.kernels(stacked))
+        return jax.tree.map(gather_leaf, networks, tree.conformed(self.axes, networks), leaf_kinds.kernels(stacked))
 
     def scatter(self, grads: Params, leading: int = 0) -> Params:
         """This device's share of the sum over devices of whole gradients. ``leading`` as in `gather`."""

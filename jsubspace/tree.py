@@ -6,7 +6,7 @@ be the endpoint. The elementwise form is exact at the corners on every backend, 
 Everything is computed in float32 or wider, and is returned in the dtype of the leaf.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsubspace import axis_names
-from jsubspace.types import Endpoints, LayerNames, LeafMask, Params
+from jsubspace.types import Endpoints, LeafMask, Params
 
 
 def stack(networks: Sequence[Params]) -> Endpoints:
@@ -45,7 +45,7 @@ def stack(networks: Sequence[Params]) -> Endpoints:
         for (path, a), b in zip(first, jax.tree.leaves(network), strict=True):
             if jnp.shape(a) != jnp.shape(b) or jnp.result_type(a) != jnp.result_type(b):
                 raise ValueError(
-                    f"stack: leaf {_name(path)} is {jnp.result_type(a)}{list(jnp.shape(a))} in network 0 but "
+                    f"stack: leaf {leaf_name(path)} is {jnp.result_type(a)}{list(jnp.shape(a))} in network 0 but "
                     f"{jnp.result_type(b)}{list(jnp.shape(b))} in network {i}. Stack networks of one architecture and width."
                 )
     return axis_names.added(jax.tree.map(lambda *leaves: jnp.stack(leaves), *networks))
@@ -71,16 +71,16 @@ def num_endpoints(endpoints: Endpoints) -> int:
     for path, leaf in leaves:
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise ValueError(
-                f"leaf {_name(path)} has dtype {jnp.result_type(leaf)}, and only floating-point leaves have points between them. "
+                f"leaf {leaf_name(path)} has dtype {jnp.result_type(leaf)}, and only floating-point leaves have points between them. "
                 "Keep counters, keys and other state apart from the parameters."
             )
         if jnp.ndim(leaf) == 0:
             raise ValueError(
-                f"leaf {_name(path)} is a scalar without an endpoint axis. Stack networks with jsubspace.init_endpoints."
+                f"leaf {leaf_name(path)} is a scalar without an endpoint axis. Stack networks with jsubspace.init_endpoints."
             )
         if jnp.shape(leaf)[0] != jnp.shape(leaves[0][1])[0]:
             raise ValueError(
-                f"leaf {_name(leaves[0][0])} has {jnp.shape(leaves[0][1])[0]} endpoints but {_name(path)} has {jnp.shape(leaf)[0]}. "
+                f"leaf {leaf_name(leaves[0][0])} has {jnp.shape(leaves[0][1])[0]} endpoints but {leaf_name(path)} has {jnp.shape(leaf)[0]}. "
                 "Stack the same number of networks in every leaf (see jsubspace.init_endpoints)."
             )
     m = jnp.shape(leaves[0][1])[0]
@@ -163,73 +163,6 @@ def accumulator(dtype: Any) -> Any:
     return np.promote_types(dtype, np.float32)  # jnp.promote_types refuses to answer under strict promotion.
 
 
-def layers(tree: Params) -> LayerNames:
-    """The name of every leaf's layer: the path of the module that holds the leaf, without the leaf's own name.
-
-    A kernel and its bias are therefore one layer, and so are scale and bias of a BatchNorm. A convolution and the
-    BatchNorm behind it are two layers, as in the paper's layerwise training.
-
-    Example:
-      >>> layers({"conv": {"kernel": 0.0}, "norm": {"scale": 0.0, "bias": 0.0}})
-      {'conv': {'kernel': "['conv']"}, 'norm': {'bias': "['norm']", 'scale': "['norm']"}}
-    """
-    return jax.tree_util.tree_map_with_path(lambda path, _: jax.tree_util.keystr(_parameter_path(path)[:-1]), tree)
-
-
-def kernels(endpoints: Endpoints) -> LeafMask:
-    """True for the weights that multiply inputs: leaves of two or more axes that are not called scale or bias.
-
-    This is the default mask of the penalty. Convolutions, dense layers and embeddings count. Biases and the
-    parameters of normalisation layers do not count, as in the authors' program.
-
-    Example:
-      >>> kernels({"conv": {"kernel": jnp.zeros([2, 3, 3, 1, 8]), "bias": jnp.zeros([2, 8])}})
-      {'conv': {'bias': False, 'kernel': True}}
-    """
-
-    def is_kernel(path: tuple[Any, ...], leaf: jax.Array) -> bool:
-        names = _parameter_path(path)
-        name = jax.tree_util.keystr(names[-1:], simple=True) if names else ""
-        return jnp.ndim(leaf) - 1 >= 2 and name not in ("scale", "bias")
-
-    return jax.tree_util.tree_map_with_path(is_kernel, endpoints)
-
-
-def all_leaves(endpoints: Endpoints) -> LeafMask:
-    """True for every leaf: the penalty over the whole parameter vector, as equation 5 is written."""
-    return jax.tree.map(lambda _: True, endpoints)
-
-
-def resolve_mask(mask: LeafMask | Callable[[Endpoints], LeafMask] | None, endpoints: Endpoints) -> LeafMask:
-    """The tree of bools that ``mask`` stands for.
-
-    A tree of bools stands for itself, a function for the tree that it returns, and None for `kernels`. A tree of bools
-    that can also be called, as a module of Equinox can, is a tree.
-
-    Raises:
-      ValueError: if the structures of the mask and of the endpoints differ, a leaf of the mask is no bool, or no leaf
-        counts.
-    """
-    is_tree = any(isinstance(leaf, bool | np.bool_) for leaf in jax.tree.leaves(mask))
-    tree = kernels(endpoints) if mask is None else mask(endpoints) if callable(mask) and not is_tree else mask
-    if not same_structure(tree, endpoints):
-        raise ValueError(
-            f"the mask has the structure {jax.tree.structure(tree)} but the endpoints have {jax.tree.structure(endpoints)}. "
-            "Give one bool per leaf."
-        )
-    for path, counts in jax.tree_util.tree_leaves_with_path(tree):
-        if not isinstance(counts, bool | np.bool_):
-            raise ValueError(
-                f"leaf {_name(path)} of the mask is {counts!r}. Whether a leaf counts is a Python bool, which is known "
-                "before the program runs."
-            )
-    if not any(jax.tree.leaves(tree)):
-        raise ValueError(
-            "the mask leaves out every leaf, so there is nothing to compare. Pass mask=jsubspace.all_leaves."
-        )
-    return conformed(tree, endpoints)
-
-
 def _per_leaf(tree: Params, weights: Any) -> Any:
     """``weights`` as a tree like ``tree``: a single vector is repeated for every leaf."""
     return conformed(weights, tree) if same_structure(weights, tree) else jax.tree.map(lambda _: weights, tree)
@@ -265,11 +198,6 @@ def _column(c: jax.Array, leaf: jax.Array) -> jax.Array:
     return jnp.reshape(c, (-1,) + (1,) * (leaf.ndim - 1)).astype(leaf.dtype)
 
 
-def _parameter_path(path: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The path of a leaf without the ``.value`` that Flax nnx puts around an array."""
-    last = path[-1:] and jax.tree_util.keystr(path[-1:])
-    return path[:-1] if last == ".value" else path
-
-
-def _name(path: tuple[Any, ...]) -> str:
+def leaf_name(path: tuple[Any, ...]) -> str:
+    """The path of a leaf, for a message."""
     return jax.tree_util.keystr(path) or "(the array itself)"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jsubspace
-from jsubspace import penalties, tree
+from jsubspace import leaf_kinds, penalties
 
 MANY = settings(max_examples=60, deadline=None, derandomize=True)
 NORMS = st.floats(-18.9, 19.1)  # log10: the square of the norm is a normal float32
@@ -54,7 +54,7 @@ def of_all(endpoints):
 @jax.jit
 def closed_form(endpoints, pair):
     nothing = jax.tree.map(jnp.zeros_like, endpoints)
-    found = penalties.penalty(endpoints, tuple(pair), tree.all_leaves(endpoints))
+    found = penalties.penalty(endpoints, tuple(pair), leaf_kinds.all_leaves(endpoints))
     return found.value, found.add_gradient(nothing, endpoints, 1.0)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jsubspace
-from jsubspace import penalties, tree
+from jsubspace import leaf_kinds, penalties
 
 COUNTING = [None, jsubspace.all_leaves, {"a": {"kernel": False, "bias": True}, "b": {"kernel": True}}]
 
@@ -84,7 +84,7 @@ def test_limits():
 @pytest.mark.parametrize("zeros", [(0,), (0, 1), (0, 1, 2)])
 def test_zero_vectors_are_orthogonal_to_everything_and_have_no_gradient(zeros):
     endpoints = jax.tree.map(lambda leaf: leaf.at[jnp.array(zeros)].set(0), random_endpoints(3, jnp.float32))
-    mask = tree.kernels(endpoints)
+    mask = leaf_kinds.kernels(endpoints)
     assert np.all(np.asarray(jsubspace.cosines_squared(endpoints))[list(zeros)] == 0)
     for grads in (jax.grad(jsubspace.mean_cosine_squared)(endpoints), closed_form(endpoints, (0, 1, 2), mask)):
         assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grads))
@@ -100,7 +100,7 @@ def closed_form(endpoints, chosen, mask, beta=1.0):
 @pytest.mark.parametrize("m", [2, 3, 5])
 def test_closed_form_gradient_is_the_derivative(m, mask, x64):
     endpoints = random_endpoints(m)
-    counts = tree.resolve_mask(mask, endpoints)
+    counts = leaf_kinds.resolve_mask(mask, endpoints)
     grads = closed_form(endpoints, tuple(range(m)), counts)
     expected = jax.grad(lambda e: jsubspace.mean_cosine_squared(e, mask))(endpoints)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-15), grads, expected)
@@ -118,7 +118,7 @@ def test_closed_form_gradient_is_the_derivative(m, mask, x64):
 @pytest.mark.parametrize("traced", [False, True])
 def test_gradient_of_one_pair(traced, x64):
     endpoints = random_endpoints(4)
-    counts = tree.kernels(endpoints)
+    counts = leaf_kinds.kernels(endpoints)
     pair = jnp.array([3, 1]) if traced else (3, 1)
     grads = closed_form(endpoints, (pair[0], pair[1]), counts, beta=2.0)
     expected = jax.grad(lambda e: 2.0 * jsubspace.cosine_squared(e, 3, 1))(endpoints)
@@ -131,7 +131,7 @@ def test_gradient_of_one_pair(traced, x64):
 def test_pairs_average_to_the_exact_mean(x64):
     """Equation 5 is the expectation of Algorithm 1's one pair, in value and in gradient."""
     endpoints = random_endpoints(4)
-    counts = tree.kernels(endpoints)
+    counts = leaf_kinds.kernels(endpoints)
     pairs = list(itertools.combinations(range(4), 2))
     exact = penalties.penalty(endpoints, (0, 1, 2, 3), counts)
     values = [penalties.penalty(endpoints, pair, counts).value for pair in pairs]
@@ -149,7 +149,7 @@ def test_pairs_average_to_the_exact_mean(x64):
 def test_the_penalty_turns_and_does_not_stretch(x64):
     """cos^2 does not depend on lengths: the gradient is orthogonal to each endpoint."""
     endpoints = random_endpoints(3)
-    grads = closed_form(endpoints, (0, 1, 2), tree.kernels(endpoints))
+    grads = closed_form(endpoints, (0, 1, 2), leaf_kinds.kernels(endpoints))
     for i in range(3):
         dots = [float(jnp.vdot(g[i], e[i])) for g, e in zip(*map(jax.tree.leaves, (grads, endpoints)), strict=True)]
         assert abs(sum(dots)) < 1e-14
@@ -159,8 +159,8 @@ def test_the_penalty_turns_and_does_not_stretch(x64):
 def test_gradient_is_added_in_the_gradients_dtype():
     endpoints = random_endpoints(2, jnp.bfloat16)
     with jax.numpy_dtype_promotion("strict"):
-        grads = closed_form(endpoints, (0, 1), tree.kernels(endpoints))
-    exact = closed_form(jax.tree.map(lambda e: e.astype(jnp.float32), endpoints), (0, 1), tree.kernels(endpoints))
+        grads = closed_form(endpoints, (0, 1), leaf_kinds.kernels(endpoints))
+    exact = closed_form(jax.tree.map(lambda e: e.astype(jnp.float32), endpoints), (0, 1), leaf_kinds.kernels(endpoints))
     for actual, expected in zip(jax.tree.leaves(grads), jax.tree.leaves(exact), strict=True):
         assert actual.dtype == jnp.bfloat16
         np.testing.assert_array_equal(actual, expected.astype(jnp.bfloat16))  # rounded once

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import jsubspace
-from jsubspace import gradients, penalties, points, tree
+from jsubspace import gradients, leaf_kinds, penalties, points, tree
 from jsubspace.data import augment
 from jsubspace.evaluation import averaging, curvature, ensembles, metrics
 from jsubspace.training import optim
@@ -63,7 +63,9 @@ def test_points_and_gradients(mode, subspace, dtype):
             )
         alphas = subspace.sample(KEY, (3,))
         finite((subspace.coefficients(alphas), jsubspace.midpoint(endpoints, subspace), subspace.grid(3)))
-        finite(points.interpolate(endpoints, points.sample_alpha(KEY, subspace, tree.layers(endpoints)), subspace))
+        finite(
+            points.interpolate(endpoints, points.sample_alpha(KEY, subspace, leaf_kinds.layers(endpoints)), subspace)
+        )
         finite(averaging.weightwise_points(KEY, endpoints, subspace, 2))
         finite(tree.stack(tree.unstack(endpoints)))
 
@@ -138,7 +140,7 @@ def test_a_hundred_steps_are_those_of_the_plain_formula(subspace, layerwise):
     m = subspace.num_endpoints
     start = jsubspace.init_endpoints(KEY, init_fn, subspace)
     x, labels = jax.random.normal(KEY, (16, 4)), jnp.arange(16) % 3
-    layers = tree.layers(start) if layerwise else None
+    layers = leaf_kinds.layers(start) if layerwise else None
     grad_fn = jsubspace.value_and_grad(loss_fn, subspace, layerwise=layerwise, all_pairs=True)
     pairs = [(j, k) for j in range(m) for k in range(j + 1, m)]
 

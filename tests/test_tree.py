@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jsubspace
-from jsubspace import tree
+from jsubspace import leaf_kinds, tree
 
 DTYPES = [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64]
 
@@ -202,7 +202,7 @@ def equinox_arrays(key):
 def test_layers_and_kernels_of_other_libraries(init):
     """A convolution and its normalisation are two layers, their own parameters share one; only kernels count."""
     endpoints = jsubspace.init_endpoints(jax.random.key(0), init, 2)
-    layers = jax.tree_util.tree_leaves_with_path(tree.layers(endpoints))
+    layers = jax.tree_util.tree_leaves_with_path(leaf_kinds.layers(endpoints))
     owners = [next(n for n in ("conv", "norm", "dense") if n in jax.tree_util.keystr(path)) for path, _ in layers]
     names = [name for _, name in layers]
     assert len(names) == 6
@@ -210,7 +210,7 @@ def test_layers_and_kernels_of_other_libraries(init):
     assert len(set(zip(owners, names, strict=True))) == 3  # one name an owner, one owner a name
     counting = [
         jax.tree_util.keystr(path)
-        for path, counts in jax.tree_util.tree_leaves_with_path(tree.kernels(endpoints))
+        for path, counts in jax.tree_util.tree_leaves_with_path(leaf_kinds.kernels(endpoints))
         if counts
     ]
     assert len(counting) == 2
@@ -219,18 +219,18 @@ def test_layers_and_kernels_of_other_libraries(init):
 
 def test_kernels_and_all_leaves():
     endpoints = {"embedding": jnp.ones((2, 7, 3)), "scale": jnp.ones((2, 3, 3)), "bias": jnp.ones((2, 3, 1, 1))}
-    assert tree.kernels(endpoints) == {"embedding": True, "scale": False, "bias": False}
-    assert tree.all_leaves(endpoints) == {"embedding": True, "scale": True, "bias": True}
-    assert tree.kernels(jnp.ones((2, 3, 3))) is True
+    assert leaf_kinds.kernels(endpoints) == {"embedding": True, "scale": False, "bias": False}
+    assert leaf_kinds.all_leaves(endpoints) == {"embedding": True, "scale": True, "bias": True}
+    assert leaf_kinds.kernels(jnp.ones((2, 3, 3))) is True
 
 
 def test_resolve_mask():
     endpoints = {"kernel": jnp.ones((2, 3, 3)), "bias": jnp.ones((2, 3))}
-    assert tree.resolve_mask(None, endpoints) == {"kernel": True, "bias": False}
-    assert tree.resolve_mask(tree.all_leaves, endpoints) == {"kernel": True, "bias": True}
+    assert leaf_kinds.resolve_mask(None, endpoints) == {"kernel": True, "bias": False}
+    assert leaf_kinds.resolve_mask(leaf_kinds.all_leaves, endpoints) == {"kernel": True, "bias": True}
     only_bias = {"kernel": False, "bias": True}
-    assert tree.resolve_mask(only_bias, endpoints) == only_bias
+    assert leaf_kinds.resolve_mask(only_bias, endpoints) == only_bias
     with pytest.raises(ValueError, match=r"the mask has the structure .* but the endpoints have .* one bool per leaf"):
-        tree.resolve_mask({"kernel": True}, endpoints)
+        leaf_kinds.resolve_mask({"kernel": True}, endpoints)
     with pytest.raises(ValueError, match=r"the mask leaves out every leaf.*mask=jsubspace.all_leaves"):
-        tree.resolve_mask(None, {"bias": jnp.ones((2, 3))})
+        leaf_kinds.resolve_mask(None, {"bias": jnp.ones((2, 3))})

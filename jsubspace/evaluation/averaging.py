@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jsubspace import arguments, points, subspaces, tree
+from jsubspace import arguments, leaf_kinds, points, subspaces, tree
 from jsubspace.subspaces import Subspace
 from jsubspace.types import Endpoints, Params
 
@@ -70,7 +70,7 @@ def random_points(key: jax.Array, endpoints: Endpoints, subspace: Subspace, num_
 
 def layerwise_points(key: jax.Array, endpoints: Endpoints, subspace: Subspace, num_samples: int) -> Endpoints:
     """Networks at positions drawn for every layer, as in layerwise training: leaves ``[s, *s]``."""
-    layers = tree.layers(endpoints)
+    layers = leaf_kinds.layers(endpoints)
     return _draw(
         key,
         num_samples,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsubspace import arguments, tree
+from jsubspace import arguments, leaf_kinds, tree
 from jsubspace.types import Params
 
 
@@ -100,7 +100,7 @@ def _power_iteration(
 @jax.jit
 def _normalized(vector: Params, image: Params) -> tuple[Params, jax.Array, jax.Array]:
     """The next unit vector, the Rayleigh quotient <v, H v> of this vector v, and its residual."""
-    value = tree.inner(vector, image, tree.all_leaves(image))
+    value = tree.inner(vector, image, leaf_kinds.all_leaves(image))
     rest = jax.tree.map(lambda h, x: h - (value * x).astype(h.dtype), image, vector)
     return _unit(image)[0], value, _unit(rest)[1]
 
@@ -110,7 +110,7 @@ def _unit(vector: Params) -> tuple[Params, jax.Array]:
 
     The vector is divided by its largest entry first, because the squares of small and large entries leave float32.
     """
-    every = tree.all_leaves(vector)
+    every = leaf_kinds.all_leaves(vector)
     entries = [jnp.max(jnp.abs(x), initial=0).astype(tree.accumulator(x.dtype)) for x in jax.tree.leaves(vector)]
     largest = functools.reduce(jnp.maximum, entries)
     scaled = jax.tree.map(lambda x: x.astype(largest.dtype) / jnp.where(largest != 0, largest, 1), vector)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jsubspace import penalties, tree
+from jsubspace import leaf_kinds, penalties
 from jsubspace.evaluation import connectors
 from jsubspace.evaluation.positions import RANDOM
 from jsubspace.evaluation.survey import Survey
@@ -129,8 +129,11 @@ def geometry(endpoints: Endpoints) -> dict[str, Any]:
         cosines = jax.jit(lambda e: penalties.cosines_squared(e, mask))(endpoints)
         return {"l2": np.asarray(l2).tolist(), "cosine_squared": np.asarray(cosines).tolist()}
 
-    has_kernels = any(jax.tree.leaves(tree.kernels(endpoints)))
-    return {"kernels": measured(tree.kernels) if has_kernels else None, "all_leaves": measured(tree.all_leaves)}
+    has_kernels = any(jax.tree.leaves(leaf_kinds.kernels(endpoints)))
+    return {
+        "kernels": measured(leaf_kinds.kernels) if has_kernels else None,
+        "all_leaves": measured(leaf_kinds.all_leaves),
+    }
 
 
 def connector(plan: Survey, outcomes: Outcomes, task: Classification) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jsubspace import penalties, preemption, tree
+from jsubspace import leaf_kinds, penalties, preemption, tree
 from jsubspace.evaluation import curvature, estimates, planes, survey
 from jsubspace.evaluation.devices import SAME, SPLIT
 from jsubspace.evaluation.survey import Survey
@@ -69,7 +69,7 @@ def loss_plane(run: Run, endpoints: Endpoints) -> dict[str, Any]:
       ``corners`` ``[3, 2]``, ``x`` and ``y`` ``[g]``: coordinates in units of L2 distance over all parameters; ``accuracy``
       and ``nll`` ``[g, g]``, row by row. Every grid point has its own BatchNorm statistics.
     """
-    distances = jax.jit(lambda endpoints: penalties.distances(endpoints, tree.all_leaves))(endpoints)
+    distances = jax.jit(lambda endpoints: penalties.distances(endpoints, leaf_kinds.all_leaves))(endpoints)
     g = run.evaluation.plane_points
     plane = planes.plane(np.asarray(distances), g)
     evaluator = adapters.evaluator(run, Classification(), survey.affine(plane.weights))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from jsubspace import tree
+from jsubspace import leaf_kinds
 from jsubspace.errors import UsageError
 from jsubspace.models.cresnet import CResNet
 from jsubspace.models.mlp import MLP
@@ -71,7 +71,7 @@ def make_objective(settings: ml_collections.ConfigDict) -> Objective:
         layerwise=settings.subspace.layerwise,
         num_samples=settings.subspace.num_samples,
         all_pairs=settings.penalty.all_pairs,
-        mask=tree.all_leaves if settings.penalty.all_leaves else tree.kernels,
+        mask=leaf_kinds.all_leaves if settings.penalty.all_leaves else leaf_kinds.kernels,
         sam_rho=settings.optimizer.sam_rho,
     )
 

@@ -1,0 +1,146 @@
+"""What endpoints are made of, as a table for a person: which leaves there are, and which of them the penalty sees."""
+
+import warnings
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsubspace import leaf_kinds, tree
+from jsubspace.penalties import Mask
+from jsubspace.types import Endpoints
+
+
+class Leaf(NamedTuple):
+    """One leaf of the endpoints.
+
+    Attributes:
+      name: its path.
+      shape: ``[*s]``, without the endpoint axis.
+      layer: the name of its layer, as `jsubspace.layers` gives it.
+      counts: whether the penalty sees it.
+      share: its part of the cos² between endpoints, or None if it does not count or the endpoints are no numbers. The shares
+        of all leaves sum to 1. A negative share lowers cos².
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    layer: str
+    counts: bool
+    share: float | None
+
+
+class Description(NamedTuple):
+    """What endpoints are made of. ``print`` shows it as a table.
+
+    Attributes:
+      num_endpoints: m.
+      rows: one `Leaf` per leaf.
+      cosine_squared: the mean cos² over all pairs of endpoints, or None for one endpoint or for shapes without numbers.
+    """
+
+    num_endpoints: int
+    rows: tuple[Leaf, ...]
+    cosine_squared: float | None
+
+    def __str__(self) -> str:
+        numbers = sum(int(np.prod(row.shape)) for row in self.rows)
+        counted = sum(int(np.prod(row.shape)) for row in self.rows if row.counts)
+        cells = [("leaf", "shape", "layer", "counts", "share of cos²")]
+        for row in self.rows:
+            share = "" if row.share is None else f"{row.share:.3f}"
+            cells.append((row.name, str(list(row.shape)), row.layer, "yes" if row.counts else "no", share))
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+        ]
+        cosine = "" if self.cosine_squared is None else f", and their mean cos² is {self.cosine_squared:.2g}"
+        lines.append(
+            f"{self.num_endpoints} endpoints of {numbers} numbers. The penalty sees {counted} of them{cosine}."
+        )
+        return "\n".join(lines)
+
+
+def describe(endpoints: Endpoints, mask: Mask = None) -> Description:
+    """Which leaves the endpoints have, and which of them the penalty sees.
+
+    Args:
+      endpoints: leaves ``[m, *s]``, or their shapes as `jax.eval_shape` returns them.
+      mask: as in `jsubspace.value_and_grad`.
+
+    Returns:
+      A `Description`. ``print`` shows it as a table.
+
+    Raises:
+      ValueError: if the endpoints are no stacked networks, or the mask does not fit them.
+
+    Example:
+      >>> print(describe({"dense": {"kernel": jnp.ones((2, 3, 4)), "bias": jnp.ones((2, 4))}}))
+      leaf                 shape   layer      counts  share of cos²
+      ['dense']['bias']    [4]     ['dense']  no
+      ['dense']['kernel']  [3, 4]  ['dense']  yes     1.000
+      2 endpoints of 16 numbers. The penalty sees 12 of them, and their mean cos² is 1.
+    """
+    m, counts = tree.num_endpoints(endpoints), leaf_kinds.resolve_mask(mask, endpoints)
+    paths = jax.tree_util.tree_leaves_with_path(endpoints)
+    abstract = any(isinstance(leaf, jax.ShapeDtypeStruct) for _, leaf in paths)
+    shares, cosine = ([None] * len(paths), None) if m == 1 or abstract else _shares(endpoints, counts)
+    rows = [
+        Leaf(tree.leaf_name(path), tuple(leaf.shape[1:]), layer, bool(counted), share)
+        for (path, leaf), layer, counted, share in zip(
+            paths, jax.tree.leaves(leaf_kinds.layers(endpoints)), jax.tree.leaves(counts), shares, strict=True
+        )
+    ]
+    return Description(m, tuple(rows), cosine)
+
+
+def warn_if_alike(endpoints: Endpoints) -> None:
+    """Warns if the kernels of endpoints that were drawn independently have a cos² that chance does not explain.
+
+    The cos² of two independent vectors of n numbers with mean zero is 1 / n on average, and exceeds 20 / n once in 100,000
+    times. Inside of a compiled function there are no numbers yet, and nothing is said.
+    """
+    counts = leaf_kinds.kernels(endpoints)
+    counted = [
+        leaf for leaf, counted in zip(jax.tree.leaves(endpoints), jax.tree.leaves(counts), strict=True) if counted
+    ]
+    if not counted or any(isinstance(leaf, jax.core.Tracer) for leaf in counted):
+        return
+    n = sum(leaf.size // leaf.shape[0] for leaf in counted)
+    parts, cosine = _shares(endpoints, counts)
+    if not cosine > max(0.01, 20 / n):
+        return
+    paths = [tree.leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(endpoints)]
+    largest = max((part, name) for part, name in zip(parts, paths, strict=True) if part is not None)[1]
+    warnings.warn(
+        f"the endpoints were drawn independently, but the mean cos² of their kernels is {cosine:.2g} for {n} numbers. Some "
+        f"leaves that the penalty counts start alike in all endpoints, {largest} above all. If they are no kernels, leave them "
+        "out by the argument mask. print(jsubspace.describe(endpoints)) shows all leaves.",
+        stacklevel=3,
+    )
+
+
+def _shares(endpoints: Endpoints, counts: Any) -> tuple[list[float | None], float]:
+    """Every leaf's share of the mean cos² over pairs, and this mean.
+
+    With the leaves' inner products p_l of a pair, cos² is sum_l p_l (sum_l p_l) / (norms)². Leaf l contributes its summand.
+    """
+
+    def gram(leaf: jax.Array, counted: bool) -> jax.Array | None:
+        if not counted:
+            return None
+        rows = jnp.reshape(leaf, (leaf.shape[0], -1)).astype(tree.accumulator(leaf.dtype))
+        return jnp.matmul(rows, rows.T, precision=jax.lax.Precision.HIGHEST)
+
+    grams = [
+        gram(leaf, counted) for leaf, counted in zip(jax.tree.leaves(endpoints), jax.tree.leaves(counts), strict=True)
+    ]
+    wide = [None if g is None else np.asarray(g, np.float64) for g in grams]
+    total = np.sum([g for g in wide if g is not None], axis=0)
+    pairs = np.triu_indices(len(total), 1)
+    norms = np.outer(np.diag(total), np.diag(total))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosine = float(np.mean((total**2 / norms)[pairs]))
+        parts = [None if g is None else float(np.mean((g * total / norms)[pairs]) / cosine) for g in wide]
+    return parts, cosine

@@ -1,0 +1,162 @@
+"""What a leaf of a network is: whether it is a kernel, and the name of its layer. Trees carry this in names, shapes and classes.
+
+The penalty compares kernels, the weights that multiply inputs. Biases and the parameters of normalisation start alike in
+every endpoint and stay alike. If the penalty saw them, it could be met by turning kernels against them.
+
+Shape alone does not tell a kernel. Where layers are stacked for a scan, a bias has two axes and a kernel has three. So a leaf
+is judged by its name, by the name of its module, and, in Equinox and Flax nnx, by the module's class.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsubspace.tree import conformed, leaf_name, same_structure
+from jsubspace.types import Endpoints, LayerNames, LeafMask, Params
+
+_NOT_KERNELS = {"bias", "scale", "offset", "shift", "gamma", "beta", "gain"}
+"""Words in the name of a parameter that adds to activations, or multiplies each activation by a number of its own."""
+
+_NORMS = {"ln", "bn", "gn", "rms"}
+"""Words, besides every word that begins or ends with "norm", in the name of a layer of normalisation or of its parameter."""
+
+_OF_INPUTS = {"kernel", "weight", "w", "embedding"}
+"""Names of kernels, also of those that have a single input or a single output."""
+
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+"""The words in ``attention_norm``, ``LayerNorm_0``, ``ln1`` and ``qkvBias``, without their numbers."""
+
+
+def kernels(endpoints: Endpoints) -> LeafMask:
+    """True for the weights that multiply inputs. This is the default mask of the penalty.
+
+    Convolutions, dense layers, embeddings and the factors of LoRA count. What does not count is a leaf ``[m, *s]``
+
+    - with fewer than two axes in s,
+    - with a word like bias, scale, offset or gamma in its name, or called b beside a w of more axes,
+    - of normalisation: its name or its module's name has a word like norm, ln or bn, or its module's class does,
+    - with at most one axis in s that is longer than 1 (a class token, a scale for each channel), unless its name is kernel,
+      weight, w or embedding.
+
+    The rule holds for layers that are stacked for a scan, and for the trees of Flax linen, Flax nnx, Equinox and Haiku.
+    `jsubspace.describe` shows what it finds, and the argument ``mask`` of every function overrules it.
+
+    Example:
+      >>> kernels({"conv": {"kernel": jnp.zeros([2, 3, 3, 1, 8]), "bias": jnp.zeros([2, 8])}})
+      {'conv': {'bias': False, 'kernel': True}}
+      >>> kernels({"blocks": {"attention_norm": jnp.zeros([2, 12, 64]), "wq": jnp.zeros([2, 12, 64, 64])}})
+      {'blocks': {'attention_norm': False, 'wq': True}}
+    """
+    ranks = {
+        _names(path): jnp.ndim(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(endpoints)
+    }  # A leaf b is judged by the w beside it.
+
+    def is_kernel(path: tuple[Any, ...], leaf: Any, in_norm: bool) -> bool:
+        names = _names(path)
+        own, module = names[-1:], names[-2:-1]
+        words = {word.lower() for name in own for word in _WORDS.findall(name)}
+        if jnp.ndim(leaf) - 1 < 2 or words & _NOT_KERNELS or in_norm or any(map(_is_norm, (*own, *module))):
+            return False
+        if own == ("b",) and ranks.get((*names[:-1], "w"), 0) > jnp.ndim(leaf):
+            return False
+        long = sum(length > 1 for length in jnp.shape(leaf)[1:])
+        return long > 1 or not names or bool(words & _OF_INPUTS)
+
+    return _judged(endpoints, is_kernel)
+
+
+def all_leaves(endpoints: Endpoints) -> LeafMask:
+    """True for every leaf: the penalty over the whole parameter vector, as equation 5 is written."""
+    return jax.tree.map(lambda _: True, endpoints)
+
+
+def layers(tree: Params) -> LayerNames:
+    """The name of every leaf's layer: the path of the module that holds the leaf, without the leaf's own name.
+
+    A kernel and its bias are therefore one layer, and so are scale and bias of a BatchNorm. A convolution and the
+    BatchNorm behind it are two layers, as in the paper's layerwise training.
+
+    Example:
+      >>> layers({"conv": {"kernel": 0.0}, "norm": {"scale": 0.0, "bias": 0.0}})
+      {'conv': {'kernel': "['conv']"}, 'norm': {'bias': "['norm']", 'scale': "['norm']"}}
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, _: jax.tree_util.keystr(_parameter_path(path)[:-1]), tree)
+
+
+def resolve_mask(mask: LeafMask | Callable[[Endpoints], LeafMask] | None, endpoints: Endpoints) -> LeafMask:
+    """The tree of bools that ``mask`` stands for.
+
+    A tree of bools stands for itself, a function for the tree that it returns, and None for `kernels`. A tree of bools
+    that can also be called, as a module of Equinox can, is a tree.
+
+    Raises:
+      ValueError: if the structures of the mask and of the endpoints differ, a leaf of the mask is no bool, or no leaf
+        counts.
+    """
+    is_tree = any(isinstance(leaf, bool | np.bool_) for leaf in jax.tree.leaves(mask))
+    tree = kernels(endpoints) if mask is None else mask(endpoints) if callable(mask) and not is_tree else mask
+    if not same_structure(tree, endpoints):
+        raise ValueError(
+            f"the mask has the structure {jax.tree.structure(tree)} but the endpoints have {jax.tree.structure(endpoints)}. "
+            "Give one bool per leaf."
+        )
+    for path, counts in jax.tree_util.tree_leaves_with_path(tree):
+        if not isinstance(counts, bool | np.bool_):
+            raise ValueError(
+                f"leaf {leaf_name(path)} of the mask is {counts!r}. Whether a leaf counts is a Python bool, which is known "
+                "before the program runs."
+            )
+    if not any(jax.tree.leaves(tree)):
+        raise ValueError(
+            "the mask leaves out every leaf, so there is nothing to compare. Pass mask=jsubspace.all_leaves."
+        )
+    return conformed(tree, endpoints)
+
+
+def _judged(tree: Any, judge: Callable[[tuple[Any, ...], Any, bool], bool]) -> LeafMask:
+    """``judge(path, leaf, in_norm)`` of every leaf. ``in_norm`` says whether the leaf's own module is of a class of norms."""
+
+    def of_node(path: tuple[Any, ...], node: Any) -> Any:
+        if not _is_norm_module(node):
+            return judge(path, node, False)
+        return jax.tree_util.tree_map_with_path(
+            lambda inner, leaf: judge((*path, *inner), leaf, len(_parameter_path(inner)) == 1), node
+        )
+
+    return jax.tree_util.tree_map_with_path(of_node, tree, is_leaf=_is_norm_module)
+
+
+def _is_norm_module(node: Any) -> bool:
+    return not hasattr(node, "dtype") and _is_norm(type(node).__name__)
+
+
+def _is_norm(name: str) -> bool:
+    """Whether the name belongs to a layer of normalisation.
+
+    Example:
+      >>> [name for name in ("ffn_norm", "LayerNorm_0", "ln_f", "RMSNorm", "bn1", "normal", "linear") if _is_norm(name)]
+      ['ffn_norm', 'LayerNorm_0', 'ln_f', 'RMSNorm', 'bn1']
+    """
+    words = [word.lower() for word in _WORDS.findall(name)]
+    return any(
+        word in _NORMS or (word.endswith("norm") or word.startswith("normali")) for word in (*words, _last(name))
+    )
+
+
+def _last(name: str) -> str:
+    """The name in small letters without the number at its end: "batchnorm" for BatchNorm_0."""
+    return name.lower().rstrip("0123456789_")
+
+
+def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in _parameter_path(path))
+
+
+def _parameter_path(path: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The path of a leaf without the ``.value`` that Flax nnx puts around an array."""
+    last = path[-1:] and jax.tree_util.keystr(path[-1:])
+    return path[:-1] if last == ".value" else path
