@@ -116,7 +116,8 @@ def warn_if_alike(endpoints: Endpoints) -> None:
     warnings.warn(
         f"the endpoints were drawn independently, but the mean cos² of their kernels is {cosine:.2g} for {n} numbers. Some "
         f"leaves that the penalty counts start alike in all endpoints, {largest} above all. If they are no kernels, leave them "
-        "out by the argument mask. print(jsubspace.describe(endpoints)) shows all leaves.",
+        "out by the argument mask. If all endpoints start from one network, compare their differences from it by the argument "
+        "origin. print(jsubspace.describe(endpoints)) shows all leaves.",
         stacklevel=3,
     )
 

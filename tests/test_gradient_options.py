@@ -313,7 +313,7 @@ def test_cosines_of_task_vectors(mask, names, x64):
     np.testing.assert_allclose(jsubspace.mean_cosine_squared(endpoints, mask, origin=origin), mean, rtol=1e-10)
 
 
-@pytest.mark.parametrize("settings", [{"all_pairs": True}, {}, {"mask": jsubspace.all_leaves}], ids=str)
+@pytest.mark.parametrize("settings", [{"all_pairs": True}, {}, {"mask": jsubspace.all_leaves}], ids=", ".join)
 @pytest.mark.parametrize("subspace", [Line(), Simplex(3)], ids=repr)
 def test_the_penalty_compares_task_vectors(subspace, settings, x64):
     """The gradient is that of deltas from the origin, which are endpoints of their own, and of the objective written out."""

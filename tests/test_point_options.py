@@ -82,6 +82,15 @@ DEVICES = [
 ]
 
 
+def named(value):
+    """The name of a case, which is the same in every process."""
+    return str(
+        {name: getattr(setting, "__name__", setting) for name, setting in value.items()}
+        if isinstance(value, dict)
+        else value
+    )
+
+
 def test_a_transformation_that_does_nothing_is_the_identity():
     endpoints, batch = problem(2)
     for settings in ({}, {"num_samples": 2}, {"num_samples": 4}):
@@ -113,7 +122,7 @@ def test_the_gradient_is_clipped_at_the_point_and_then_pulled_back(num_samples, 
     close(grads, expected)
 
 
-@pytest.mark.parametrize(("subspace", "settings"), DEVICES, ids=str)
+@pytest.mark.parametrize(("subspace", "settings"), DEVICES, ids=named)
 def test_clipping_is_the_same_on_devices(subspace, settings, x64):
     """One and eight devices, with whole and with divided endpoints. The mean over devices is clipped, not each device's own."""
     objective = Objective(**settings, at_point=clip)
@@ -204,7 +213,7 @@ def test_a_gradient_of_zero_has_no_direction():
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(still(KEY, endpoints)[1]))
 
 
-@pytest.mark.parametrize(("subspace", "settings"), DEVICES, ids=str)
+@pytest.mark.parametrize(("subspace", "settings"), DEVICES, ids=named)
 def test_a_step_uphill_is_the_same_on_devices(subspace, settings, x64):
     objective = Objective(**settings, sam_rho=0.3)
     arguments = (alphas(subspace, objective), *problem(subspace.num_endpoints))
