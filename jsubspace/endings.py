@@ -34,7 +34,7 @@ def run(main: Callable[[], object]) -> NoReturn:
         except SystemExit as end:
             code = end.code
         except (Preempted, KeyboardInterrupt) as late:  # It arrived while another end was under way.
-            code = _report(late)
+            code = report(late)
         finally:
             signals.end()
     sys.exit(code)
@@ -56,10 +56,10 @@ def call(main: Callable[[], Result]) -> Result:
             sys.stdout.flush()  # A full disk is noticed here, and not when Python ends.
         return result
     except (Exception, Preempted, KeyboardInterrupt) as error:
-        known = _stopped(error) or as_known(error)
+        known = stopped(error) or as_known(error)
         if known is None:
             raise
-        sys.exit(_report(known))
+        sys.exit(report(known))
 
 
 def as_known(error: BaseException) -> BaseException | None:
@@ -121,7 +121,7 @@ def _returned(main: Callable[[], object]) -> None:
             raise
 
 
-def _stopped(error: BaseException) -> Preempted | None:
+def stopped(error: BaseException) -> Preempted | None:
     """`Preempted` if a signal is the reason for an exception. Libraries make other exceptions of it on its way."""
     reason: BaseException | None = error
     while reason is not None and not isinstance(reason, Preempted):
@@ -131,7 +131,7 @@ def _stopped(error: BaseException) -> Preempted | None:
     return reason
 
 
-def _report(error: BaseException) -> int:
+def report(error: BaseException) -> int:
     """Prints the message of an exception of `errors`, and returns its exit code."""
     text = f"error: {error}" if isinstance(error, Exception) else str(error) or "interrupted."
     with contextlib.suppress(OSError):  # Standard error may be what cannot be written.

@@ -4,12 +4,12 @@ Any field can be set on the command line, as in ``--config.optimizer.num_epochs=
 was interrupted. A config file is Python and is executed: use only files that you would run as a program.
 """
 
+import contextlib
 import pathlib
 
 from absl import app, flags
 
 from jsubspace import program, runs
-from jsubspace.preemption import Preemption
 from jsubspace.runs import command_line, results
 from jsubspace.storage import places
 from jsubspace.training import hosts, parallel
@@ -25,13 +25,11 @@ def main() -> None:
     workdir = places.located(WORKDIR.value or pathlib.Path("runs") / name, "--workdir")
     program.use_compilation_cache()
     parallel.use_cpu_cores()
-    if DISTRIBUTED.value:
-        Preemption.current().leave()  # The hosts agree on the step after which they end.
-        hosts.join()
-    trained = runs.train(config, workdir)
-    if hosts.is_first():
-        print(results.table(trained))
-        print(f"\nresults, checkpoints and figures are in {workdir}")
+    with hosts.joined() if DISTRIBUTED.value else contextlib.nullcontext():
+        trained = runs.train(config, workdir)
+        if hosts.is_first():
+            print(results.table(trained))
+            print(f"\nresults, checkpoints and figures are in {workdir}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import signal
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -37,9 +37,14 @@ class Preemption:
     A second signal ends the process at once with 128 + its number, even while the main thread compiles or waits for a disk,
     because a separate thread listens for it.
 
-    SIGHUP stays ignored where it is ignored already, as under nohup. It listens to nothing if it is not entered. It also
-    listens to nothing if several hosts train together. They must end at the same step, and
-    `storage.checkpoint.Checkpoints.reached_preemption` says which step this is.
+    SIGHUP stays ignored where it is ignored already, as under nohup. It listens to nothing if it is not entered.
+
+    If several hosts train together, they must end at the same step, and it listens to nothing unless it is given
+    ``announce``. A signal that would be kept is announced then, and `received` stays None.
+    `storage.checkpoint.Checkpoints.reached_preemption` says which step it is.
+
+    Args:
+      announce: tells all hosts that this one will be preempted.
 
     Example:
       >>> with Preemption() as preemption:
@@ -50,7 +55,8 @@ class Preemption:
       jsubspace.errors.Preempted: stopped by SIGTERM. Run the same command again. What was saved is kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, announce: Callable[[], None] | None = None) -> None:
+        self._announce = announce
         self._received: signal.Signals | None = None
         self._held = False
         self._dropped = False
@@ -66,7 +72,8 @@ class Preemption:
 
     def received(self) -> str | None:
         """The name of the signal that was received, or None."""
-        return None if self._received is None else self._received.name
+        together = self._held and self._announce is not None
+        return None if self._received is None or together else self._received.name
 
     def check(self) -> None:
         """Raises `Preempted` in the main thread if a signal was received. Under `held` it does nothing."""
@@ -115,7 +122,9 @@ class Preemption:
         self._undo.pop_all()
 
     def __enter__(self) -> "Preemption":
-        if threading.current_thread() is not threading.main_thread() or _several_hosts():
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        if _several_hosts() and self._announce is None:
             return self
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
@@ -128,7 +137,8 @@ class Preemption:
         self._undo.callback(_LISTENING.remove, self)
         self._handled = _wanted()
         for number in self._handled:
-            self._undo.callback(signal.signal, number, signal.signal(number, self._receive))
+            # The handler before is None if jax has set it in C. It cannot be set again from Python.
+            self._undo.callback(signal.signal, number, signal.signal(number, self._receive) or signal.SIG_DFL)
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -142,6 +152,8 @@ class Preemption:
             self._received = signal.Signals(number)
             if self._received.name == "SIGHUP":
                 _leave_terminal()
+            if self._held and self._announce is not None:
+                self._announce()
         self.check()
 
     def _quieten(self, pipe: int) -> None:

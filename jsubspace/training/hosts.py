@@ -4,17 +4,22 @@ All processes run the same program with the same settings. Each reads its share 
 returns the same on all of them. So the first one writes for all, and nothing else is different.
 """
 
+import contextlib
 import json
 import os
+import signal
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jsubspace.errors import USAGE, UsageError
+from jsubspace.errors import USAGE, UsageError, one_line
+from jsubspace.preemption import Preemption
+from jsubspace.training import peers
 
 TIMEOUT_SECONDS = 300
 """How long a host waits for the other hosts."""
@@ -28,24 +33,41 @@ TPU pods, SLURM and MPI provide them. Elsewhere they are set by hand.
 _LONGEST = 1 << 16
 
 
-def join(timeout_seconds: int = TIMEOUT_SECONDS) -> None:
-    """Connects to the other hosts. Call it before jax looks for devices.
+@contextlib.contextmanager
+def joined(
+    timeout_seconds: int = TIMEOUT_SECONDS, heartbeat_seconds: int = peers.HEARTBEAT_SECONDS
+) -> Iterator[Preemption]:
+    """Connects to the other hosts, listens to signals, and leaves them at the end. Enter it before jax looks for devices.
 
-    If they do not connect in time, the program ends with a message and exit code 2.
+    If they do not connect in time, the program ends with a message and exit code 2. If one of them is lost later, the program
+    ends with a message and exit code 75. An exception inside of this context ends the process, see `peers.together`.
+
+    Args:
+      timeout_seconds: how long to wait until all hosts have connected.
+      heartbeat_seconds: a host that has given no sign of life for so long is lost.
 
     Raises:
       UsageError: if the environment does not name the hosts.
     """
+    Preemption.current().leave()  # jax will listen for SIGTERM.
     count, index = (os.environ.get(name) for name in VARIABLES[1:])
     late = threading.Timer(timeout_seconds, _give_up, (timeout_seconds, count))
     late.daemon = True
     late.start()
+    # Nothing has begun, and Python's handlers would wait until all have connected.
+    _, interrupt = (signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGINT))
     try:
-        jax.distributed.initialize(
+        peers.connect(
+            heartbeat_seconds,
             num_processes=None if count is None else int(count),
             process_id=None if index is None else int(index),
             initialization_timeout=timeout_seconds + 60,  # Later than ours: JAX would abort with a stack of C++.
         )
+    except RuntimeError as error:
+        raise UsageError(
+            f"cannot connect to the other hosts: {one_line(error)}. {VARIABLES[0]} must name a free port of the first host, and "
+            "every host needs a number of its own."
+        ) from error
     except (ValueError, TypeError) as error:
         raise UsageError(
             f"--distributed does not know its hosts ({error}). Start it on a TPU pod, with srun or mpirun, or set "
@@ -53,6 +75,9 @@ def join(timeout_seconds: int = TIMEOUT_SECONDS) -> None:
         ) from error
     finally:
         late.cancel()
+        signal.signal(signal.SIGINT, interrupt)
+    with Preemption(peers.announcement()) as preemption, peers.together():
+        yield preemption
 
 
 def _give_up(timeout_seconds: int, count: str | None) -> None:

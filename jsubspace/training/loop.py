@@ -18,7 +18,7 @@ from jsubspace.preemption import Preemption
 from jsubspace.storage.checkpoint import FOLDER, RANKED_BY, Checkpoints, seconds_of
 from jsubspace.storage.journal import TRAIN, Journal, Row
 from jsubspace.storage.writer import Silent, Writer
-from jsubspace.training import hosts
+from jsubspace.training import hosts, peers
 from jsubspace.training.progress import Clock, Progress
 from jsubspace.training.train_state import TrainState, all_finite
 from jsubspace.training.train_step import TrainStep
@@ -111,7 +111,7 @@ def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preem
       Preempted: if a signal ended training. The state is saved. A signal during the last step is raised after the save.
     """
     cadence = training.cadence
-    with Checkpoints(workdir / FOLDER, cadence.keep_newest, cadence.kept_steps) as checkpoints:
+    with Checkpoints(workdir / FOLDER, cadence.keep_newest, cadence.kept_steps) as checkpoints, peers.noticing():
         state, notes = restore_or_init(training, checkpoints)
         start = int(state.step)
         journal = Journal(cadence.log_steps, RUN_AHEAD, notes.get("journal"))

@@ -1,86 +1,15 @@
 """Several processes are one program: the same result, one that writes, and messages instead of waiting for ever."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from places import REPOSITORY
+from several_hosts import free_port, run, started
 
 from jsubspace.data.batching import Batching
 from jsubspace.data.memory import InMemory
 from jsubspace.data.shards import Shard
 from jsubspace.storage.writer import read_rows
-
-PROGRAM = """
-import json, os, pathlib, sys
-import jax
-from jsubspace import program, runs
-from jsubspace.runs import config
-from jsubspace.training import hosts
-
-def main():
-    arguments = json.loads(sys.argv[1])
-    if arguments["hosts"] > 1:
-        hosts.join(timeout_seconds=arguments.get("timeout", 60))
-    settings = config.default()
-    for field, value in arguments["fields"].items():
-        config.change(settings, field, value)
-    runs.train(settings, arguments["workdir"])
-
-program.call(main)
-"""
-
-FIELDS = {
-    "data.name": "digits",
-    "model.name": "mlp",
-    "model.depth": "2",
-    "model.width": "8",
-    "optimizer.num_epochs": "1",
-    "optimizer.warmup_epochs": "0",
-    "evaluation.num_points": "3",
-    "evaluation.batch_size": "128",
-    "evaluation.num_resamples": "10",
-    "log_every_steps": "4",
-    "checkpoint_every_epochs": "1",
-}
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
-
-
-def started(address, index, count, devices, workdir, fields, **arguments):
-    environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0",
-        "JAX_COORDINATOR_ADDRESS": address,
-        "JAX_NUM_PROCESSES": str(count),
-        "JAX_PROCESS_ID": str(index),
-        "PYTHONPATH": str(REPOSITORY),
-    }
-    arguments |= {"hosts": count, "workdir": str(workdir), "fields": FIELDS | fields}
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, json.dumps(arguments)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(count, devices, workdir, data_dir, differ=({}, {}), **fields):
-    """(exit code, error output) of each of ``count`` processes with so many devices each."""
-    address = f"localhost:{free_port()}"
-    fields = {"data.dir": data_dir} | fields
-    processes = [started(address, i, count, devices, workdir, fields | differ[i]) for i in range(count)]
-    outputs = [process.communicate(timeout=500)[1] for process in processes]
-    return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
-
 
 # More points than examples in a batch: the work is spread by points at the end, and by data in the test on the way.
 # The validation digits leave 1,309 for training: ten batches and again a last one of 29.
