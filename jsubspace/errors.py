@@ -60,7 +60,9 @@ EXIT_CODES: dict[type[BaseException], int] = {
 }
 """The exit code of a program that ends with an exception of this type."""
 
-_OF_FILE_SYSTEMS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ENOENT)
+_OF_FILE_SYSTEMS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES, errno.ENAMETOOLONG, errno.ESTALE, errno.ENOENT,
+)  # fmt: skip
 
 
 def one_line(error: BaseException) -> str:
@@ -72,6 +74,16 @@ def one_line(error: BaseException) -> str:
       >>> one_line(ValueError("the first line\\nand many more"))
       'ValueError: the first line'
     """
-    text = f"{type(error).__name__}: {error}"
-    causes = [os.strerror(number) for number in _OF_FILE_SYSTEMS if os.strerror(number) in text]
-    return causes[0] if causes else text.splitlines()[0][:300]
+    return file_system_failure(error) or f"{type(error).__name__}: {error}".splitlines()[0][:300]
+
+
+def file_system_failure(error: BaseException) -> str | None:
+    """The words of the file system if it made a library fail with an exception of any type, or None.
+
+    Example:
+      >>> file_system_failure(RuntimeError("cannot close the file: No space left on device; at byte 8192"))
+      'No space left on device'
+      >>> file_system_failure(RuntimeError("a mistake"))
+    """
+    words = [os.strerror(number) for number in _OF_FILE_SYSTEMS]
+    return next((cause for cause in words if cause in str(error)), None)

@@ -47,7 +47,11 @@ class Worker:
 
     def error(self) -> str:
         """The error that ended the commands, or ""."""
-        return json.loads(self._process.stdout.readline())  # type: ignore[union-attr]
+        return self.ending()[0]
+
+    def ending(self) -> tuple[str, int]:
+        """The error that ended the commands, or "", and the exit code of the last command."""
+        return tuple(json.loads(self._process.stdout.readline()))  # type: ignore[union-attr]
 
     def end(self) -> None:
         """Ends the process."""
@@ -59,12 +63,15 @@ def work() -> None:
     for name in IMPORTS:
         importlib.import_module(name)
     for line in sys.stdin:
-        order, error = json.loads(line), ""
+        order, error, code = json.loads(line), "", 0
         for command in order["commands"]:
-            if not error and os.waitstatus_to_exitcode(os.waitpid(forked(command, order["log"]), 0)[1]):
+            if code:
+                break
+            code = os.waitstatus_to_exitcode(os.waitpid(forked(command, order["log"]), 0)[1])
+            if code:
                 last = (pathlib.Path(order["log"]).read_text(errors="replace").strip().splitlines() or [""])[-1]
                 error = f"{command[0]} failed: {last}"
-        print(json.dumps(error), flush=True)
+        print(json.dumps([error, code]), flush=True)
 
 
 def forked(command: list[str], log: str) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 from jsubspace import endings, paths, preemption
 from jsubspace.data import corruptions, sets
 from jsubspace.data.sets import DataSet
-from jsubspace.errors import UsageError
+from jsubspace.errors import UsageError, file_system_failure
 from jsubspace.storage import files
 
 VARIABLE = "JSUBSPACE_DATA_DIR"
@@ -137,6 +137,10 @@ def _prepare_one(data_set: DataSet, folder: pathlib.Path, manual_dir: pathlib.Pa
         ) from error
     except OSError as error:
         raise UsageError(f"cannot prepare {data_set.name} in {folder}: {error}") from error
+    except RuntimeError as error:  # the type of array_record for everything
+        if (reason := file_system_failure(error)) is None:
+            raise
+        raise UsageError(f"cannot prepare {data_set.name} in {folder}: {reason}") from error
     return path
 
 

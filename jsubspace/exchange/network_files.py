@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from jsubspace.errors import UsageError, one_line
-from jsubspace.storage import files
+from jsubspace.storage import files, late_callbacks
 from jsubspace.storage.places import in_bucket, located
 
 Network = dict[str, Any]
@@ -193,8 +193,12 @@ def _save_tree(folder: pathlib.Path, tree: Network) -> None:
     """Writes dictionaries of numpy arrays into a new folder, which any program can read with Orbax."""
     import orbax.checkpoint as ocp
 
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder.absolute(), tree)
+    late_callbacks.ignore()
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(folder.absolute(), tree)
+    except Exception as error:  # A full disk is a ValueError of TensorStore or an OSError.
+        raise OSError(one_line(error)) from error
 
 
 def _load_tree(folder: pathlib.Path) -> Network:

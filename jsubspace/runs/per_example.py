@@ -4,6 +4,7 @@ results.json has means. Two runs can be compared example by example only if thei
 ``names`` ``[q]`` of the predictors, and ``correct``, ``confidence``, ``nll`` and ``brier`` ``[q, n]`` in float32.
 """
 
+import math
 import pathlib
 import zipfile
 from typing import Any
@@ -62,11 +63,19 @@ def read(workdir: pathlib.Path, results: dict[str, Any]) -> dict[str, Scores]:
         raise UsageError(f"{path} is damaged ({type(error).__name__}: {error}). {_again(workdir)}") from error
     for row in results["predictors"]:
         known = found.get(row["name"])
-        if known is None or row["accuracy"] is None:
-            continue
-        if abs(float(np.mean(known.correct, dtype=np.float64)) - row["accuracy"]) > 1e-6:
+        if known is not None and not _is_mean(row, known):
             raise UsageError(f"{path} does not belong to the results.json beside it. {_again(workdir)}")
     return found
+
+
+def _is_mean(row: dict[str, Any], scores: Scores) -> bool:
+    """Whether a row of results.json has the means of these scores. An evaluation that was killed leaves the older row."""
+    metrics = {"accuracy": scores.correct, "nll": scores.nll, "brier": scores.brier}
+    return all(
+        (mean := row.get(metric)) is None
+        or math.isclose(np.mean(values, dtype=np.float64), mean, rel_tol=1e-6, abs_tol=1e-6)
+        for metric, values in metrics.items()
+    )
 
 
 def _again(workdir: pathlib.Path) -> str:

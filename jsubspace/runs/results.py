@@ -54,17 +54,18 @@ def measure(run: Run, endpoints: Endpoints, workdir: pathlib.Path | None = None)
     all_rows = evaluator.rows(endpoints, run.evaluated, run.evaluation_key)
     stats = adapters.batch_stats(run, evaluator, all_rows)
     outcomes = adapters.on_test_data(run, evaluator, all_rows, stats)
-    if workdir is not None:
-        per_example.write(workdir, plan, outcomes)
     report = measuring.report_of(endpoints, run.evaluated, plan, outcomes, task, settings.num_resamples)
     preemption.check()
     _warn_of_scores(report)
-    return report.to_json() | {
+    measured = report.to_json() | {
         "validation": _validation(run, endpoints, evaluator, plan, all_rows, stats),
         "sharpness": landscape.sharpness(run, all_rows, plan, stats) if settings.sharpness_batches else None,
         "plane": landscape.loss_plane(run, endpoints) if settings.plane_points else None,
         "shifted": _shifted(run, evaluator, task, plan, all_rows, stats),
     }
+    if workdir is not None:  # Last: until results.json is written, this file may not belong to the old one.
+        per_example.write(workdir, plan, outcomes)
+    return measured
 
 
 class Midpoint:

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from jsubspace.errors import BucketError, UsageError, one_line
-from jsubspace.storage import checksums, files
+from jsubspace.storage import checksums, files, late_callbacks
 from jsubspace.storage.documents import without_nan
 from jsubspace.storage.places import in_bucket
 
@@ -59,6 +59,7 @@ class Checkpoints(Generic[State]):
         )
         self._folder, self._read_only = folder.absolute(), read_only
         self._saving = 0
+        late_callbacks.ignore()
         handlers: Any = {"state": ocp.StandardCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()}
         with self._told("open"):
             self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
@@ -158,13 +159,23 @@ class Checkpoints(Generic[State]):
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         try:
-            self.wait()
+            with self._told("save into"):
+                self._manager.wait_until_finished()
+                self._manager.close()  # It raises the error of a save that failed at once.
         except UsageError as failure:
             if error is None:
                 raise
-            log.error("%s", failure)  # The error that ended the run is more important.
-        else:
-            self._manager.close()
+            if not isinstance(error, UsageError):  # This is the same error, told a second time.
+                log.error("%s", failure)  # The error that ended the run is more important.
+        finally:
+            self._remove_half_saved()
+
+    def _remove_half_saved(self) -> None:
+        """Removes what a save that failed has written, after the end of all saves. It may be what fills the disk."""
+        if jax.process_index() == 0 and not self._read_only and not in_bucket(self._folder):
+            for folder in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                with contextlib.suppress(OSError):  # The next start removes it, too.
+                    files.remove(folder)
 
     def _seal(self) -> None:
         """Writes the checksums while the checkpoint has its temporary name. Orbax calls it before it renames the folder.

@@ -1,8 +1,8 @@
 """Every write, rename, deletion and new folder of this library. Orbax, TFDS and tensorboardX write files of their own.
 
 A file appears under its name completely or not at all. Until it is complete, it is a partial file beside its place, named
-``NAME.PID.partial``. The partial file is removed if anything fails. Only a process that is killed leaves one behind, and
-whoever looks at a folder knows it as a leftover (`is_leftover`).
+``NAME.NUMBER.partial``. The partial file is removed if anything fails. Only a process that is killed leaves one behind, and
+whoever looks at a folder knows it as a leftover (`is_leftover`). The next write of the same file removes it.
 
 No write follows a symbolic link. A folder from a stranger could lead it out of the folder, or onto another file in it.
 
@@ -13,9 +13,11 @@ import contextlib
 import errno
 import os
 import pathlib
+import random
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from jsubspace.storage import bucket_files
@@ -25,6 +27,8 @@ PARTIAL = ".partial"
 """The ending of a partial file or folder."""
 
 _LEFTOVER = re.compile(r".+\.\d+\.partial|.+\.(json|jsonl|npz)\.partial")  # Former versions wrote no number.
+
+_NUMBERED = re.compile(r"\.\d+\.partial")
 
 
 def is_leftover(path: pathlib.Path) -> bool:
@@ -77,17 +81,12 @@ def new_file(path: pathlib.Path) -> Iterator[BinaryIO]:
         with bucket_files.new_file(path) as file:
             yield file
         return
-    partial = _partial(path)
-    try:
-        remove(partial)  # A killed process may have had the same number.
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        with os.fdopen(descriptor, "wb") as file:
+    with _partial(path, _create) as (partial, descriptor):
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
             yield file
             file.flush()
             os.fsync(descriptor)
         os.replace(partial, path)
-    finally:
-        remove(partial)
     _sync(path.parent)
 
 
@@ -102,14 +101,9 @@ def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         with bucket_files.new_folder(path) as folder:
             yield folder
         return
-    partial = _partial(path)
-    try:
-        remove(partial)
-        os.mkdir(partial)
+    with _partial(path, _create_folder) as (partial, _):
         yield partial
         os.rename(partial, path)
-    finally:
-        remove(partial)
     _sync(path.parent)
 
 
@@ -168,14 +162,14 @@ def check_writable(folder: pathlib.Path) -> None:
       OSError: if they cannot.
     """
     if in_bucket(folder):
-        bucket_files.check_writable(_partial(folder / "probe"))
+        bucket_files.check_writable(_unused_name(folder / "probe"))
         return
     try:
         os.close(os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600))  # A file that never gets a name.
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
             raise
-        probe = _partial(folder / "probe")  # Not every file system has files without a name.
+        probe = _unused_name(folder / "probe")  # Not every file system has files without a name.
         os.mkdir(probe)
         os.rmdir(probe)
 
@@ -183,7 +177,7 @@ def check_writable(folder: pathlib.Path) -> None:
 def make_folder(path: pathlib.Path) -> None:
     """Makes a folder, and the folders above it, if it does not exist. In a bucket, the first file in it makes it."""
     if not in_bucket(path):
-        path.mkdir(parents=True, exist_ok=True)
+        os.makedirs(path, exist_ok=True)
 
 
 def rename(path: pathlib.Path, to: pathlib.Path) -> None:
@@ -200,14 +194,89 @@ def remove(path: pathlib.Path) -> None:
         if in_bucket(path):
             bucket_files.remove(path)
         elif path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            _remove_folder(path)
         else:
             os.unlink(path)
 
 
-def _partial(path: pathlib.Path) -> pathlib.Path:
-    """Two processes that write the same file, for example a decoded data set, do not get into each other's way."""
-    return path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+def _remove_folder(path: pathlib.Path) -> None:
+    """Removes a folder. Threads of a save that has failed may still be making files in it, which will fail, too."""
+    for left in range(9, -1, -1):
+        try:
+            return shutil.rmtree(path)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or not left:
+                raise
+            time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def _partial(path: pathlib.Path, create: Callable[[pathlib.Path], int]) -> Iterator[tuple[pathlib.Path, int]]:
+    """A partial file or folder for ``path``, and its descriptor. Nothing is left of it after the context.
+
+    Two processes that write the same file, for example a decoded data set, do not get into each other's way. Numbers of
+    processes would not keep them apart: they are equal in many containers.
+    """
+    for leftover in path.parent.glob("*" + PARTIAL):
+        if _NUMBERED.fullmatch(leftover.name.removeprefix(path.name)):
+            _remove_if_abandoned(leftover)
+    with contextlib.ExitStack() as undo:
+        undo.enter_context(_named(path))
+        while True:
+            partial = _unused_name(path)
+            undo.callback(remove, partial)
+            descriptor = create(partial)
+            undo.callback(os.close, descriptor)
+            _lock(descriptor, wait=True)
+            if partial.exists():
+                break  # Otherwise another process has taken it for abandoned before it was locked.
+        yield partial, descriptor
+
+
+@contextlib.contextmanager
+def _named(path: pathlib.Path) -> Iterator[None]:
+    """Gives an error of writing the name of the file that it is about. It has none, or the name of the partial file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and (error.filename is None or str(error.filename).endswith(PARTIAL)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def _unused_name(path: pathlib.Path) -> pathlib.Path:
+    """The name of a partial file that no other process uses. It does not touch the numbers that a program draws."""
+    return path.with_name(f"{path.name}.{random.SystemRandom().randrange(10**9)}{PARTIAL}")
+
+
+def _create(partial: pathlib.Path) -> int:
+    return os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def _create_folder(partial: pathlib.Path) -> int:
+    os.mkdir(partial)
+    return os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _lock(descriptor: int, wait: bool) -> bool:
+    """Locks a partial file while its process writes it, as far as the system can. The lock vanishes with the process."""
+    with contextlib.suppress(ImportError, OSError):  # Windows, and file systems without locks
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def _remove_if_abandoned(partial: pathlib.Path) -> None:
+    """Removes a partial file or folder whose process has died, on whatever machine."""
+    with contextlib.suppress(OSError):  # Another process removes it, or only its owner may do it.
+        descriptor = os.open(partial, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if _lock(descriptor, wait=False):
+                remove(partial)
+        finally:
+            os.close(descriptor)
 
 
 def _sync(folder: pathlib.Path) -> None:

@@ -10,7 +10,7 @@ import platform
 from collections.abc import Iterator
 
 from jsubspace.errors import UsageError
-from jsubspace.storage import files
+from jsubspace.storage import files, folders
 from jsubspace.storage.places import in_bucket
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
     try:
         file = files.lock_file(workdir / LOCK)
     except OSError as error:
-        raise UsageError(f"cannot write the run's folder {workdir}: {error}. Choose another --workdir.") from error
+        raise folders.cannot_write(workdir, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,10 +58,13 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
             if error.errno not in _NO_LOCKS:
                 raise
             log.warning("the file system of %s has no file locks: do not start two runs in it.", workdir)
-        file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "host": platform.node()}).encode("utf-8"))
-        file.flush()
-        files.remove_leftovers(workdir)  # Nobody else writes here now.
+        try:
+            files.remove_leftovers(workdir)  # Nobody else writes here now. They may be what fills the disk.
+            file.truncate(0)
+            file.write(json.dumps({"pid": os.getpid(), "host": platform.node()}).encode("utf-8"))
+            file.flush()
+        except OSError as error:
+            raise folders.cannot_write(workdir, error) from error
         yield
 
 

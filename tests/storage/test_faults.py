@@ -135,8 +135,6 @@ def full_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-# A write that fails late finds the event loop of Orbax closed, and says so in a thread of its own.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_keeps_what_is_there(tmp_path, full_disk):
     big = init_big()
     checkpoints = Checkpoints(tmp_path / "c", keep=1)

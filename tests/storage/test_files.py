@@ -95,7 +95,7 @@ def test_no_write_follows_a_link(tmp_path):
     """A folder from a stranger may have links where our files will be."""
     precious = tmp_path / "precious"
     precious.write_text("1")
-    partial = tmp_path / f"results.json.{os.getpid()}{files.PARTIAL}"
+    partial = tmp_path / f"results.json.7{files.PARTIAL}"
     for name in ("results.json", partial.name, "log", "lock"):
         (tmp_path / name).symlink_to(precious)
     files.write_text(tmp_path / "results.json", "2")
@@ -116,3 +116,26 @@ def test_a_check_leaves_no_trace(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "O_TMPFILE", 1 << 30)  # a flag that no file system knows
     files.check_writable(tmp_path)
     assert os.listdir(tmp_path) == []
+
+
+def test_the_next_write_removes_what_a_killed_process_left_and_nothing_of_a_living_one(tmp_path):
+    for name in ("net.1.partial", "network.2.partial"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "net.3.partial").mkdir()
+    (tmp_path / "net.3.partial" / "half").write_text("")
+    with files.new_file(tmp_path / "net") as other:
+        files.write_text(tmp_path / "net", "mine")
+        assert len([path for path in tmp_path.iterdir() if path.name.startswith("net.")]) == 1
+        other.write(b"the other's")
+    assert (tmp_path / "net").read_text() == "the other's"
+    assert sorted(os.listdir(tmp_path)) == ["net", "network.2.partial"]
+
+
+def test_an_error_names_the_file_and_not_its_partial_file(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="directory") as raised:
+        files.write_text(tmp_path / "folder", "")
+    assert (raised.value.filename, raised.value.filename2) == (str(tmp_path / "folder"), None)
+    with pytest.raises(OSError, match="too long") as raised:
+        files.write_text(tmp_path / ("n" * 300), "")
+    assert raised.value.filename == str(tmp_path / ("n" * 300))
