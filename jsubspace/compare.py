@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jsubspace import preemption, program
+from jsubspace import preemption, program, shown
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import bounds, paired
 from jsubspace.evaluation.metrics import Scores
@@ -169,7 +169,7 @@ def table(entries: list[Entry], metrics: Sequence[str]) -> str:
             if is_paired:
                 cells.append(_difference(entry, metric))
         lines.append(
-            f"| {entry.method} | {entry.predictor} | {entry.networks} | {len(entry.runs)} | {' | '.join(cells)} |"
+            f"| {shown.cell(entry.method)} | {shown.cell(entry.predictor)} | {entry.networks} | {len(entry.runs)} | {' | '.join(cells)} |"
         )
     return "\n".join(lines)
 
@@ -197,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         except OSError as error:
             raise UsageError(f"cannot write to {folder}: {error}. Choose another --out.") from error
         preemption.check()
-        names = [f"{entry.method}: {entry.predictor}" for entry in entries]
+        names = [shown.label(f"{entry.method}: {entry.predictor}") for entry in entries]
         comparison_figure.draw(names, _panels(entries, metrics), folder / "comparison.png")
 
 

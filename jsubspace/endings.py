@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
+from jsubspace import shown
 from jsubspace.errors import EXIT_CODES, Preempted, UsageError, one_line
 from jsubspace.preemption import Preemption
 
@@ -135,7 +136,7 @@ def report(error: BaseException) -> int:
     """Prints the message of an exception of `errors`, and returns its exit code."""
     text = f"error: {error}" if isinstance(error, Exception) else str(error) or "interrupted."
     with contextlib.suppress(OSError):  # Standard error may be what cannot be written.
-        print(text, file=sys.stderr, flush=True)
+        print(shown.escaped(text), file=sys.stderr, flush=True)  # A path or a setting may come from a stranger's file.
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:

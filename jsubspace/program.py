@@ -8,7 +8,7 @@ from typing import NoReturn, TextIO, TypeVar
 from absl import logging as absl_logging
 from jax.experimental.compilation_cache import compilation_cache
 
-from jsubspace import endings, paths
+from jsubspace import endings, paths, shown
 from jsubspace.errors import UsageError
 
 log = logging.getLogger("jsubspace.program")
@@ -56,5 +56,7 @@ def log_ours_only(stream: TextIO | None = None) -> None:
     absl_logging.set_verbosity(absl_logging.FATAL)
     ours = logging.getLogger("jsubspace")
     ours.setLevel(logging.INFO)
-    ours.handlers = [logging.StreamHandler(stream)]
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(shown.Formatter())
+    ours.handlers = [handler]
     ours.propagate = False

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jsubspace import shown
 from jsubspace.storage import files
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
@@ -120,6 +121,6 @@ def _dots(report: dict[str, Any], score: str, label: str) -> Any:
         if bounds:
             only.plot(bounds, [place, place], color=GREY, linewidth=1)
         only.plot(row[score], place, "o", color=BLUE if place < len(points) else ORANGE)
-    only.set_yticks(range(len(rows)), [name for name, _ in rows])
+    only.set_yticks(range(len(rows)), [shown.label(name) for name, _ in rows])
     only.invert_yaxis()
     return figure

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jsubspace import preemption
+from jsubspace import preemption, shown
 from jsubspace.evaluation import plots
 from jsubspace.evaluation.plots import BLUE, GREY, ORANGE
 from jsubspace.storage import files
@@ -34,7 +34,9 @@ def draw(results: dict[str, Any], log: list[dict[str, Any]], folder: pathlib.Pat
         drawn.append(_save(_under_shift(results), folder / "shifted.png"))
     if results["plane"]:
         drawn.append(_save(_plane(results["plane"]), folder / "plane.png"))
-    endpoints = [row for row in log if row["kind"] == "endpoints" and None not in (row["l2"], row["cosine_squared"])]
+    endpoints = [
+        row for row in log if row["kind"] == "endpoints" and None not in (row.get("l2"), row.get("cosine_squared"))
+    ]
     if endpoints:
         drawn.append(_save(_geometry(endpoints), folder / "endpoints.png"))
     return drawn
@@ -55,7 +57,7 @@ def _under_shift(results: dict[str, Any]) -> Any:
             [row["accuracy"] - middle for row in points],
             color="black" if name == "clean" else color,
             linewidth=2 if name == "clean" else 1,
-            label=name.replace("_", " "),
+            label=shown.label(name.replace("_", " ")),
         )
     if len(sets) <= 8:  # 95 names would hide the curves.
         axes.legend(frameon=False, fontsize=8)
