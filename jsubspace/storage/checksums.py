@@ -11,12 +11,15 @@ it has.
 import hashlib
 import pathlib
 
-from jsubspace.storage import files
+from jsubspace.storage import documents, files
 from jsubspace.storage.bucket_files import md5_sums
 from jsubspace.storage.places import in_bucket
 
 SUMS = "SHA256SUMS"
 SUMS_IN_BUCKET = "MD5SUMS"
+
+SUMS_BYTES = 2**26
+"""The largest size of `SUMS`: some hundred thousand files."""
 
 
 def write(folder: pathlib.Path) -> None:
@@ -38,20 +41,20 @@ def damage(folder: pathlib.Path) -> str | None:
     """
     try:
         sums, kind = (SUMS_IN_BUCKET, "md5") if (folder / SUMS_IN_BUCKET).is_file() else (SUMS, "sha256")
-        lines = (folder / sums).read_text(encoding="utf-8").splitlines()
+        lines = documents.read_bytes(folder / sums, SUMS_BYTES).decode("utf-8").splitlines()
         expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
         known = md5_sums(folder) if in_bucket(folder) and kind == "md5" else {}
         if not expected:
             return f"{sums} is empty"
         there = set(_names(folder))
-        for name in expected | dict.fromkeys(sorted(there)):
+        for name in sorted(there | expected.keys()):
             if name not in expected:
                 return f"{name} does not belong to it"
             if name not in there:
                 return f"{name} is missing"
             if (known.get(name) or _sum(folder / name, kind)) != expected[name]:
                 return f"{name} is not what was written"
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         return f"it cannot be read: {error}"
     return None
 

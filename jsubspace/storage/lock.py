@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import pathlib
@@ -11,11 +10,17 @@ from collections.abc import Iterator
 
 from jsubspace.errors import UsageError
 from jsubspace.storage import files, folders
+from jsubspace.storage.documents import from_json, to_json
 from jsubspace.storage.places import in_bucket
+from jsubspace.storage.schema import Record, Text, Whole
 
 log = logging.getLogger(__name__)
 
 LOCK = ".lock"
+
+_OWNER_BYTES = 1000
+
+_OWNER = Record({"pid": Whole(0), "host": Text()})
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -52,7 +57,7 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UsageError(
-                f"{workdir} is in use by {_owner(file.read().decode('utf-8', errors='replace'))}. Wait for it or end it, or choose another --workdir."
+                f"{workdir} is in use by {_owner(file.read(_OWNER_BYTES))}. Wait for it or end it, or choose another --workdir."
             ) from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
@@ -61,7 +66,7 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
         try:
             files.remove_leftovers(workdir)  # Nobody else writes here now. They may be what fills the disk.
             file.truncate(0)
-            file.write(json.dumps({"pid": os.getpid(), "host": platform.node()}).encode("utf-8"))
+            file.write(to_json({"pid": os.getpid(), "host": platform.node()}).encode("utf-8"))
             file.flush()
         except OSError as error:
             raise folders.cannot_write(workdir, error) from error
@@ -78,8 +83,10 @@ def _refuse_links(workdir: pathlib.Path) -> None:
             )
 
 
-def _owner(content: str) -> str:
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        owner = json.loads(content)
-        return f"process {int(owner['pid'])} on {str(owner['host'])[:100]}"
-    return "another process"
+def _owner(content: bytes) -> str:
+    try:
+        owner = from_json(content)
+        _OWNER.check(owner, LOCK)
+    except ValueError:
+        return "another process"
+    return f"process {owner['pid']} on {owner['host'][:100]}"

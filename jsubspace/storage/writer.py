@@ -11,12 +11,24 @@ from typing import Any
 
 from jsubspace.errors import UsageError
 from jsubspace.storage import files
-from jsubspace.storage.documents import from_json, to_json, without_nan
+from jsubspace.storage.documents import from_json, read_bytes, to_json, without_nan
 from jsubspace.storage.places import in_bucket
+from jsubspace.storage.schema import Nullable, Number, Record, Text, Whole
 
 log = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
+
+METRICS_BYTES = 2**30
+"""The largest size of `METRICS`: some millions of rows."""
+
+ROW_BYTES = 2**16
+"""The largest size of a row."""
+
+ROW = Record({"kind": Text("[a-z][a-z_]{0,30}"), "step": Whole(0, 2**31 - 1)}, others=Nullable(Number()))
+"""A row of `METRICS`. Its other fields are numbers. A number that is not finite is null."""
+
+_TOLD = 10  # A file may have thousands of damaged lines.
 
 
 class Silent(contextlib.nullcontext["Silent"]):
@@ -58,7 +70,7 @@ class Writer:
             self._file = files.Appended(self._path)
             self._events = _Events(workdir)
             for row in rows:
-                self._events.add(**row)
+                self._events.add(row)
             self._events.flush()
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
@@ -66,10 +78,10 @@ class Writer:
 
         A number that is not finite is written as null, and not drawn in TensorBoard.
         """
-        values = without_nan(values)
+        row = {"kind": kind, "step": step, **without_nan(values)}
         with self._told():
-            self._file.write((to_json({"kind": kind, "step": step, **values}) + "\n").encode("utf-8"))
-            self._events.add(kind, step, **values)
+            self._file.write((to_json(row) + "\n").encode("utf-8"))
+            self._events.add(row)
             self._events.flush()
 
     def sync(self) -> None:
@@ -104,22 +116,37 @@ class Writer:
 def read_rows(workdir: pathlib.Path, kind: str | None = None) -> list[dict[str, Any]]:
     """The rows of ``metrics.jsonl``, of one kind or all. If a kill cut off the last line, this line is left out.
 
-    A line that is not a row is left out, too, and the log names it. Only a damaged disk or an editor makes such a line.
+    A line that is not a `ROW` is left out, too, and the log names it. Only a damaged disk or an editor makes such a line.
+
+    Raises:
+      UsageError: if the file cannot be read.
     """
     path = workdir / METRICS
     if not path.exists():
         return []
-    rows = []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    try:
+        lines = read_bytes(path, METRICS_BYTES).split(b"\n")
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{path} cannot be read: {error}. Move it away, and run the same command again.") from error
+    rows, damaged = [], 0
     for number, line in enumerate(lines[:-1], start=1):  # The text after the last newline is empty or cut off.
         try:
-            row = from_json(line)
-            row["kind"] + "", row["step"] + 0
-        except (ValueError, TypeError, KeyError):
-            log.warning("line %d of %s is damaged and left out.", number, path)
-        else:
-            rows.append(row)
+            rows.append(_row(line))
+        except ValueError as error:
+            damaged += 1
+            if damaged <= _TOLD:
+                log.warning("line %d of %s is damaged and left out: %s", number, path, error)
+    if damaged > _TOLD:
+        log.warning("%d more lines of %s are damaged and left out.", damaged - _TOLD, path)
     return [row for row in rows if kind is None or row["kind"] == kind]
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    if len(line) > ROW_BYTES:
+        raise ValueError(f"it has more than {ROW_BYTES} bytes")
+    row: dict[str, Any] = from_json(line, nan_is_none=True)
+    ROW.check(row, "the row")
+    return row
 
 
 class _Events:
@@ -149,19 +176,19 @@ class _Events:
             else:
                 self._file = EventsWriter(str(workdir / "events"))
 
-    def add(self, kind: str, step: int, **values: Any) -> None:
-        """Adds a point to the curve of every number."""
+    def add(self, row: dict[str, Any]) -> None:
+        """Adds a point to the curve of every number of a row."""
         if self._file is None:
             return
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.proto.summary_pb2 import Summary
 
         points = [
-            Summary.Value(tag=f"{kind}/{name}", simple_value=value)
-            for name, value in values.items()
-            if isinstance(value, int | float)
+            Summary.Value(tag=f"{row['kind']}/{name}", simple_value=value)
+            for name, value in row.items()
+            if isinstance(value, int | float) and name not in ("kind", "step")
         ]
-        self._file.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=points)))
+        self._file.write_event(Event(wall_time=time.time(), step=row["step"], summary=Summary(value=points)))
 
     def flush(self) -> None:
         if self._file is not None:

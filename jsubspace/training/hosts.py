@@ -5,7 +5,6 @@ returns the same on all of them. So the first one writes for all, and nothing el
 """
 
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ from jax.experimental import multihost_utils
 
 from jsubspace.errors import USAGE, UsageError, one_line
 from jsubspace.preemption import Preemption
+from jsubspace.storage import documents
 from jsubspace.training import peers
 
 TIMEOUT_SECONDS = 300
@@ -108,12 +108,12 @@ def check_same(fields: dict[str, Any]) -> None:
     """
     if jax.process_count() == 1:
         return
-    here = json.loads(json.dumps(fields))
-    text = json.dumps(here).encode()
+    text = documents.to_json(fields).encode()
+    here = documents.from_json(text)
     assert len(text) < _LONGEST
     sent = np.zeros(_LONGEST, np.uint8)
     sent[: len(text)] = np.frombuffer(text, np.uint8)
-    first = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(sent))).rstrip(b"\0"))
+    first = documents.from_json(bytes(np.asarray(multihost_utils.broadcast_one_to_all(sent))).rstrip(b"\0"))
     different = [
         f"  {name}: {first.get(name)!r} on the first host, {here.get(name)!r} here"
         for name in sorted({*first, *here})

@@ -63,6 +63,48 @@ def test_a_damaged_line_costs_that_line(tmp_path, caplog):
     assert len((tmp_path / METRICS).read_text().splitlines()) == 2
 
 
+ODD_ROWS = [
+    '{"kind": "train", "step": 1.5}',
+    '{"kind": "train", "step": true}',
+    '{"kind": "train", "step": -1}',
+    '{"kind": "train", "step": -Infinity}',
+    '{"kind": "train", "step": 1000000000000}',
+    '{"kind": "tr\\ud800", "step": 2}',
+    '{"kind": "\\u001b[2J", "step": 2}',
+    '{"kind": 5, "step": 2}',
+    '{"kind": "train", "step": 2, "loss": "low"}',
+    '{"kind": "train", "step": 2, "loss": true}',
+    '{"kind": "train", "step": 2, "loss": [1]}',
+    '{"kind": "train", "step": 2, "loss": 1e400}',
+    '{"kind": "train", "step": 2, "loss": 1' + "0" * 400 + "}",
+    '{"kind": "train", "step": 2, "step": 3}',
+    '{"kind": "train", "step": 2, "a": ' + "[" * 100_000,
+    "[" * 1000,
+    "5",
+    "",
+]
+
+
+def test_an_odd_row_costs_itself_and_one_line_of_the_log(tmp_path, caplog):
+    good = '{"kind": "train", "step": 2, "loss": 0.5, "self": 1, "workdir": 2}'
+    for odd in ODD_ROWS:
+        caplog.clear()
+        (tmp_path / METRICS).write_text(f"{odd}\n{good}\n")
+        assert read_rows(tmp_path) == [json.loads(good)]
+        (record,) = caplog.records
+        assert record.getMessage().startswith(f"line 1 of {tmp_path / METRICS} is damaged and left out: ")
+        with Writer(tmp_path, 2):  # It writes all rows again, also to TensorBoard.
+            pass
+        assert (tmp_path / METRICS).read_text().splitlines() == [good]
+
+
+def test_many_odd_rows_cost_some_lines_of_the_log(tmp_path, caplog):
+    (tmp_path / METRICS).write_text("x\n" * 1000)
+    assert read_rows(tmp_path) == []
+    assert len(caplog.records) == 11
+    assert "990 more lines of" in caplog.text
+
+
 def test_a_full_disk_is_a_clear_error(tmp_path, monkeypatch):
     with Writer(tmp_path) as writer:
         writer.write("train", 1, {"loss": 0.5})
