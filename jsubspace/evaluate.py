@@ -17,7 +17,7 @@ from jsubspace import program, runs
 from jsubspace.data import prepare, sets
 from jsubspace.errors import UsageError
 from jsubspace.runs import build, config, config_files, limits, memory, results
-from jsubspace.storage import checkpoint, lock, places
+from jsubspace.storage import checkpoint, checkpoint_files, lock, places, steps
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.training import parallel
 
@@ -47,8 +47,9 @@ def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None)
     memory.check(run)
     with lock.alone(workdir):
         with Checkpoints(workdir / checkpoint.FOLDER, read_only=True) as checkpoints:
-            state, notes = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)
-        return runs.evaluate(run, workdir, checkpoint.seconds_of(notes), finished=int(state.step) == run.total_steps)
+            like, last = jax.eval_shape(run.init_state), run.total_steps
+            state, notes = checkpoints.restore(like, run.devices.replicated, last_step=last)
+        return runs.evaluate(run, workdir, checkpoint_files.seconds_of(notes), finished=int(state.step) == last)
 
 
 def load_settings(workdir: pathlib.Path) -> ml_collections.ConfigDict:
@@ -61,7 +62,7 @@ def load_settings(workdir: pathlib.Path) -> ml_collections.ConfigDict:
       UsageError: if the folder holds no run or no checkpoint.
     """
     settings = config_files.load(workdir)
-    if not any(path.name.isdigit() for path in (workdir / checkpoint.FOLDER).glob("*")):
+    if not steps.steps_in(workdir / checkpoint.FOLDER):
         raise UsageError(
             f"{workdir} has no checkpoint yet. Train it first: python -m jsubspace.main --workdir={workdir}."
         )

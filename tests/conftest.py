@@ -68,22 +68,9 @@ def fake_data(tmp_path_factory):
 @pytest.fixture
 def tiny_config(data_dir):
     """A run of seconds: a narrow cResNet-8 on digits, 12 steps an epoch, the last of 29 examples."""
-    from jsubspace.runs import config
+    from whole_runs import tiny_settings
 
-    settings = config.default()
-    settings.data.name = "digits"
-    settings.data.dir = data_dir
-    settings.model.depth = 8
-    settings.model.width = 4
-    settings.optimizer.num_epochs = 3
-    settings.optimizer.warmup_epochs = 1
-    settings.evaluation.num_points = 3
-    settings.evaluation.num_resamples = 100
-    settings.evaluation.batch_size = 128
-    settings.log_every_steps = 5
-    settings.checkpoint_every_epochs = 1
-    settings.num_devices = 2
-    return settings
+    return tiny_settings(data_dir)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from jsubspace.preemption import Preemption
 from jsubspace.runs import build, config_files, figures, limits, memory, results, settings, stacks
 from jsubspace.runs import config as config_lib
 from jsubspace.runs.build import Run
-from jsubspace.storage import checkpoint, folders, lock, places
+from jsubspace.storage import checkpoint, folders, lock, places, steps
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.journal import Row
 from jsubspace.storage.writer import read_rows
@@ -63,7 +63,7 @@ def train(
         log.info("%s holds the finished run. Nothing to do.", workdir)
         return written
     folders.check_folder(workdir)
-    starts = not (workdir / checkpoint.FOLDER).exists()
+    starts = not steps.steps_in(workdir / checkpoint.FOLDER)
     if starts:
         stacks.start_runs(config)  # Checked before any data is read.
     run = build.build(config)
@@ -146,8 +146,9 @@ def trained_endpoints(run: Run, workdir: pathlib.Path) -> Endpoints:
     with Checkpoints(workdir / checkpoint.FOLDER, read_only=True) as checkpoints:
         if run.collects:
             return stacks.checked(stacks.collected(run, checkpoints), workdir)
-        endpoints = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)[0].endpoints
-    return stacks.checked(endpoints, workdir)
+        like = jax.eval_shape(run.init_state)
+        state, _ = checkpoints.restore(like, run.devices.replicated, last_step=run.total_steps)
+    return stacks.checked(state.endpoints, workdir)
 
 
 def _report_shares(run: Run) -> None:

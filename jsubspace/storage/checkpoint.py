@@ -13,23 +13,22 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from jsubspace.errors import BucketError, UsageError, one_line
-from jsubspace.storage import checksums, files, late_callbacks
+from jsubspace.storage import checkpoint_files, checksums, files, late_callbacks, steps
+from jsubspace.storage.checkpoint_files import RANKED_BY
 from jsubspace.storage.documents import without_nan
 from jsubspace.storage.places import in_bucket
+from jsubspace.storage.steps import HasStep
 
 log = logging.getLogger(__name__)
 
-State = TypeVar("State")
+State = TypeVar("State", bound=HasStep)
 
 FOLDER = "checkpoints"
 """The name of the folder of checkpoints in a run's folder."""
 
-RANKED_BY = "accuracy"
-"""The metric by which the best checkpoint is found. A larger value is better."""
-
 
 class Checkpoints(Generic[State]):
-    """The checkpoints in a folder. Each holds a state, any tree of arrays, and notes (numbers and strings).
+    """The checkpoints in a folder. Each holds a state, a tree of arrays with its ``step``, and notes (numbers and strings).
 
     `save` copies the arrays and returns, and the files are written in the background. A checkpoint appears under its name
     only when it is complete, checksums included. An older one is deleted only after that, so a complete checkpoint exists
@@ -40,6 +39,9 @@ class Checkpoints(Generic[State]):
       keep: how many of the newest checkpoints to keep, at least 1.
       keep_steps: checkpoints of these steps are never deleted.
       read_only: whether to look at checkpoints without making the folder or tidying up in it.
+
+    Raises:
+      UsageError: if the folder cannot be opened, or its name or the name of a checkpoint in it belongs to something else.
     """
 
     def __init__(
@@ -56,10 +58,12 @@ class Checkpoints(Generic[State]):
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             create=not read_only,
             read_only=read_only,
+            lightweight_initialize=read_only,  # One damaged file of metrics would hide all checkpoints.
         )
         self._folder, self._read_only = folder.absolute(), read_only
         self._saving = 0
         late_callbacks.ignore()
+        self._set_aside_unreadable()
         handlers: Any = {"state": ocp.StandardCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()}
         with self._told("open"):
             self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
@@ -95,13 +99,19 @@ class Checkpoints(Generic[State]):
 
     def best_step(self) -> int | None:
         """The step of the best checkpoint with metrics, or None if there is no such checkpoint."""
-        return self._manager.best_step()
+        if not self._read_only:
+            return self._manager.best_step()
+        scores = {step: checkpoint_files.score(self._folder / str(step)) for step in self.steps()}
+        known = {step: score for step, score in scores.items() if score is not None}
+        return max(known, key=lambda step: (known[step], step), default=None)
 
     def steps(self) -> list[int]:
         """The steps of all complete checkpoints, in order."""
         return sorted(self._manager.all_steps())
 
-    def restore(self, like: State, sharding: Any, step: int | None = None) -> tuple[State, dict[str, Any]]:
+    def restore(
+        self, like: State, sharding: Any, step: int | None = None, last_step: int | None = None
+    ) -> tuple[State, dict[str, Any]]:
         """The state of a checkpoint, placed by ``sharding``, and its notes. By default the newest undamaged checkpoint.
 
         Newer checkpoints whose files have changed since they were written are passed over. The log names each of them.
@@ -112,9 +122,10 @@ class Checkpoints(Generic[State]):
           sharding: the placement of the arrays, whatever it was before: one `jax.sharding.Sharding`, or a tree of them
             like ``like``.
           step: the step of the checkpoint, or None for the newest.
+          last_step: the last step of the run to which the checkpoint must belong, or None for any run.
 
         Raises:
-          UsageError: if there is no such checkpoint, it is damaged, all are damaged, or it belongs to another run.
+          UsageError: if there is no such checkpoint, it is damaged, all are damaged, or it belongs to another run or step.
         """
         step = self._whole(step)
         places = jax.tree.map(lambda _: sharding, like) if isinstance(sharding, jax.sharding.Sharding) else sharding
@@ -122,15 +133,18 @@ class Checkpoints(Generic[State]):
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), like, places
         )
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore())
-        there = self._manager.item_metadata(step)["state"]
-        if _shapes(there) != _shapes(like):  # Orbax would print pages about it, after it has read everything.
+        with self._told("restore from"):
+            there = _shapes(self._manager.item_metadata(step)["state"])
+        if there != _shapes(like):  # Orbax would print pages about it, after it has read everything.
             raise UsageError(
                 f"the checkpoint {self._folder / str(step)} is complete but its arrays are not those of this run: they belong to "
                 "another network, number of endpoints, optimizer or version."
             )
         with self._told("restore from"):
             restored = self._manager.restore(step, args=items)
-        return restored["state"], restored["notes"]
+        state = restored["state"]
+        steps.check(self._folder / str(step), step, state, state.step, last_step)
+        return state, restored["notes"]
 
     def restore_part(self, name: str, sharding: jax.sharding.Sharding, step: int | None = None) -> Any:
         """One field of a checkpoint's state, of unknown structure: nested dictionaries of arrays.
@@ -139,11 +153,13 @@ class Checkpoints(Generic[State]):
           UsageError: if there is no such checkpoint, or it is damaged.
         """
         step = self._whole(step)
-        saved = self._manager.item_metadata(step)["state"].tree
-        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), saved)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         with self._told("restore from"):
-            return self._manager.restore(step, args=items)["state"][name]
+            saved = self._manager.item_metadata(step)["state"].tree
+            abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), saved)
+            items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            state = self._manager.restore(step, args=items)["state"]
+        steps.check(self._folder / str(step), step, state, state["step"])
+        return state[name]
 
     def reached_preemption(self, step: int) -> bool:
         """Whether one of the hosts that train together will be preempted. All hosts get the same answer at a step."""
@@ -198,7 +214,7 @@ class Checkpoints(Generic[State]):
                 f"there is no checkpoint of step {step} in {self._folder}, only of {self.steps()}. The setting keep_epochs says "
                 "which checkpoints a run keeps."
             )
-        if damage := checksums.damage(self._folder / str(step)):
+        if damage := checkpoint_files.damage(self._folder / str(step)):
             raise UsageError(
                 f"the checkpoint {self._folder / str(step)} is damaged ({damage}). Restore it from a copy."
             )
@@ -209,7 +225,7 @@ class Checkpoints(Generic[State]):
         found, damaged = -1, []
         if jax.process_index() == 0:
             for step in sorted(self._manager.all_steps(), reverse=True):
-                damage = checksums.damage(self._folder / str(step))
+                damage = checkpoint_files.damage(self._folder / str(step))
                 if damage is None:
                     found = step
                     break
@@ -220,11 +236,10 @@ class Checkpoints(Generic[State]):
                     self._set_aside(step)
         if jax.process_count() > 1:
             found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
-        self._manager.reload()
+        if not self._read_only:
+            self._manager.reload()
         if found < 0:
-            raise UsageError(
-                f"every checkpoint in {self._folder} is damaged. Restore one from a copy, or delete the run's folder to start again."
-            )
+            raise self._all_damaged()
         return found
 
     def _set_aside(self, step: int) -> None:
@@ -232,6 +247,30 @@ class Checkpoints(Generic[State]):
         aside = self._folder / f"{step}.damaged"
         files.remove(aside)
         files.rename(self._folder / str(step), aside)
+
+    def _set_aside_unreadable(self) -> None:
+        """Orbax reads the metrics of all checkpoints when it opens the folder, and would refuse the folder for one of them."""
+        there = steps.steps_in(self._folder)
+        if self._read_only:
+            return
+        if jax.process_index() == 0:
+            found = {step: checkpoint_files.wrong_metrics(self._folder / str(step)) for step in there}
+            damaged = {step: damage for step, damage in found.items() if damage}
+            if damaged and not any(self._is_whole(step) for step in there):
+                raise self._all_damaged()
+            for step, damage in damaged.items():
+                log.warning("the checkpoint of step %d is damaged (%s). It is set aside.", step, damage)
+                self._set_aside(step)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("checkpoints")
+
+    def _all_damaged(self) -> UsageError:
+        return UsageError(
+            f"every checkpoint in {self._folder} is damaged. Restore one from a copy, or delete the run's folder to start again."
+        )
+
+    def _is_whole(self, step: int) -> bool:
+        return checkpoint_files.damage(self._folder / str(step)) is None
 
     @contextlib.contextmanager
     def _told(self, what: str) -> Iterator[None]:
@@ -247,27 +286,16 @@ class Checkpoints(Generic[State]):
     def _newest(self) -> str:
         """The newest complete checkpoint, in words. The folder may have vanished, and a bucket may not answer."""
         try:
-            steps = [int(path.name) for path in self._folder.glob("*") if path.name.isdigit() and _is_complete(path)]
-        except (OSError, BucketError):
+            there = steps.steps_in(self._folder)
+        except (OSError, BucketError, UsageError):
             return "the folder cannot be read"
-        return f"the newest complete checkpoint is of step {max(steps)}" if steps else "there is no checkpoint yet"
+        return f"the newest complete checkpoint is of step {max(there)}" if there else "there is no checkpoint yet"
 
 
-def seconds_of(notes: dict[str, Any]) -> float:
-    """The seconds of training in the notes of a checkpoint, or 0 if the notes hold no such number."""
-    seconds = notes.get("seconds")
-    return float(seconds) if isinstance(seconds, int | float) and math.isfinite(seconds) else 0.0
-
-
-def _rank(metrics: dict[str, float]) -> float:
+def _rank(metrics: dict[str, float | None]) -> float:
     """The metric, or less than every number if it is not finite: a comparison with NaN has no meaning."""
-    value = metrics[RANKED_BY]
+    value = metrics.get(RANKED_BY)
     return value if value is not None and math.isfinite(value) else -math.inf
-
-
-def _is_complete(checkpoint: pathlib.Path) -> bool:
-    """Whether Orbax has finished a folder that has the name of a checkpoint. On a disk, it gets its name when it is finished."""
-    return not in_bucket(checkpoint) or (checkpoint / "commit_success.txt").exists()
 
 
 def _shapes(tree: Any) -> list[tuple[tuple[int, ...], str]]:

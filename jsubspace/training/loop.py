@@ -15,7 +15,8 @@ import jax
 from jsubspace.errors import Preempted, TrainingDiverged
 from jsubspace.evaluation.devices import RUN_AHEAD
 from jsubspace.preemption import Preemption
-from jsubspace.storage.checkpoint import FOLDER, RANKED_BY, Checkpoints, seconds_of
+from jsubspace.storage.checkpoint import FOLDER, Checkpoints
+from jsubspace.storage.checkpoint_files import RANKED_BY, seconds_of
 from jsubspace.storage.journal import TRAIN, Journal, Row
 from jsubspace.storage.writer import Silent, Writer
 from jsubspace.training import hosts, peers
@@ -159,7 +160,7 @@ def restore_or_init(training: Training, checkpoints: Checkpoints[TrainState]) ->
     """The newest checkpoint and its notes. If there is no checkpoint: the state to start from, and no notes."""
     if checkpoints.latest_step() is None:
         return training.init(), {}
-    state, notes = checkpoints.restore(training.like, training.places)
+    state, notes = checkpoints.restore(training.like, training.places, last_step=training.cadence.total_steps)
     log.info("resuming from step %d", state.step)
     return state, notes
 

@@ -17,15 +17,17 @@ from jsubspace.evaluation.report import ValidationReport
 from jsubspace.evaluation.rows import PointRow
 from jsubspace.exchange import network_files
 from jsubspace.runs import build, results, stacks, summary
-from jsubspace.storage.checkpoint import Checkpoints, seconds_of
+from jsubspace.storage.checkpoint import Checkpoints
+from jsubspace.storage.checkpoint_files import NOTES, seconds_of
 from jsubspace.storage.documents import from_json, to_json, without_nan, write_json
+from jsubspace.storage.schema import Mismatch
 from jsubspace.storage.writer import Writer, read_rows
 from jsubspace.training.train_state import not_finite
 
 SETTINGS = settings(deadline=None, derandomize=True, max_examples=200)
 BAD = (math.nan, math.inf, -math.inf)
 CONTENT = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers(-(2**64) + 1, 2**64 - 1) | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=12,
 )
@@ -40,7 +42,9 @@ def strict(text):
 @given(CONTENT)
 def test_what_is_written_is_json_and_comes_back(content):
     assert strict(to_json(content)) == without_nan(content)
-    assert from_json(json.dumps(content)) == without_nan(content)  # Python's own writer writes NaN and Infinity.
+    assert from_json(json.dumps(content), nan_is_none=True) == without_nan(
+        content
+    )  # Python's own writer writes NaN and Infinity.
 
 
 @SETTINGS
@@ -74,12 +78,13 @@ def test_the_best_checkpoint_has_a_finite_score(tmp_path, bad):
             strict(path.read_text())
 
 
-@pytest.mark.parametrize(
-    ("notes", "seconds"), [({}, 0), ({"seconds": None}, 0), ({"seconds": "x"}, 0), ({"seconds": 2}, 2)]
-)
-def test_seconds_in_notes(notes, seconds):
-    assert seconds_of(notes) == seconds
-    assert all(seconds_of({"seconds": bad}) == 0 for bad in BAD)
+def test_seconds_in_notes():
+    for notes, seconds in (({}, 0), ({"seconds": None}, 0), ({"seconds": 2}, 2)):
+        NOTES.check(notes, "notes")
+        assert seconds_of(notes) == seconds
+    for bad in (*BAD, "x", -1, True, 10**400):
+        with pytest.raises(Mismatch, match=r"notes.seconds is .* and must be a number from 0 on"):
+            NOTES.check({"seconds": bad}, "notes")
 
 
 def test_metrics_have_null(tmp_path):

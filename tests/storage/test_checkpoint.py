@@ -13,7 +13,7 @@ from jsubspace.training.parallel import DataParallel
 @pytest.mark.parametrize("count", [1, 8])
 def test_round_trip_to_other_devices(tmp_path, count):
     saved_on, restored_on = (DataParallel(tuple(jax.devices()[:n])) for n in (2, count))
-    state, notes = make_state(), {"seconds": 0.1, "journal": {"count": 3, "sums": {"loss": 1 / 3}}}
+    state, notes = make_state(step=7), {"seconds": 0.1, "journal": {"count": 3, "sums": {"loss": 1 / 3}}}
     with Checkpoints(tmp_path / "c") as checkpoints:
         checkpoints.save(saved_on.put(state), 7, notes)
     with Checkpoints(tmp_path / "c") as checkpoints:
@@ -36,8 +36,8 @@ def test_the_newest_are_kept(tmp_path):
 
 def test_a_state_may_be_donated_while_it_is_saved(tmp_path):
     advance = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
-    state = jax.device_put(make_state())
-    expected = jax.tree.map(np.asarray, make_state())
+    state = jax.device_put(make_state(1))
+    expected = jax.tree.map(np.asarray, make_state(1))
     with Checkpoints(tmp_path / "c") as checkpoints:
         checkpoints.save(state, 1, {})
         for _ in range(5):

@@ -47,7 +47,7 @@ DAMAGES = {
 
 def test_every_damage_to_every_file_is_noticed(tmp_path):
     with Checkpoints(tmp_path / "c") as checkpoints:
-        checkpoints.save(make_state(), 7, {"a": 1})
+        checkpoints.save(make_state(step=7), 7, {"a": 1})
     whole = tmp_path / "c" / "7"
     assert checksums.damage(whole) is None
     assert len(files_of(whole)) > 8
@@ -80,8 +80,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_set_aside(tmp_path, kind, caplo
     assert caplog.text.count("the checkpoint of step 2 is damaged (notes/metadata is ") == 2
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2.damaged", "3.damaged"]
     with Checkpoints(folder) as checkpoints:
-        checkpoints.save(make_state(5), 3, {"step": 3})  # The name is free.
-    same(restore(folder)[0], make_state(5))
+        checkpoints.save(make_state(5, step=3), 3, {"step": 3})  # The name is free.
+    same(restore(folder)[0], make_state(5, step=3))
 
 
 def test_nothing_but_damage_is_a_clear_error(tmp_path):
@@ -95,7 +95,7 @@ def test_nothing_but_damage_is_a_clear_error(tmp_path):
 
 def test_a_checkpoint_of_something_else_is_not_called_damaged(tmp_path):
     with Checkpoints(tmp_path / "c") as checkpoints:
-        checkpoints.save(make_state(m=3), 1, {})
+        checkpoints.save(make_state(m=3, step=1), 1, {})
     with pytest.raises(UsageError, match=r"is complete but its arrays are not those of this run"):
         restore(tmp_path / "c")
 
@@ -108,6 +108,8 @@ def test_the_best_is_kept_beside_the_newest(tmp_path):
                 metrics = accuracies[step] and {"accuracy": accuracies[step]}
                 checkpoints.save(make_state(step), step, {}, metrics)
             assert checkpoints.best_step() == 3
+    with Checkpoints(tmp_path / "c", read_only=True) as checkpoints:
+        assert checkpoints.best_step() == 3
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["3", "6"]
 
 
@@ -136,12 +138,12 @@ def full_disk():
 
 
 def test_a_full_disk_keeps_what_is_there(tmp_path, full_disk):
-    big = init_big()
+    big, bigger = init_big(1), init_big(2)
     checkpoints = Checkpoints(tmp_path / "c", keep=1)
     checkpoints.save(big, 1, {})
     checkpoints.wait()
     full_disk(10_000)
-    checkpoints.save(big, 2, {})
+    checkpoints.save(bigger, 2, {})
     with pytest.raises(
         UsageError, match=r"cannot save into .*\nthe newest complete checkpoint is of step 1\. Make room"
     ):
@@ -150,12 +152,12 @@ def test_a_full_disk_keeps_what_is_there(tmp_path, full_disk):
     with Checkpoints(tmp_path / "c", keep=1) as checkpoints:
         restored, _ = checkpoints.restore(big, DataParallel((jax.devices()[0],)).replicated)
         same(restored, big)
-        checkpoints.save(big, 2, {})
+        checkpoints.save(bigger, 2, {})
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["2"]
 
 
-def init_big():
-    return TrainState(jnp.int32(0), {"w": jax.random.normal(jax.random.key(0), (2, 100, 100))}, ())
+def init_big(step):
+    return TrainState(jnp.int32(step), {"w": jax.random.normal(jax.random.key(0), (2, 100, 100))}, ())
 
 
 def test_a_folder_that_vanishes_is_a_clear_error_and_stays_away(tmp_path):
