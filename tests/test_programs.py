@@ -126,7 +126,10 @@ def test_fields_are_typed_and_locked():
 def test_a_damaged_config_json_is_a_clear_error(tmp_path):
     for content in ("{", '{"sed": 0}', '{"seed": "zero"}'):
         (tmp_path / "config.json").write_text(content)
-        with pytest.raises(UsageError, match=r"config.json is not the config of a run of this version"):
+        with pytest.raises(
+            UsageError,
+            match=r"config.json is (damaged \(.*\)\. Restore the file|not the config of a run of this version)",
+        ):
             config_files.load(tmp_path)
 
 

@@ -160,7 +160,7 @@ COMMANDS = {
         ([], "required: --workdir"),
         (["--workdir=nothing"], r"nothing holds no run \(it has no config.json\)"),
         (["--workdir={other}"], "holds no run"),
-        (["--workdir={broken}"], "config.json is not the config of a run of this version"),
+        (["--workdir={broken}"], r"config.json is damaged \(.*\)\. Restore the file"),
         (["--workdir={lacking}"], "is not the config of a run of this version: it lacks seed. Restore"),
         (
             ["--workdir={run}", f"--config.evaluation.ensemble=({'1' * 400},)"],

@@ -1,6 +1,5 @@
 """The file config.json in a run's folder: it records which run the folder holds."""
 
-import json
 import pathlib
 from typing import Any
 
@@ -10,12 +9,17 @@ from jsubspace.errors import UsageError
 from jsubspace.runs import settings
 from jsubspace.runs.config import default, fields
 from jsubspace.runs.limits import validate
-from jsubspace.storage import files
-from jsubspace.storage.documents import write_json
+from jsubspace.storage import documents, files
 from jsubspace.storage.folders import cannot_write, make_folder
 from jsubspace.storage.lock import LOCK
+from jsubspace.storage.schema import Record
 
 CONFIG = "config.json"
+
+CONFIG_BYTES = 2**20
+"""The largest size of `CONFIG`."""
+
+_FIX = "Restore the file or choose another --workdir."
 
 
 def check_same_run(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
@@ -48,7 +52,7 @@ def save(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     """
     make_folder(workdir)
     try:
-        write_json(workdir / CONFIG, config.to_dict())
+        documents.write_json(workdir / CONFIG, config.to_dict())
     except OSError as error:
         raise cannot_write(workdir, error) from error
 
@@ -63,11 +67,11 @@ def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         a field is out of its range.
     """
     path = workdir / CONFIG
-    if not path.is_file():
+    if not path.exists():
         raise UsageError(f"{workdir} holds no run (it has no {CONFIG}). Train one: python -m jsubspace.main.")
     config = default()
+    found = _with_tuples(documents.read(path, CONFIG_BYTES, _FIX, Record({})))
     try:
-        found = _with_tuples(json.loads(path.read_text(encoding="utf-8")))
         config.update(found)
         given = fields(ml_collections.ConfigDict(found))
     except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:
@@ -79,10 +83,7 @@ def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     missing = [field for field in settings.NAMED if field not in given and field not in settings.added_later()]
     if missing:
         lacks = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise UsageError(
-            f"{path} is not the config of a run of this version: it lacks {lacks}. Restore the file or choose another "
-            "--workdir."
-        )
+        raise UsageError(f"{path} is not the config of a run of this version: it lacks {lacks}. {_FIX}")
     validate(config)
     return config
 

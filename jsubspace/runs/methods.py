@@ -2,7 +2,16 @@
 
 from typing import Any
 
-from jsubspace.runs.settings import NAMED, added_later, may_differ_between_compared_runs
+from jsubspace.runs.settings import NAMED, added_later, flat, may_differ_between_compared_runs
+
+NEEDED = (
+    "data.name", "evaluation.num_bins", "model.dropout_rate",
+    "subspace.name", "subspace.num_endpoints", "subspace.layerwise", "subspace.fixed_ends",
+    "optimizer.schedule", "optimizer.num_collected", "optimizer.num_epochs",
+    "optimizer.label_smoothing", "optimizer.sam_rho",
+    "start.runs", "start.epoch",
+)  # fmt: skip
+"""The settings without which results have no name, or cannot be compared."""
 
 
 def name_of(settings: dict[str, Any]) -> str:
@@ -56,26 +65,17 @@ def names_of(runs: dict[str, dict[str, Any]]) -> dict[str, str]:
     """
     # A run of an older version lacks the settings that were added later, and had their defaults.
     later = {name: NAMED[name].default for name in added_later()}
-    flat = {run: later | _flat(settings) for run, settings in runs.items()}
+    fields = {run: later | flat(settings) for run, settings in runs.items()}
     short = {run: name_of(settings) for run, settings in runs.items()}
     may_differ = may_differ_between_compared_runs()
     names = {}
     for run, name in short.items():
-        alike = [flat[other] for other in flat if short[other] == name]
+        alike = [fields[other] for other in fields if short[other] == name]
         differing = [
             field
-            for field in flat[run]
+            for field in fields[run]
             if field not in may_differ
-            and len({str(a.get(field)) for a in (flat.values() if field in _EVERYWHERE else alike)}) > 1
+            and len({str(a.get(field)) for a in (fields.values() if field in _EVERYWHERE else alike)}) > 1
         ]
-        names[run] = ", ".join([name, *(f"{field} = {flat[run][field]}" for field in differing)])
+        names[run] = ", ".join([name, *(f"{field} = {fields[run][field]}" for field in differing)])
     return names
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings by their full names, as ``optimizer.num_epochs``."""
-    flat: dict[str, Any] = {}
-    for name, content in settings.items():
-        inner = {f"{name}.{field}": v for field, v in _flat(content).items()} if isinstance(content, dict) else {}
-        flat |= inner or {name: content}
-    return flat

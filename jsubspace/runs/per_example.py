@@ -6,7 +6,6 @@ results.json has means. Two runs can be compared example by example only if thei
 
 import math
 import pathlib
-import zipfile
 from typing import Any
 
 import jax
@@ -17,9 +16,14 @@ from jsubspace.evaluation.metrics import Scores
 from jsubspace.evaluation.positions import PAIR
 from jsubspace.evaluation.survey import Survey
 from jsubspace.evaluation.tasks import Outcomes
-from jsubspace.storage import files, folders
+from jsubspace.storage import array_files, files, folders
+from jsubspace.storage.array_files import Array
+from jsubspace.storage.schema import Mismatch, Text
 
 FILE = "per_example.npz"
+
+_ARRAYS = {"names": Array("U", (None,))} | {leaf: Array("float32", (None, None)) for leaf in Scores._fields}
+"""The declared arrays of `FILE`."""
 
 
 def write(workdir: pathlib.Path, plan: Survey, outcomes: Outcomes) -> None:
@@ -53,14 +57,13 @@ def read(workdir: pathlib.Path, results: dict[str, Any]) -> dict[str, Scores]:
       UsageError: if the file is damaged, or does not belong to these results.
     """
     path = workdir / FILE
-    if not path.is_file():
+    if not path.exists():
         return {}
     try:
-        with path.open("rb") as raw, np.load(raw) as file:
-            names = file["names"].tolist()
-            found = {name: Scores(*(file[leaf][i] for leaf in Scores._fields)) for i, name in enumerate(names)}
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} is damaged ({type(error).__name__}: {error}). {_again(workdir)}") from error
+        names, scores = _checked(array_files.read(path, _ARRAYS))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is damaged ({error}). {_again(workdir)}") from error
+    found = {name: Scores(*(leaf[i] for leaf in scores)) for i, name in enumerate(names)}
     for row in results["predictors"]:
         known = found.get(row["name"])
         if known is not None and not _is_mean(row, known):
@@ -76,6 +79,20 @@ def _is_mean(row: dict[str, Any], scores: Scores) -> bool:
         or math.isclose(np.mean(values, dtype=np.float64), mean, rel_tol=1e-6, abs_tol=1e-6)
         for metric, values in metrics.items()
     )
+
+
+def _checked(arrays: dict[str, np.ndarray]) -> tuple[list[str], Scores]:
+    """The names ``[q]`` and the scores ``[q, n]``. A network with outputs that are not finite has NaN as scores."""
+    names, scores = arrays["names"].tolist(), Scores(*(arrays[leaf] for leaf in Scores._fields))
+    for name in names:
+        Text().check(name, "a name")
+    if len({leaf.shape for leaf in scores}) > 1 or len(scores.correct) != len(names) or scores.correct.size == 0:
+        raise Mismatch("its arrays have different lengths, or hold nothing")
+    for leaf, largest in (("correct", 1), ("confidence", 1.001), ("brier", 2.001), ("nll", np.inf)):
+        values = arrays[leaf]
+        if ((values < 0) | (values > largest)).any():
+            raise Mismatch(f"{leaf} has a value outside of 0 to {largest:g}")
+    return names, scores
 
 
 def _again(workdir: pathlib.Path) -> str:

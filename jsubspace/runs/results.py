@@ -20,16 +20,21 @@ from jsubspace.evaluation.positions import GAUSSIAN, LAYERWISE
 from jsubspace.evaluation.report import Report, ValidationReport
 from jsubspace.evaluation.survey import Survey, center_alone, survey
 from jsubspace.evaluation.tasks import Classification
-from jsubspace.runs import adapters, landscape, per_example, schema
+from jsubspace.runs import adapters, landscape, methods, per_example, schema, settings
 from jsubspace.runs.build import Run
 from jsubspace.runs.summary import best_row
 from jsubspace.runs.summary import table as table
-from jsubspace.storage.documents import from_json, write_json
+from jsubspace.storage import documents, files
 from jsubspace.types import Endpoints
 
 log = logging.getLogger(__name__)
 
 RESULTS = "results.json"
+
+RESULTS_BYTES = 2**28
+"""The largest size of `RESULTS`. A run with 100 points on 95 corrupted test sets needs 2**23."""
+
+_FIX = "Delete it, and the same command evaluates the run again."
 
 
 def measure(run: Run, endpoints: Endpoints, workdir: pathlib.Path | None = None) -> dict[str, Any]:
@@ -94,7 +99,7 @@ def early_stopping(log: list[dict[str, Any]], tested_on: str = "test") -> dict[s
       log: the rows of metrics.jsonl.
       tested_on: "validation" or "test", the kind of the rows of tests (`Run.tested_on`).
     """
-    best = best_row([row for row in log if row["kind"] == tested_on], "accuracy")
+    best = best_row([row for row in log if row["kind"] == tested_on and row.get("epoch") is not None], "accuracy")
     if best is None:
         return None
     scores = {name: best[name] for name in ("epoch", "step", *Classification.higher_is_better) if name in best}
@@ -130,8 +135,10 @@ def write(workdir: pathlib.Path, results: dict[str, Any]) -> dict[str, Any]:
     A number that is not finite is None there, because JSON has no other name for it.
     """
     preemption.check()
-    write_json(workdir / RESULTS, results)
-    return from_json((workdir / RESULTS).read_text(encoding="utf-8"))
+    text = documents.to_json(results, indent=2) + "\n"
+    files.write_text(workdir / RESULTS, text)
+    written: dict[str, Any] = documents.from_json(text)
+    return written
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any] | None:
@@ -143,18 +150,19 @@ def read(workdir: pathlib.Path) -> dict[str, Any] | None:
       UsageError: if the file is damaged, or another version wrote it.
     """
     path = workdir / RESULTS
-    if not path.is_file():
+    if not path.exists():
         return None
+    found = documents.read(path, RESULTS_BYTES, _FIX, nan_is_none=True)  # Older versions wrote NaN.
     try:
-        return schema.upgraded(from_json(path.read_text(encoding="utf-8")))
+        found = schema.upgraded(found)
+        settings.check_record(found.get("config"), methods.NEEDED)
     except schema.OtherSchema as error:
         raise UsageError(
             f"{path} has {error}. Evaluate it again: python -m jsubspace.evaluate --workdir={workdir}."
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"{path} is damaged ({type(error).__name__}: {error}). Delete it, and the same command evaluates the run again."
-        ) from error
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged ({error}). {_FIX}") from error
+    return found
 
 
 def settings_of(results: dict[str, Any]) -> dict[str, Any]:

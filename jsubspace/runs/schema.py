@@ -4,7 +4,11 @@ In schema 3 every point has a ``kind``, how it was chosen, and ``roles``, its pl
 ``kind``, how its members were chosen. Schema 2 had only names, and `upgraded` derives kinds and roles from them.
 """
 
+import string
 from typing import Any
+
+from jsubspace.runs import results_layout
+from jsubspace.storage.schema import Record, Schema, Whole
 
 SCHEMA = 3
 """Version of the layout of results.json."""
@@ -14,42 +18,41 @@ class OtherSchema(ValueError):
     """The results have a schema that this version cannot read."""
 
 
-def upgraded(results: dict[str, Any]) -> dict[str, Any]:
+def upgraded(results: Any) -> dict[str, Any]:
     """Results of schema 2 or 3 in the layout of schema 3.
 
     Raises:
       OtherSchema: for another schema.
-      KeyError, TypeError: if something is missing that every results.json has.
+      Mismatch: if a field is missing or is not what `results_layout` declares.
     """
+    layout = _layout_of(results)
+    layout.check(results, "results")
+    results = {"finished": True, "early_stopping": None, "validation": None} | results
+    if results["schema"] != SCHEMA:
+        results = _from_schema_2(results)
+    results_layout.check(results)
+    return results
+
+
+def _layout_of(results: Any) -> Schema:
+    Record({"schema": Whole()}).check(results, "results")
     schema = results["schema"]
-    if schema == SCHEMA:
-        _check(results)
-        return {"validation": None} | results
-    if schema != 2:
+    if schema not in results_layout.LAYOUTS:
         raise OtherSchema(f"schema {schema!r}, and this version reads {SCHEMA} and 2")
+    return results_layout.LAYOUTS[schema]
+
+
+def _from_schema_2(results: dict[str, Any]) -> dict[str, Any]:
     is_path = any(_is_on_grid(row["name"]) for row in results["points"])
     shifted = {name: _rows(found, results["midpoint"], is_path) for name, found in results["shifted"].items()}
-    return (
-        {"finished": True, "early_stopping": None, "validation": None}
-        | results
-        | _rows(results, results["midpoint"], is_path)
-        | {"schema": SCHEMA, "shifted": shifted}
-    )
-
-
-def _check(results: dict[str, Any]) -> None:
-    for row in results["points"]:
-        row["name"], row["kind"], row["roles"]
-    for row in results["ensembles"]:
-        row["name"], row["kind"], row["members"]
-    results["finished"], results["predictors"], results["midpoint"]
+    return results | _rows(results, results["midpoint"], is_path) | {"schema": SCHEMA, "shifted": shifted}
 
 
 def _rows(measured: dict[str, Any], midpoint: str, is_path: bool) -> dict[str, Any]:
     """Points and ensembles with their kinds and roles."""
     grid = [row["name"] for row in measured["points"] if _is_on_grid(row["name"])]
     corners = [row["name"] for row in measured["points"] if row["name"].startswith("corner ")]
-    ends = {grid[0], grid[-1]} if is_path else set(corners)
+    ends = {*grid[:1], *grid[-1:]} if is_path else set(corners)
 
     def point(row: dict[str, Any]) -> dict[str, Any]:
         roles = [*(["center"] if row["name"] == midpoint else []), *(["end"] if row["name"] in ends else [])]
@@ -62,7 +65,7 @@ def _rows(measured: dict[str, Any], midpoint: str, is_path: bool) -> dict[str, A
 
 
 def _is_on_grid(name: str) -> bool:
-    return name[:1].isdigit()
+    return name[0] in string.digits
 
 
 def _kind_of_point(name: str) -> str:

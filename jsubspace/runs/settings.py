@@ -4,6 +4,7 @@ python -m jsubspace.runs.settings > docs/settings.md
 """
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 from jsubspace.runs.allowed import Choice
@@ -11,6 +12,8 @@ from jsubspace.runs.settings_table import COMPARED, GROUPS, HOSTS, PLACES, SETTI
 
 NAMED = {setting.name: setting for setting in SETTINGS}
 """Every setting by its full name, as ``optimizer.num_epochs``, in the order of the table."""
+
+_MISSING = object()
 
 
 def identifying() -> tuple[str, ...]:
@@ -46,9 +49,50 @@ def refusal(name: str, value: Any) -> str | None:
         return f"config.{name} is {value!r}, of type {kind}. It must be of type {setting.type.__name__}."
     if isinstance(value, float) and not math.isfinite(value):
         return f"config.{name} is {value}. It must be a finite number, {setting.allowed.words()}."
+    if isinstance(value, str) and not value.isprintable() and value != value.encode(errors="ignore").decode():
+        return f"config.{name} is {value!r}. It must be text that UTF-8 can hold."
     if not setting.allowed.accepts(value):
         return f"config.{name} is {value!r}. It must be {setting.allowed.words(value)}."
     return None
+
+
+def flat(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Settings by their full names, as ``optimizer.num_epochs``, from nested dictionaries.
+
+    Example:
+      >>> flat({"seed": 0, "data": {"name": "digits"}})
+      {'seed': 0, 'data.name': 'digits'}
+    """
+    found: dict[str, Any] = {}
+    for name, content in recorded.items():
+        inner = {f"{name}.{field}": v for field, v in flat(content).items()} if isinstance(content, dict) else {}
+        found |= inner or {name: content}
+    return found
+
+
+def check_record(recorded: Any, needed: Collection[str]) -> None:
+    """Checks the settings that a file of results has recorded, with lists where there were tuples.
+
+    An older version may have recorded fewer settings, and another version may have recorded more.
+
+    Args:
+      recorded: the settings, as nested dictionaries.
+      needed: the settings that must not be missing.
+
+    Raises:
+      ValueError: if one of those is missing, or a setting has a value that it must not have.
+    """
+    if not isinstance(recorded, dict):
+        raise ValueError("it has no settings of the run")
+    for name in NAMED:
+        value = recorded
+        for part in name.split("."):
+            value = value.get(part, _MISSING) if isinstance(value, dict) else _MISSING
+        if value is _MISSING:
+            if name in needed:
+                raise ValueError(f"config.{name} is missing")
+        elif refused := refusal(name, tuple(value) if isinstance(value, list) else value):
+            raise ValueError(refused.rstrip("."))
 
 
 def page() -> str:

@@ -23,6 +23,7 @@ from jsubspace.runs import config, limits
 pytest.importorskip("matplotlib")
 
 from places import REPOSITORY
+from whole_runs import results_of
 
 from experiments import account, appendix_averages, bench_tpu, claims, figure8, figure12, reproduced
 from experiments.__main__ import MODULES
@@ -178,8 +179,7 @@ def test_a_folder_with_a_run_of_other_settings_is_refused(tmp_path):
     settings["penalty"]["beta"] = 1.0
     folder = tmp_path / job.name
     folder.mkdir(parents=True)
-    results = {"schema": 3, "config": settings, "finished": True, "points": [], "ensembles": []}
-    results |= {"predictors": [], "midpoint": "0.50"}
+    results = results_of(settings, [{"name": "0.50", "networks": 1, "accuracy": 0.5}])
     (folder / "results.json").write_text(json.dumps(results))
     assert jobs.results(job, tmp_path)["finished"]
     (other,) = jobs.declare(scenarios.FASHION, "line", [0], penalty__beta=2.0)

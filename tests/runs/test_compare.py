@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from scipy import stats
+from whole_runs import results_of
 
 from jsubspace import Line, Point, compare
 from jsubspace.errors import UsageError
@@ -20,7 +21,7 @@ N = 400
 
 def make_run(folder, kind="point", seed=0, keep=True, **fields):
     """A finished run's results.json and per_example.npz, of random logits."""
-    settings = copy.deepcopy(recipes.digits_cresnet8("standard" if kind == "point" else kind).to_dict())
+    settings = copy.deepcopy(recipes.digits_cresnet8(kind).to_dict())
     settings["seed"] = seed
     for field, given in fields.items():
         group, _, name = field.partition("__")
@@ -34,9 +35,7 @@ def make_run(folder, kind="point", seed=0, keep=True, **fields):
     rows = [{"name": plan.positions[plan.center].name, "networks": 1} | task.scores(outcomes.points)[plan.center]]
     if plan.ensembles:
         rows.append({"name": plan.ensembles[0].name, "networks": 2} | task.scores(outcomes.by_probability)[0])
-    results = {"schema": 3, "config": settings, "finished": True, "early_stopping": None, "predictors": rows}
-    results |= {"points": [], "ensembles": [], "midpoint": rows[0]["name"]}
-    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "results.json").write_text(json.dumps(results_of(settings, rows)))
     if keep:
         per_example.write(folder, plan, outcomes)
     return folder

@@ -142,6 +142,13 @@ def test_a_run_that_the_first_version_wrote_loads(tmp_path):
         config_files.check_same_run(tmp_path, found)
 
 
+def test_text_that_no_file_can_hold_is_refused_at_once():
+    assert settings.refusal("start.runs", "runs/\udcff") == (
+        "config.start.runs is 'runs/\\udcff'. It must be text that UTF-8 can hold."
+    )
+    assert settings.refusal("start.runs", "runs/ü\n☃") is None
+
+
 def test_config_json_is_read_as_it_was_written(tmp_path):
     made = changed("evaluation.ensemble", (0.25, 1.0))
     config_files.save(tmp_path, made)
