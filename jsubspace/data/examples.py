@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import io
 import pathlib
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,8 @@ import numpy as np
 from jsubspace.data import prepare
 from jsubspace.data.sets import DataSet
 from jsubspace.errors import UsageError
-from jsubspace.storage import files
+from jsubspace.storage import array_files, files
+from jsubspace.storage.array_files import Array
 
 _CHUNK = 1024
 
@@ -71,21 +71,28 @@ def read(data_set: DataSet, data_dir: str, split: str, keep_decoded: bool = True
     cache = pathlib.Path(builder.data_path) / f"{split}.decoded.npz"
     # Files that were prepared again, or damaged since, are decoded again.
     fingerprint = str([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
-    examples = _load(cache, fingerprint)
+    examples = _load(cache, fingerprint, data_set, builder.info.splits[split].num_examples)
     if examples is None:
         examples = _decode_all(builder, split, data_set)
         _save(cache, examples, fingerprint)
     return examples
 
 
-def _load(cache: pathlib.Path, fingerprint: str) -> Examples | None:
+def _load(cache: pathlib.Path, fingerprint: str, data_set: DataSet, length: int) -> Examples | None:
+    """The decoded copy, or None if there is none, or if it is damaged or of other files. It is then made again."""
+    declared = {
+        "images": Array("uint8", (length, *data_set.image_shape)),
+        "labels": Array("int32", (length,)),
+        "fingerprint": Array("U", ()),
+    }
     try:
-        with cache.open("rb") as file, np.load(file) as arrays:  # the zip's checksums detect a damaged file
-            if str(arrays["fingerprint"]) == fingerprint:
-                return Examples(arrays["images"], arrays["labels"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass
-    return None
+        found = array_files.read(cache, declared)  # The zip's checksums detect a damaged file.
+    except (OSError, ValueError):
+        return None
+    labels = found["labels"]
+    if str(found["fingerprint"]) != fingerprint or not ((labels >= 0) & (labels < data_set.num_classes)).all():
+        return None
+    return Examples(found["images"], labels)
 
 
 def _save(cache: pathlib.Path, examples: Examples, fingerprint: str) -> None:

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from jsubspace import endings, paths, preemption
-from jsubspace.data import corruptions, sets
+from jsubspace.data import corruptions, prepared_files, sets
 from jsubspace.data.sets import DataSet
-from jsubspace.errors import UsageError, file_system_failure
+from jsubspace.errors import UsageError, file_system_failure, one_line
 from jsubspace.storage import files
 
 VARIABLE = "JSUBSPACE_DATA_DIR"
@@ -149,15 +149,15 @@ def _folder(data_dir: str) -> pathlib.Path:
 
 
 def _builder(data_set: DataSet, folder: pathlib.Path) -> Any:
-    """The TFDS builder. Raises UsageError if the folder has files in a format that needs TensorFlow to be read."""
+    """The TFDS builder. Raises UsageError if the folder has files of the data set that cannot be read."""
+    prepared_files.check_versions(folder / data_set.name)
     try:
         return data_set.tfds_builder(str(folder))
-    except ValueError as error:
-        if "file format" not in str(error).lower() and "file_format" not in str(error).lower():
+    except Exception as error:  # TFDS raises errors of many types about its own files.
+        if not (folder / data_set.name).exists() or isinstance(error, OSError | ImportError):
             raise
         raise UsageError(
-            f"{folder} has {data_set.name} in another file format than array_record ({error}). "
-            "Choose another --data_dir for jsubspace."
+            f"TFDS cannot read {folder / data_set.name} ({one_line(error)}). Delete the folder and prepare the data set again."
         ) from error
 
 
