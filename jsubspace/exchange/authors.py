@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jsubspace.errors import UsageError
@@ -60,7 +61,8 @@ def from_authors(weights: Mapping[str, np.ndarray]) -> tuple[Endpoints, dict[str
       an endpoint.
 
     Raises:
-      UsageError: for a name that the authors' networks do not have, or a layer that lacks an endpoint.
+      UsageError: for a name that the authors' networks do not have, an array of another type or shape, or a layer that lacks
+        an endpoint.
     """
     rows: dict[tuple[str, ...], dict[int, np.ndarray]] = {}
     statistics: dict[str, Any] = {}
@@ -68,19 +70,23 @@ def from_authors(weights: Mapping[str, np.ndarray]) -> tuple[Endpoints, dict[str
         layer, _, leaf = name.removeprefix("module.").rpartition(".")
         if leaf == "num_batches_tracked":
             continue
-        match = re.fullmatch(r"(weight|bias)(\d*)|(running_mean|running_var)", leaf)
+        match = re.fullmatch(r"(weight|bias)([1-9][0-9]{0,3})?|(running_mean|running_var)", leaf)
         place = _our_layer(layer)
-        if match is None or place is None:
+        is_norm = place is not None and (place[-1].startswith("norm") or place[-1].endswith("_norm"))
+        if match is None or place is None or not (is_norm or match[1] == "weight"):
             raise UsageError(
                 f"{name} is not a name of the authors' networks. Their names are like blocks.0.conv1.weight1, "
                 "layer1.0.bn1.bias, conv2_x.0.shortcut.0.weight or fc.weight."
             )
-        is_norm = place[-1].startswith("norm") or place[-1].endswith("_norm")
+        if (plain := name.removeprefix("module.")) != name and plain in weights:
+            raise UsageError(f"{plain} is there twice, with and without the prefix module. Leave one of them out.")
+        array = _numbers(name, array)
         if match[3]:
-            _put(statistics, (*place, _LEAVES[leaf]), np.array(array))
+            _put(statistics, (*place, _LEAVES[leaf]), _vector(name, array).copy())
             continue
         ours = _LEAVES[match[1]] if is_norm else "kernel"
-        rows.setdefault((*place, ours), {})[int(match[2] or 0)] = array if is_norm else _kernel(place, name, array)
+        array = _vector(name, array) if is_norm else _kernel(place, name, array)
+        rows.setdefault((*place, ours), {})[int(match[2] or 0)] = array
     m = max((len(row) for row in rows.values()), default=0)
     if not m:
         raise UsageError("there is no weight among the names. Pass the state_dict, name by name, as numpy arrays.")
@@ -89,6 +95,11 @@ def from_authors(weights: Mapping[str, np.ndarray]) -> tuple[Endpoints, dict[str
         if sorted(row) != list(range(m)):
             raise UsageError(
                 f"{'/'.join(path)} has the endpoints {sorted(row)} but others have {m}. Each needs 0 to {m - 1}."
+            )
+        if len({(leaf.shape, leaf.dtype) for leaf in row.values()}) > 1:
+            kinds = sorted({f"{leaf.dtype}{list(leaf.shape)}" for leaf in row.values()})
+            raise UsageError(
+                f"{'/'.join(path)} is {' and '.join(kinds)} at different endpoints. All must have one shape."
             )
         _put(endpoints, path, np.stack([row[i] for i in range(m)]))
     return endpoints, statistics
@@ -127,10 +138,10 @@ def _our_layer(theirs: str) -> tuple[str, ...] | None:
     """``blocks.3.bn1`` -> ``("block3", "norm1")``, or None if the authors' networks have no such layer."""
     if theirs in _STEMS:
         return (_STEMS[theirs],)
-    match = re.fullmatch(r"blocks\.(\d+)\.(.+)", theirs)
+    match = re.fullmatch(r"blocks\.(0|[1-9][0-9]*)\.(.+)", theirs)
     if match and match[2] in _PARTS:
         return f"block{match[1]}", _PARTS[match[2]]
-    match = re.fullmatch(r"(\w+)\.(\d+)\.(.+)", theirs)
+    match = re.fullmatch(r"(\w+)\.(0|[1-9][0-9]*)\.(.+)", theirs)
     if match and match[1] in _STAGES and match[3] in _PARTS:
         return f"stage{_STAGES[match[1]]}_block{match[2]}", _PARTS[match[3]]
     return None
@@ -144,8 +155,8 @@ def _their_layer(ours: tuple[str, ...], endpoints: Endpoints, tiny_imagenet: boo
         if tiny_imagenet:
             return "conv1.0" if ours[0] == "stem_conv" else "conv1.1"
         return ours[0].removeprefix("stem_").replace("norm", "bn") + ("" if is_cresnet else "1")
-    cresnet = re.fullmatch(r"block(\d+)", ours[0])
-    resnet = re.fullmatch(r"stage(\d)_block(\d+)", ours[0])
+    cresnet = re.fullmatch(r"block([0-9]+)", ours[0])
+    resnet = re.fullmatch(r"stage([0-9])_block([0-9]+)", ours[0])
     part = re.fullmatch(r"(conv|norm)([123])|shortcut_(conv|norm)", ours[-1])
     if len(ours) != 2 or part is None or not (cresnet or resnet):
         raise UsageError(f"the authors' networks have no layer {'/'.join(ours)}. They are cresnets and resnets.")
@@ -169,6 +180,20 @@ def _kernel(place: tuple[str, ...], name: str, array: np.ndarray) -> np.ndarray:
     if array.ndim != 4:
         raise UsageError(f"{name} has the shape {list(array.shape)}, but a convolution's weight has four axes, OIHW.")
     return array.transpose(2, 3, 1, 0)
+
+
+def _numbers(name: str, array: np.ndarray) -> np.ndarray:
+    """The array, if its elements are floats. Numpy does not know that jax's bfloat16 is one."""
+    array = np.asarray(array)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise UsageError(f"{name} has elements of type {array.dtype}, but a weight is an array of floats.")
+    return array
+
+
+def _vector(name: str, array: np.ndarray) -> np.ndarray:
+    if array.ndim != 1:
+        raise UsageError(f"{name} has the shape {list(array.shape)}, but an array of a BatchNorm has one axis.")
+    return array
 
 
 def _put(tree: dict[str, Any], path: tuple[str, ...], leaf: np.ndarray) -> None:

@@ -16,16 +16,27 @@ import jax
 import numpy as np
 
 from jsubspace.errors import UsageError, one_line
-from jsubspace.storage import files, late_callbacks
+from jsubspace.exchange import tensor_header
+from jsubspace.storage import documents, files, late_callbacks
 from jsubspace.storage.places import in_bucket, located
+from jsubspace.storage.schema import Record
 
 Network = dict[str, Any]
 
 SUFFIX = ".safetensors"
+
+_DTYPES = (
+    "bool", "bfloat16", "float16", "float32", "float64",
+    "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+)  # fmt: skip
+
 DIGEST = "sha256"
 """The fact that `save` adds: a digest of all names and arrays, which `load` checks."""
 
 FACTS = "facts.json"
+
+FACTS_BYTES = 2**26
+"""The largest size of `FACTS`."""
 
 
 def check_target(path: pathlib.Path) -> None:
@@ -58,13 +69,14 @@ def save(path: str | pathlib.Path, network: Network, facts: Mapping[str, Any] | 
 
     Raises:
       UsageError: if ``path`` exists or cannot be written.
-      ValueError: for a network of another form, or a fact that JSON cannot hold.
+      ValueError: for a network of another form, or a fact that JSON cannot hold or that is the digest of another network.
     """
     path = located(path, "the network's file")
     check_target(path)
     arrays = flatten(network)
-    facts = {**(facts or {}), DIGEST: _digest(arrays)}
-    texts = {name: json.dumps(fact, allow_nan=False) for name, fact in facts.items()}
+    if not arrays:
+        raise ValueError("the network has no array, so there is nothing to save.")
+    facts, texts = _as_texts(facts or {}, _digest(arrays))
     try:
         if path.suffix == SUFFIX:
             import safetensors.numpy
@@ -114,15 +126,24 @@ def flatten(network: Network) -> dict[str, np.ndarray]:
     """Arrays by their paths, ``{"params/dense/kernel": ...}``: the inverse of `unflatten`.
 
     Raises:
-      ValueError: for anything but dictionaries of arrays, or a name with a slash.
+      ValueError: for anything but dictionaries of arrays, an array whose elements are not real numbers, a name with a slash,
+        or dictionaries that are nested deeper than `documents.DEPTH`.
     """
+    return _flatten(network, documents.DEPTH)
+
+
+def _flatten(network: Network, deepest: int) -> dict[str, np.ndarray]:
+    if not deepest:
+        raise ValueError(f"the network has dictionaries that are nested deeper than {documents.DEPTH}.")
     flat: dict[str, np.ndarray] = {}
     for name, value in network.items():
         if not isinstance(name, str) or not name or "/" in name:
             raise ValueError(f"{name!r} cannot be a name in a network: names are words without a slash.")
         if isinstance(value, Mapping):
-            flat |= {f"{name}/{inner}": leaf for inner, leaf in flatten(dict(value)).items()}
+            flat |= {f"{name}/{inner}": leaf for inner, leaf in _flatten(dict(value), deepest - 1).items()}
         elif hasattr(value, "shape") and hasattr(value, "dtype"):
+            if str(value.dtype) not in _DTYPES:
+                raise ValueError(f"{name} has elements of type {value.dtype}. A network has {', '.join(_DTYPES)}.")
             # safetensors would write the memory of a transposed array as if it were not transposed.
             flat[name] = np.ascontiguousarray(value).reshape(value.shape)
         else:
@@ -160,33 +181,45 @@ def _load_file(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
     import safetensors.numpy
 
     try:
+        texts = tensor_header.metadata(path)
         if in_bucket(path):
-            content = path.read_bytes()
-            arrays, texts = safetensors.numpy.load(content), _metadata(content)
+            arrays = safetensors.numpy.load(path.read_bytes())
         else:
             with safetensors.safe_open(path, framework="numpy") as file:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                texts = file.metadata() or {}
         return arrays, {name: _fact(text) for name, text in texts.items()}
-    except (safetensors.SafetensorError, OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not a safetensors file, or damaged: {error}") from error
-    except KeyError as error:
-        raise UsageError(f"{path} has arrays of type {error}, which numpy lacks. Store them as float32.") from error
-
-
-def _metadata(content: bytes) -> dict[str, str]:
-    """The metadata of a safetensors file, which its package reads only from the disk: they are in the header, which is JSON."""
-    size = int.from_bytes(content[:8], "little")
-    return json.loads(content[8 : 8 + size]).get("__metadata__", {})
+    except (safetensors.SafetensorError, OSError, ValueError, MemoryError) as error:
+        raise UsageError(f"{path} is not a safetensors file of a network, or damaged: {error}.") from error
 
 
 def _load_folder(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     network = _load_tree(path / "network")
+    facts = {}
+    if (path / FACTS).exists():
+        facts = documents.read(path / FACTS, FACTS_BYTES, "Restore it, or delete it to do without facts.", Record({}))
     try:
-        facts = json.loads((path / FACTS).read_text(encoding="utf-8")) if (path / FACTS).exists() else {}
-        return flatten(network), dict(facts)
+        return flatten(network), facts
     except (ValueError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is damaged or holds no network: {error}") from error
+
+
+def _as_texts(facts: Mapping[str, Any], digest: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The facts with the digest, and each as JSON."""
+    if facts.get(DIGEST, digest) != digest:
+        raise ValueError(
+            f"the facts have a {DIGEST}, and it is not the digest of this network. Leave it out: it is added to the facts."
+        )
+    facts = {**facts, DIGEST: digest}
+    texts = {}
+    for name, fact in facts.items():
+        try:
+            texts[name] = json.dumps(fact, allow_nan=False)
+            documents.from_json(texts[name])
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"the fact {name!r} cannot be stored as JSON: {error}.") from error
+        if not isinstance(name, str):
+            raise ValueError(f"{name!r} cannot be the name of a fact: names are text.")
+    return facts, texts
 
 
 def _save_tree(folder: pathlib.Path, tree: Network) -> None:
@@ -220,7 +253,7 @@ def _load_tree(folder: pathlib.Path) -> Network:
 
 def _fact(text: str) -> Any:
     try:
-        return json.loads(text)
+        return documents.from_json(text)
     except ValueError:
         return text  # The metadata of another program is not always JSON.
 

@@ -228,6 +228,20 @@ BAD_WEIGHTS = [
         {"fc.weight": ONES, "bn.weight": ONES[0], "bn.weight1": ONES[0]},
         r"classifier/kernel has the endpoints \[0\] but",
     ),
+    ({"conv.weight01": ONES[..., None, None]}, "conv.weight01 is not a name"),
+    ({"conv.weight²": ONES}, "is not a name"),
+    ({"conv.weight" + "1" * 5000: ONES}, "is not a name"),
+    ({"blocks.01.conv1.weight": ONES}, "is not a name"),
+    ({"conv.bias": ONES[0]}, "conv.bias is not a name"),
+    ({"bn.weight": ONES}, r"bn.weight has the shape \[2, 2\], but an array of a BatchNorm has one axis"),
+    ({"bn.running_var": ONES}, "bn.running_var has the shape"),
+    ({"bn.weight": np.ones(2, int)}, "bn.weight has elements of type int64, but a weight is an array of floats"),
+    ({"bn.weight": np.array([None])}, "bn.weight has elements of type object"),
+    (
+        {"fc.weight": ONES, "fc.weight1": np.ones((2, 3), np.float32)},
+        r"classifier/kernel is float32\[2, 2\] and float32\[3, 2\] at different endpoints",
+    ),
+    ({"fc.weight": ONES, "module.fc.weight": ONES}, "fc.weight is there twice, with and without"),
     ({"conv.weight": ONES}, r"conv.weight has the shape \[2, 2\], but a convolution's weight has four axes"),
 ]
 
@@ -260,6 +274,93 @@ def test_positions():
     assert export.read_alpha("1", Line()) == 1
     with pytest.raises(UsageError, match="standard training: its only point"):
         export.read_alpha("0.5", Point())
+
+
+def tensors(path, header, size=0, length=None):
+    """A safetensors file with any header, and a number of bytes that take no place on the disk."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write((len(text) if length is None else length).to_bytes(8, "little") + text)
+        file.truncate(file.tell() + size)
+    return path
+
+
+def one(dtype="F32", shape=(2,), offsets=(0, 8), **more):
+    return {"a": {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}} | more
+
+
+BAD_FILES = {
+    "fp8": ((one("F8_E4M3", (8,)), 8), r"its header.a.dtype is 'F8_E4M3', and must be 'F64' or"),
+    "fp4": ((one("F4", (16,)), 8), "'F4'"),
+    "65 axes": ((one(shape=[1] * 64 + [2]), 8), "its header.a.shape is a list of length 65"),
+    "sparse": ((one(shape=(2**43,), offsets=(0, 2**45)), 2**43), "bytes of arrays, and its header says"),
+    "larger than memory": (
+        (one(shape=(2**38,), offsets=(0, 2**40)), 2**40),
+        "it has 1024.0 GiB of arrays, and this machine",
+    ),
+    "other size": ((one(offsets=(0, 12)), 12), "'a' has 12 bytes, which is not the size"),
+    "backwards": ((one(shape=(0,), offsets=(8, 0)), 8), "'a' has -8 bytes"),
+    "short": ((one(), 4), "it has 4 bytes of arrays, and its header says 8"),
+    "a name twice": ((b'{"a": {}, "a": {}}', 0), "the name 'a' twice"),
+    "deep": ((b'{"a":' * 10**5, 0), "nested deeper"),
+    "long": ((b"{}", 0, 2**60), "its header has 1152921504606846976 bytes"),
+    "control characters": ((one() | {"__metadata__": {}, "x": 5}, 8), "its header.x is 5, and must be a dictionary"),
+    "metadata": ((one(__metadata__=5), 8), "__metadata__ is 5"),
+    "empty": ((b"", 0), "Expecting value"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_header_is_checked_before_memory_is_taken(tmp_path, name):
+    content, message = BAD_FILES[name]
+    path = tensors(tmp_path / "n.safetensors", *content)
+    with pytest.raises(
+        UsageError, match=rf"n.safetensors is not a safetensors file of a network, or damaged: .*{message}"
+    ):
+        network_files.load(path)
+
+
+def test_a_header_that_is_right(tmp_path):
+    path = tensors(tmp_path / "n.safetensors", one("BF16", (2, 2)), 8)
+    assert str(network_files.load(path)[0]["a"].dtype) == "bfloat16"
+
+
+RECURSIVE: dict = {}
+RECURSIVE["a"] = RECURSIVE
+W = {"w": np.ones(2, np.float32)}
+
+
+@pytest.mark.parametrize("name", ["n.safetensors", "n"])
+@pytest.mark.parametrize(
+    ("network", "facts", "message"),
+    [
+        ({}, {}, "has no array"),
+        ({"a": {}}, {}, "has no array"),
+        ({"w": np.array([None])}, {}, "w has elements of type object"),
+        ({"w": np.array(["a"])}, {}, "w has elements of type <U1"),
+        ({"w": np.ones(2, np.complex64)}, {}, "w has elements of type complex64"),
+        (RECURSIVE, {}, "nested deeper than 50"),
+        (W, {"alpha": {1, 2}}, "the fact 'alpha' cannot be stored as JSON"),
+        (W, {"alpha": RECURSIVE}, "the fact 'alpha' cannot be stored as JSON"),
+        (W, {"alpha": 10**400}, "the fact 'alpha' cannot be stored as JSON"),
+        (W, {5: 1}, "5 cannot be the name of a fact"),
+        (W, {"sha256": "mine"}, "the facts have a sha256, and it is not the digest of this network"),
+    ],
+)
+def test_what_cannot_be_saved(tmp_path, name, network, facts, message):
+    with pytest.raises(ValueError, match=message):
+        network_files.save(tmp_path / name, network, facts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_facts_of_a_file_can_be_saved_again(tmp_path):
+    network_files.save(tmp_path / "a", W, {"alpha": 0.5})
+    network_files.save(tmp_path / "b.safetensors", *network_files.load(tmp_path / "a"))
+    assert network_files.load(tmp_path / "b.safetensors")[1] == network_files.load(tmp_path / "a")[1]
+    for text in ("[1]", "garbage", "[" * 100_000, '{"alpha": NaN}'):
+        (tmp_path / "a" / "facts.json").write_text(text)
+        with pytest.raises(UsageError, match=r"facts.json is damaged .*delete it to do without facts"):
+            network_files.load(tmp_path / "a")
 
 
 # Data only
