@@ -169,7 +169,7 @@ def test_a_config_json_that_lacks_settings_is_refused(tmp_path):
 def test_a_config_json_with_a_number_that_is_none_is_refused(value, tmp_path):
     text = json.dumps(config.default().to_dict()).replace('"beta": 1.0', f'"beta": {value}')
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(UsageError, match=r"beta|the config of a run"):
+    with pytest.raises(UsageError, match=r"beta|the config of a run|config.json is damaged \(it holds "):
         config_files.load(tmp_path)
 
 
