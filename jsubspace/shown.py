@@ -7,6 +7,7 @@ exchange the order in which a line is read.
 import logging
 import re
 import unicodedata
+from typing import SupportsInt
 
 _HARMLESS = "\n\t"
 
@@ -60,12 +61,12 @@ def label(text: str) -> str:
 
 
 class Formatter(logging.Formatter):
-    """The format of this library's log. Values that are put into a message lose their newlines, too."""
+    """The format of this library's log. Newlines in the values of a message are escaped, too. Numbers stay numbers."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of a record."""
         if isinstance(record.args, tuple):
-            args = tuple(value if isinstance(value, int | float) else _Value(value) for value in record.args)
+            args = tuple(value if isinstance(value, SupportsInt) else _Value(value) for value in record.args)
             record = logging.makeLogRecord(record.__dict__ | {"args": args})
         return escaped(super().format(record))
 

@@ -79,7 +79,7 @@ def read(data_set: DataSet, data_dir: str, split: str, keep_decoded: bool = True
 
 
 def _load(cache: pathlib.Path, fingerprint: str, data_set: DataSet, length: int) -> Examples | None:
-    """The decoded copy, or None if there is none, or if it is damaged or of other files. It is then made again."""
+    """The decoded copy, or None if it does not exist, is damaged, or belongs to other files. It is then made again."""
     declared = {
         "images": Array("uint8", (length, *data_set.image_shape)),
         "labels": Array("int32", (length,)),

@@ -126,7 +126,7 @@ def flatten(network: Network) -> dict[str, np.ndarray]:
     """Arrays by their paths, ``{"params/dense/kernel": ...}``: the inverse of `unflatten`.
 
     Raises:
-      ValueError: for anything but dictionaries of arrays, an array whose elements are not real numbers, a name with a slash,
+      ValueError: for anything but dictionaries of arrays, an array of other elements than real numbers, a name with a slash,
         or dictionaries that are nested deeper than `documents.DEPTH`.
     """
     return _flatten(network, documents.DEPTH)

@@ -19,7 +19,7 @@ ITEM_BYTES = {
     "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
     "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
-"""The size of a number of each dtype that a network may have. Numpy has none of the floats of eight and four bits."""
+"""The size of a number of each dtype that a network may have. Numpy lacks the floats of eight and four bits."""
 
 _METADATA = "__metadata__"
 
@@ -33,7 +33,7 @@ _ARRAY = Record(
 
 
 def metadata(path: pathlib.Path) -> dict[str, str]:
-    """The metadata of a file that is what its header says, and whose arrays fit into the memory of this machine.
+    """The metadata of a file, after its header has been checked. Its arrays must fit into the memory of this machine.
 
     Raises:
       ValueError: if the file is something else.

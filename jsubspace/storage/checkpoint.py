@@ -101,9 +101,7 @@ class Checkpoints(Generic[State]):
         """The step of the best checkpoint with metrics, or None if there is no such checkpoint."""
         if not self._read_only:
             return self._manager.best_step()
-        scores = {step: checkpoint_files.score(self._folder / str(step)) for step in self.steps()}
-        known = {step: score for step, score in scores.items() if score is not None}
-        return max(known, key=lambda step: (known[step], step), default=None)
+        return checkpoint_files.best_step(self._folder, self.steps())
 
     def steps(self) -> list[int]:
         """The steps of all complete checkpoints, in order."""
@@ -256,7 +254,7 @@ class Checkpoints(Generic[State]):
         if jax.process_index() == 0:
             found = {step: checkpoint_files.wrong_metrics(self._folder / str(step)) for step in there}
             damaged = {step: damage for step, damage in found.items() if damage}
-            if damaged and not any(self._is_whole(step) for step in there):
+            if damaged and all(checkpoint_files.damage(self._folder / str(step)) for step in there):
                 raise self._all_damaged()
             for step, damage in damaged.items():
                 log.warning("the checkpoint of step %d is damaged (%s). It is set aside.", step, damage)
@@ -268,9 +266,6 @@ class Checkpoints(Generic[State]):
         return UsageError(
             f"every checkpoint in {self._folder} is damaged. Restore one from a copy, or delete the run's folder to start again."
         )
-
-    def _is_whole(self, step: int) -> bool:
-        return checkpoint_files.damage(self._folder / str(step)) is None
 
     @contextlib.contextmanager
     def _told(self, what: str) -> Iterator[None]:

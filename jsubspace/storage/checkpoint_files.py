@@ -1,6 +1,7 @@
 """What the documents of a checkpoint must hold, and its damage. The arrays are Orbax's (`checkpoint`)."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from jsubspace.storage import checksums, documents
@@ -50,17 +51,25 @@ def wrong_metrics(folder: pathlib.Path) -> str | None:
     return _wrong_document(folder, _METRICS)
 
 
-def score(folder: pathlib.Path) -> float | None:
-    """The score of a checkpoint by which it is ranked. None if it has no finite score, or a damaged one."""
-    if wrong_metrics(folder) or not (folder / _METRICS).exists():
-        return None
-    metrics = documents.from_json(documents.read_bytes(folder / _METRICS, DOCUMENT_BYTES), nan_is_none=True)
-    return metrics.get(RANKED_BY)
+def best_step(folder: pathlib.Path, steps: Sequence[int]) -> int | None:
+    """The step with the best score among the checkpoints in a folder, or None if no checkpoint has a finite score."""
+    scores = {step: _score(folder / str(step)) for step in steps}
+    known = {step: score for step, score in scores.items() if score is not None}
+    return max(known, key=lambda step: (known[step], step), default=None)
 
 
 def seconds_of(notes: dict[str, Any]) -> float:
     """The seconds of training in the notes of a checkpoint, or 0 if the notes hold no such number."""
     return float(notes.get("seconds") or 0)
+
+
+def _score(folder: pathlib.Path) -> float | None:
+    """The score of a checkpoint by which it is ranked. None if it has no finite score, or a damaged one."""
+    if wrong_metrics(folder) or not (folder / _METRICS).exists():
+        return None
+    metrics = documents.from_json(documents.read_bytes(folder / _METRICS, DOCUMENT_BYTES), nan_is_none=True)
+    score: float | None = metrics.get(RANKED_BY)
+    return score
 
 
 def _wrong_document(folder: pathlib.Path, name: str) -> str | None:

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 
+import jax.numpy as jnp
 import pytest
 from whole_runs import results_of
 
@@ -132,5 +133,5 @@ def test_the_log_and_the_message_at_the_end_are_escaped(written, capsys, tmp_pat
     with pytest.raises(SystemExit):
         endings.call(lambda: (_ for _ in ()).throw(UsageError("bad \x1b[2J name\nand more")))
     assert capsys.readouterr().err == "error: bad \\x1b[2J name\nand more\n"
-    logging.getLogger("jsubspace").info("%d of %s", 3, {"a": "\x1b"})
+    logging.getLogger("jsubspace").info("%d of %s", jnp.int32(3), {"a": "\x1b"})
     assert capsys.readouterr().err == "3 of {'a': '\\x1b'}\n"
