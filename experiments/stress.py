@@ -30,6 +30,7 @@ import tensorflow_datasets  # noqa: F401
 
 import jsubspace.runs.run  # noqa: F401
 from experiments.lib.kills import Kills
+from experiments.lib.life import in_a_process
 from experiments.lib.signals import Signals
 from jsubspace import program
 from jsubspace.data import prepare
@@ -62,7 +63,7 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_compilation_cache_dir", str(compiled))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    prepare.prepare("digits")
+    in_a_process(lambda: str(prepare.prepare("digits")))  # Its readers have threads, which a forked life would lack.
     attack = (Kills if arguments.kills > 0 else Signals)(arguments.folder.absolute(), arguments.seed)
     sys.exit(0 if attack.run(max(arguments.kills, arguments.signals), arguments.minutes) else 1)
 
