@@ -14,6 +14,7 @@ import signal
 import stat
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -79,6 +80,7 @@ class Preemption:
         """Raises `Preempted` in the main thread if a signal was received. Under `held` it does nothing."""
         if self._received is not None and not self._held and threading.current_thread() is threading.main_thread():
             self._dropped = False
+            warnings.simplefilter("ignore")  # Coroutines that will never be finished warn.
             raise Preempted(f"stopped by {self._received.name}. Run the same command again. What was saved is kept.")
 
     @contextlib.contextmanager
@@ -93,7 +95,8 @@ class Preemption:
             yield
         finally:
             self._held = before
-        self.check()
+        if sys.exception() is None:  # An exception that is under way says more, and `check` will be asked again.
+            self.check()
 
     @contextlib.contextmanager
     def released(self) -> Iterator[None]:
@@ -162,7 +165,8 @@ class Preemption:
 
         def hook(dropped: Any) -> None:
             if not isinstance(dropped.exc_value, Preempted):
-                before(dropped)
+                if self._received is None or self._held:
+                    before(dropped)  # After a signal, what is left half made by its exception fails to be tidied up.
             elif not self._dropped:
                 self._dropped = True
                 os.write(pipe, _DROPPED)

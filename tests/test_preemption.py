@@ -141,6 +141,36 @@ def test_other_exceptions_that_python_drops_are_still_told():
     assert [dropped.exc_type for dropped in told] == [KeyError]
 
 
+class HalfMade:
+    def __del__(self):
+        raise AttributeError("half made")
+
+
+def test_what_a_signal_leaves_half_made_does_not_complain(capfd):
+    """A signal during the creation of an asyncio loop left a loop whose __del__ failed."""
+    with Preemption():
+        with pytest.raises(Preempted):
+            os.kill(os.getpid(), signal.SIGTERM)
+        HalfMade()
+    assert "half made" not in capfd.readouterr().err
+
+
+def test_a_signal_does_not_leave_orbax_half_way(tmp_path):
+    steps = []
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+
+    def restore():
+        with Preemption(), checkpoints._told("restore from"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            steps.append("restored")
+
+    with pytest.raises(Preempted):
+        restore()
+    assert steps == ["restored"]
+    with checkpoints:
+        pass
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_second_signal_ends_even_what_does_not_return_to_python(number, code):
     program = (

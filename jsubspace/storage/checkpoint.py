@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from jsubspace.errors import BucketError, UsageError, one_line
+from jsubspace.preemption import Preemption
 from jsubspace.storage import checkpoint_files, checksums, files, late_callbacks, steps
 from jsubspace.storage.checkpoint_files import RANKED_BY
 from jsubspace.storage.documents import without_nan
@@ -269,9 +270,10 @@ class Checkpoints(Generic[State]):
 
     @contextlib.contextmanager
     def _told(self, what: str) -> Iterator[None]:
-        """Turns every error of Orbax and the file system into one message."""
+        """Turns every error of Orbax and the file system into one message. A signal waits: Orbax would be left half way."""
         try:
-            yield
+            with Preemption.current().held():
+                yield
         except Exception as error:
             raise UsageError(
                 f"cannot {what} the folder of checkpoints {self._folder}: {one_line(error)}\n{self._newest()}. Make room or fix "
