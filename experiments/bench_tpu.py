@@ -65,7 +65,7 @@ def measure(network: str, method: str, mode: str, topology: Any, batch_size: int
     config.shard_endpoints = mode == "sharded"
     devices = parallel.DataParallel(tuple(topology.devices))
     run = build.assemble(config, ShapesOnly(data_set, kind), devices)
-    state, n = jax.eval_shape(run.init_state), len(topology.devices)
+    state, n = run.state_shape, len(topology.devices)
     shape = (n, batch_size, *run.pipeline.data_set.image_shape)
     batch = {name: jax.ShapeDtypeStruct(shape[:2], np.int32) for name in ("label", "index")}
     batch["image"] = jax.ShapeDtypeStruct(shape, np.uint8)

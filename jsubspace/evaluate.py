@@ -10,7 +10,6 @@ import logging
 import pathlib
 from typing import Any
 
-import jax
 import ml_collections
 
 from jsubspace import program, runs
@@ -47,7 +46,7 @@ def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None)
     memory.check(run)
     with lock.alone(workdir):
         with Checkpoints(workdir / checkpoint.FOLDER, read_only=True) as checkpoints:
-            like, last = jax.eval_shape(run.init_state), run.total_steps
+            like, last = run.state_shape, run.total_steps
             state, notes = checkpoints.restore(like, run.devices.replicated, last_step=last)
         return runs.evaluate(run, workdir, checkpoint_files.seconds_of(notes), finished=int(state.step) == last)
 

@@ -17,7 +17,7 @@ def end_of(workdir: pathlib.Path) -> dict[str, Any]:
     """Everything about a finished run that must be the same, as digests and numbers."""
     run = build.build(config_files.load(workdir))
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-        state, notes = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)
+        state, notes = checkpoints.restore(run.state_shape, run.devices.replicated)
     leaves = {
         jax.tree_util.keystr(path): hashlib.sha256(np.asarray(leaf).tobytes()).hexdigest()
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)

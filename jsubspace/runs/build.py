@@ -142,6 +142,11 @@ class Run:
         )
         return init_train_state(endpoints, self.optimizer)
 
+    @functools.cached_property
+    def state_shape(self) -> TrainState:
+        """The state's shapes and dtypes. No array is made."""
+        return jax.eval_shape(self.init_state)
+
     def train_step(self) -> TrainStep:
         """The step for one device. `compiled_step` runs it on all of them."""
 
@@ -226,7 +231,7 @@ def assemble(config: ml_collections.ConfigDict, data: pipeline.Pipeline, devices
     )
     if not config.shard_endpoints:
         return run
-    state = jax.eval_shape(run.init_state)
+    state = run.state_shape
     shares = Shares(AXIS, axes_of(state.endpoints, len(devices.devices)), parts.compute_dtype(config))
     return dataclasses.replace(run, shares=shares, shardings=devices.shardings_of(state))
 

@@ -75,7 +75,7 @@ def estimate(run: Run) -> Estimate:
       >>> Estimate((stage,), ()).device[0].size
       1000
     """
-    state = jax.eval_shape(run.init_state)
+    state = run.state_shape
     whole = _bytes(state)
     network = _bytes(state.endpoints) // run.subspace.num_endpoints
     share = ("shard_endpoints",) if run.shardings is None else ()
@@ -212,9 +212,7 @@ def _evaluated(
     """What a device holds to evaluate ``p`` combinations of ``rows`` networks, with features if they are ``combined``."""
     size = run.evaluation.batch_size
     of_device = size if adapters.spreads_points(run, p) else -(-size // run.devices.count)
-    point = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), jax.eval_shape(run.init_state).endpoints
-    )
+    point = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), run.state_shape.endpoints)
     image = jax.ShapeDtypeStruct((1, *run.pipeline.data_set.image_shape), jnp.float32)
     evaluated = adapters.network(run, by_points=True)  # A single device has no collectives.
 

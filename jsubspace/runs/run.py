@@ -102,7 +102,7 @@ def training(run: Run) -> Training:
     return Training(
         cadence=run.cadence,
         init=lambda: run.devices.put(stacks.init_state(run), run.shardings),
-        like=jax.eval_shape(run.init_state),
+        like=run.state_shape,
         places=run.shardings or run.devices.replicated,
         step=run.compiled_step(),
         key=run.devices.put(run.key),
@@ -146,7 +146,7 @@ def trained_endpoints(run: Run, workdir: pathlib.Path) -> Endpoints:
     with Checkpoints(workdir / checkpoint.FOLDER, read_only=True) as checkpoints:
         if run.collects:
             return stacks.checked(stacks.collected(run, checkpoints), workdir)
-        like = jax.eval_shape(run.init_state)
+        like = run.state_shape
         state, _ = checkpoints.restore(like, run.devices.replicated, last_step=run.total_steps)
     return stacks.checked(state.endpoints, workdir)
 
@@ -155,7 +155,7 @@ def _report_shares(run: Run) -> None:
     """Logs which leaves the devices cannot divide, if the endpoints are to be divided."""
     if run.shardings is None:
         return
-    endpoints, count = jax.eval_shape(run.init_state).endpoints, len(run.devices.devices)
+    endpoints, count = run.state_shape.endpoints, len(run.devices.devices)
     whole, leaves = shares.kept_whole(endpoints, count), jax.tree.leaves(endpoints)
     fraction = sum(whole.values()) / sum(leaf.size for leaf in leaves)
     names = f": {', '.join(list(whole)[:3])}{', ...' if len(whole) > 3 else ''}" if whole else ""

@@ -70,7 +70,7 @@ def collected(run: Run, checkpoints: Checkpoints[TrainState]) -> Endpoints:
     Raises:
       UsageError: if the checkpoint of one of them is missing.
     """
-    like = jax.eval_shape(run.init_state)
+    like = run.state_shape
     states = [checkpoints.restore(like, run.devices.replicated, step)[0] for step in run.collected_steps]
     stack = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(state.endpoints for state in states))
     return run.devices.put(stack)
@@ -118,7 +118,7 @@ def _network(run: Run, folder: pathlib.Path) -> Params:
 def _arranged(networks: list[Params], run: Run, paths: list[pathlib.Path]) -> Endpoints:
     """The networks as endpoints: one network per endpoint, one for all, or two ends with bends evenly between them."""
     m, n = run.subspace.num_endpoints, len(networks)
-    expected = jax.eval_shape(run.init_state).endpoints
+    expected = run.state_shape.endpoints
     for network, folder in zip(networks, paths, strict=True):
         _check_shapes(network, expected, folder)
     if n == m:
@@ -172,7 +172,7 @@ def _branch(run: Run, settings: ml_collections.ConfigDict, paths: list[pathlib.P
     step = settings.start.epoch * run.pipeline.steps_per_epoch
     checkpoints: Checkpoints[TrainState]
     with Checkpoints(paths[0] / FOLDER, read_only=True) as checkpoints:
-        state = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated, step)[0]
+        state = checkpoints.restore(run.state_shape, run.devices.replicated, step)[0]
     return state._replace(endpoints=checked(state.endpoints, paths[0]))
 
 
