@@ -249,7 +249,8 @@ def test_under_nohup_a_closed_terminal_ends_nothing():
 def test_a_closed_terminal_does_not_stop_the_end(stream):
     """After SIGHUP, a terminal that is gone refuses what is printed. The program ends with its code all the same."""
     code = (
-        "import os, pty, signal, sys\nfrom jsubspace import endings\nours, theirs = pty.openpty()\n"
+        "import os, pty, signal, sys\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # The tests may run under nohup.
+        "from jsubspace import endings\nours, theirs = pty.openpty()\n"
         f"os.dup2(theirs, {stream})\nos.close(ours)\n"
         "def main():\n  try:\n    os.kill(os.getpid(), signal.SIGHUP)\n  finally:\n"
         "    print('x', flush=True)\n    print('y', file=sys.stderr, flush=True)\n"
