@@ -111,7 +111,8 @@ class Signals(Attack):
         else:
             written = _written(_last_file(name, workdir))
             done = life.start < written < sent_at + (4 if name == "export" else 1) * WRITING_SECONDS
-            second = [128 + number for number in sent[1:]]
+            # The kernel delivers two signals that wait together in its own order.
+            second = [128 + number for number in sent] if len(sent) > 1 else []
             documented = code in (PREEMPTED, *second) or (code == 0 and done)
             report["signals"] += 1
             report["fresh"] += life.fresh
