@@ -196,6 +196,8 @@ class Preemption:
             elif number[0] in SIGNALS and echoes:
                 echoes -= 1
             elif number[0] in SIGNALS:
+                if self._first is not None and self._first.name == signal.Signals(number[0]).name == "SIGHUP":
+                    continue  # A terminal that is closed hangs up twice: its shell does, and the kernel does.
                 count, pause = count + 1, 0.1
                 if count > 1:
                     os._exit(128 + number[0])

@@ -133,9 +133,17 @@ def write(workdir: pathlib.Path, results: dict[str, Any]) -> dict[str, Any]:
     """Writes results.json and returns its content, with lists where there were tuples.
 
     A number that is not finite is None there, because JSON has no other name for it.
+
+    Raises:
+      UsageError: if the file would be larger than `read` allows.
     """
     preemption.check()
     text = documents.to_json(results, indent=2) + "\n"
+    if len(text) > RESULTS_BYTES:
+        raise UsageError(
+            f"{workdir / RESULTS} would have {len(text)} bytes, and may have {RESULTS_BYTES}. Evaluate fewer points: lower "
+            "config.evaluation.num_points or config.evaluation.num_random_points, or name fewer corruptions."
+        )
     files.write_text(workdir / RESULTS, text)
     written: dict[str, Any] = documents.from_json(text)
     return written

@@ -95,7 +95,7 @@ def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A folder to fill. It gets the name ``path`` when the context is left, and is removed if an exception leaves it.
 
     Raises:
-      OSError: if something exists at ``path``, or the folder cannot be written.
+      OSError: if a file, or a folder that is not empty, exists at ``path``, or the folder cannot be written.
     """
     if in_bucket(path):
         with bucket_files.new_folder(path) as folder:
@@ -165,7 +165,10 @@ def check_writable(folder: pathlib.Path) -> None:
         bucket_files.check_writable(_unused_name(folder / "probe"))
         return
     try:
-        os.close(os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600))  # A file that never gets a name.
+        nameless = getattr(
+            os, "O_TMPFILE", 0
+        )  # A file that never gets a name. Without it, a folder cannot be opened so.
+        os.close(os.open(folder, os.O_WRONLY | nameless | os.O_CLOEXEC, 0o600))
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
             raise

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, Protocol
 
 from jsubspace import shown
 
-LARGEST = 1e60
+LARGEST = 1e80
 """The largest size of a number in a file. Every number of ours is a float32, or a short sum of products of two of them."""
 
 LARGEST_WHOLE = 2**53

@@ -42,7 +42,7 @@ def steps_in(folder: pathlib.Path) -> list[int]:
         if _NAME.fullmatch(path.name) and path.is_dir() and int(path.name[:20]) <= LARGEST_WHOLE:
             if _is_complete(path):
                 steps.append(int(path.name))
-        elif path.name.isnumeric():
+        elif path.name.isnumeric() and (path.exists() or path.is_symlink()):  # Another process may have removed it.
             raise UsageError(
                 f"{path} looks like a checkpoint, but a checkpoint is a folder whose name is its step, as 4. Rename it or move "
                 "it away."

@@ -27,6 +27,7 @@ from jax._src import distributed
 
 from jsubspace import endings
 from jsubspace.errors import PREEMPTED, Preempted, UsageError
+from jsubspace.storage.schema import Mismatch
 
 HEARTBEAT_SECONDS = 100
 """A host is lost when it has sent no heartbeat for so long. jax's threads send heartbeats, whatever Python does."""
@@ -72,7 +73,10 @@ def together() -> Iterator[None]:
     try:
         with noticing():
             yield
-            _wait(LAST_SECONDS)
+            try:
+                _wait(LAST_SECONDS)
+            except TimeoutError:
+                end_as_lost()
     except (Exception, Preempted, KeyboardInterrupt) as error:
         _leave(error)
     _set_code(0)
@@ -99,12 +103,14 @@ def is_loss(error: BaseException) -> bool:
     Example:
       >>> is_loss(RuntimeError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer [10.0.0.2]:2142"))
       True
-      >>> is_loss(RuntimeError("RESOURCE_EXHAUSTED: Out of memory"))
-      False
+      >>> is_loss(RuntimeError("RESOURCE_EXHAUSTED: Out of memory")), is_loss(OSError(28, "No space left", "runs/barrier"))
+      (False, False)
     """
     cause: BaseException | None = error
     while cause is not None:
-        if not isinstance(cause, UsageError) and any(word in str(cause).lower() for word in _OF_LOSS):
+        ours = isinstance(cause, UsageError | Mismatch | BrokenPipeError)
+        names_file = isinstance(cause, OSError) and cause.filename is not None  # A path may have any word in it.
+        if not ours and not names_file and any(word in str(cause).lower() for word in _OF_LOSS):
             return True
         cause = cause.__cause__ or cause.__context__
     return False

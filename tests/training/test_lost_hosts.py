@@ -10,8 +10,9 @@ import pytest
 from several_hosts import FIELDS, free_port, run, started
 from whole_runs import final_state, same, without_speed
 
-from jsubspace.errors import PREEMPTED, USAGE
+from jsubspace.errors import PREEMPTED, USAGE, UsageError
 from jsubspace.runs import config
+from jsubspace.storage.schema import Mismatch
 from jsubspace.storage.writer import read_rows
 from jsubspace.training import peers
 
@@ -226,3 +227,14 @@ def test_attacks_at_random_moments(undisturbed, fields, tmp_path):
     for code, output in run(2, 1, tmp_path / "run", fields["data.dir"], **LONG):
         assert code == 0, output
     same_run(undisturbed, tmp_path / "run", fields)
+
+
+def test_ordinary_errors_are_no_loss():
+    """A path, a field and a closed pipe may have the words of a lost host."""
+    full = UsageError("cannot write")
+    full.__cause__ = OSError(28, "No space left on device", "/runs/heartbeat/metrics.jsonl")
+    damaged = UsageError("damaged")
+    damaged.__cause__ = Mismatch("results.json.connector lacks the field 'barrier'")
+    for error in (full, damaged, BrokenPipeError(32, "Broken pipe")):
+        assert not peers.is_loss(error)
+    assert peers.is_loss(RuntimeError("UNAVAILABLE: the coordination service has gone"))
