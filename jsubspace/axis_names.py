@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 Tree = TypeVar("Tree")
 
@@ -35,40 +36,57 @@ def added(tree: Tree) -> Tree:
     return _with_boxes(tree, lambda box: box.add_axis(0, _OF_LINEN), lambda names: (NAME, *names), "add_axis")
 
 
-def removed(tree: Tree) -> Tree:
+def removed(tree: Tree, *, before_the_axis: bool = False) -> Tree:
     """The tree without the first name of every leaf. It is the inverse of `added`.
 
+    Args:
+      tree: leaves ``[*s]`` with the names of ``[m, *s]``.
+      before_the_axis: whether the leaves are ``[m, *s]`` still, because a vmap will remove the axis.
+
     Raises:
-      ValueError: if the first name of a leaf is not that of the endpoint axis.
+      ValueError: if a leaf has no name for the endpoint axis, or its first name is another one.
     """
-    return _with_boxes(tree, lambda box: box.remove_axis(0, _OF_LINEN), _rest, "remove_axis")
+    lost = 0 if before_the_axis else 1
+
+    def without(box: Any) -> Any:
+        _check_count(vars(box), box, lost)
+        return box.remove_axis(0, _OF_LINEN)
+
+    return _with_boxes(
+        tree, without, _rest, "remove_axis", lambda variable: _check_count(variable.get_metadata(), variable, lost)
+    )
 
 
 def bare(tree: Any) -> Any:
     """The tree without boxes and variables, so that the structures of a network and of its endpoints are equal."""
 
     def content(node: Any) -> Any:
-        if not _is_box(node):
+        if not is_box(node):
             return node
         leaves = jax.tree.leaves(node)
         return leaves[0] if len(leaves) == 1 else leaves
 
-    return jax.tree.map(content, tree, is_leaf=_is_box)
+    return jax.tree.map(content, tree, is_leaf=is_box)
 
 
 def _with_boxes(
-    tree: Tree, of_linen: Callable[[Any], Any], of_nnx: Callable[[tuple[Any, ...]], Any], hook: str
+    tree: Tree,
+    of_linen: Callable[[Any], Any],
+    of_nnx: Callable[[tuple[Any, ...]], Any],
+    hook: str,
+    check: Callable[[Any], None] = lambda variable: None,
 ) -> Tree:
-    if not any(map(_is_box, jax.tree.leaves(tree, is_leaf=_is_box))):
+    if not any(map(is_box, jax.tree.leaves(tree, is_leaf=is_box))):
         return tree
 
     def renamed(path: tuple[Any, ...], node: Any) -> Any:
-        if not _is_box(node):
+        if not is_box(node):
             return node
         try:
             if not hasattr(node, "set_metadata"):
                 return of_linen(node)
             variable = jax.tree.map(lambda leaf: leaf, node)  # A copy, because its metadata is changed in place.
+            check(variable)
             metadata = variable.get_metadata()
             for kind in _OF_NNX:
                 if metadata.get(kind):
@@ -76,16 +94,29 @@ def _with_boxes(
             getattr(variable, hook)(0, NAME)
         except (AssertionError, IndexError, ValueError) as error:
             raise ValueError(
-                f"leaf {jax.tree_util.keystr(path)} has names for its axes, and the first of them is not None, the name of the "
-                "endpoint axis. Stack networks with jsubspace.stack or jsubspace.init_endpoints, which add this name."
+                f"leaf {jax.tree_util.keystr(path)} has names for its axes, but none for the endpoint axis, which is None and comes "
+                "first. Stack networks with jsubspace.stack or jsubspace.init_endpoints, which add this name."
             ) from error
         return variable
 
-    return jax.tree_util.tree_map_with_path(renamed, tree, is_leaf=_is_box)
+    return jax.tree_util.tree_map_with_path(renamed, tree, is_leaf=is_box)
 
 
-def _is_box(node: Any) -> bool:
+def is_box(node: Any) -> bool:
+    """Whether this is a box of linen or a variable of nnx around one array."""
     return callable(getattr(node, "add_axis", None)) and callable(getattr(node, "remove_axis", None))
+
+
+def _check_count(metadata: Any, box: Any, lost: int) -> None:
+    """Raises ValueError if the names do not fit the axes of the array, which has lost as many axes.
+
+    None may also be the name of the first axis of one network. A PartitionSpec may leave out names at its end.
+    """
+    for kind in ("names", *_OF_NNX):
+        names = metadata.get(kind)
+        full = isinstance(names, list | tuple) and not isinstance(names, jax.sharding.PartitionSpec)
+        if full and any(len(names) != jnp.ndim(leaf) + lost for leaf in jax.tree.leaves(box)):
+            raise ValueError(f"there are {len(names)} names")
 
 
 def _rest(names: tuple[Any, ...]) -> tuple[Any, ...]:

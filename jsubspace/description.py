@@ -21,7 +21,7 @@ class Leaf(NamedTuple):
       layer: the name of its layer, as `jsubspace.layers` gives it.
       counts: whether the penalty sees it.
       share: its part of the cos² between endpoints, or None if it does not count or the endpoints are no numbers. The shares
-        of all leaves sum to 1. A negative share lowers cos².
+        of all leaves sum to 1. A negative share lowers cos². It is None where cos² is 0.
     """
 
     name: str
@@ -116,8 +116,8 @@ def warn_if_alike(endpoints: Endpoints) -> None:
     warnings.warn(
         f"the endpoints were drawn independently, but the mean cos² of their kernels is {cosine:.2g} for {n} numbers. Some "
         f"leaves that the penalty counts start alike in all endpoints, {largest} above all. If they are no kernels, leave them "
-        "out by the argument mask. If all endpoints start from one network, compare their differences from it by the argument "
-        "origin. print(jsubspace.describe(endpoints)) shows all leaves.",
+        "out by the argument mask. If all endpoints start from one network, make them by "
+        "jsubspace.stack, and compare their differences from this network by the argument origin. print(jsubspace.describe(endpoints)) shows all leaves.",
         stacklevel=3,
     )
 
@@ -126,22 +126,26 @@ def _shares(endpoints: Endpoints, counts: Any) -> tuple[list[float | None], floa
     """Every leaf's share of the mean cos² over pairs, and this mean.
 
     With the leaves' inner products p_l of a pair, cos² is sum_l p_l (sum_l p_l) / (norms)². Leaf l contributes its summand.
+    A pair with a network of zeros has a cos² of 0.
     """
-
-    def gram(leaf: jax.Array, counted: bool) -> jax.Array | None:
-        if not counted:
-            return None
-        rows = jnp.reshape(leaf, (leaf.shape[0], -1)).astype(tree.accumulator(leaf.dtype))
-        return jnp.matmul(rows, rows.T, precision=jax.lax.Precision.HIGHEST)
-
-    grams = [
-        gram(leaf, counted) for leaf, counted in zip(jax.tree.leaves(endpoints), jax.tree.leaves(counts), strict=True)
-    ]
-    wide = [None if g is None else np.asarray(g, np.float64) for g in grams]
-    total = np.sum([g for g in wide if g is not None], axis=0)
-    pairs = np.triu_indices(len(total), 1)
+    counted = zip(jax.tree.leaves(endpoints), jax.tree.leaves(counts), strict=True)
+    grams = [_gram(leaf) if counts else None for leaf, counts in counted]
+    total = np.sum([gram for gram in grams if gram is not None], axis=0)
     norms = np.outer(np.diag(total), np.diag(total))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cosine = float(np.mean((total**2 / norms)[pairs]))
-        parts = [None if g is None else float(np.mean((g * total / norms)[pairs]) / cosine) for g in wide]
-    return parts, cosine
+    weights = np.triu(np.divide(1, norms, out=np.zeros_like(norms), where=norms != 0), 1)
+    pairs = len(total) * (len(total) - 1) / 2
+    cosine = float(np.sum(weights * total**2) / pairs)
+    if cosine == 0:
+        return [None] * len(grams), cosine
+    return [None if gram is None else float(np.sum(weights * gram * total) / pairs / cosine) for gram in grams], cosine
+
+
+def _gram(leaf: jax.Array) -> np.ndarray:
+    """The inner products of a leaf's rows ``[m, m]``, in sums of products of elements, which any sharding of the leaf allows."""
+    m, wide = leaf.shape[0], leaf.astype(tree.accumulator(leaf.dtype))
+    product = np.zeros((m, m))
+    for shift in range(m // 2 + 1):
+        sums = jnp.sum(wide * jnp.roll(wide, -shift, axis=0), axis=tuple(range(1, wide.ndim)))
+        i = np.arange(m)
+        product[i, (i + shift) % m] = product[(i + shift) % m, i] = np.asarray(sums, np.float64)
+    return product

@@ -15,14 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsubspace import axis_names
 from jsubspace.tree import conformed, leaf_name, same_structure
 from jsubspace.types import Endpoints, LayerNames, LeafMask, Params
 
 _NOT_KERNELS = {"bias", "scale", "offset", "shift", "gamma", "beta", "gain"}
 """Words in the name of a parameter that adds to activations, or multiplies each activation by a number of its own."""
 
-_NORMS = {"ln", "bn", "gn", "rms"}
-"""Words, besides every word that begins or ends with "norm", in the name of a layer of normalisation or of its parameter."""
+_NORMS = {"ln", "bn", "gn", "rms", "norms", "normalization", "normalisation"}
+"""Words, besides every word that ends with "norm", in the name of a layer of normalisation or of its parameter."""
+
+_NORM_CLASS = re.compile(r".*norm(\d+d)?", re.IGNORECASE)
+"""The names of classes of normalisation: LayerNorm, BatchNorm2d. A PreNormBlock is none."""
 
 _OF_INPUTS = {"kernel", "weight", "w", "embedding"}
 """Names of kernels, also of those that have a single input or a single output."""
@@ -37,7 +41,7 @@ def kernels(endpoints: Endpoints) -> LeafMask:
     Convolutions, dense layers, embeddings and the factors of LoRA count. What does not count is a leaf ``[m, *s]``
 
     - with fewer than two axes in s,
-    - with a word like bias, scale, offset or gamma in its name, or called b beside a w of more axes,
+    - with a word like bias, scale, offset or gamma in its name, or called b (bq, b1) beside a w (wq, w1) of more axes,
     - of normalisation: its name or its module's name has a word like norm, ln or bn, or its module's class does,
     - with at most one axis in s that is longer than 1 (a class token, a scale for each channel), unless its name is kernel,
       weight, w or embedding.
@@ -51,8 +55,9 @@ def kernels(endpoints: Endpoints) -> LeafMask:
       >>> kernels({"blocks": {"attention_norm": jnp.zeros([2, 12, 64]), "wq": jnp.zeros([2, 12, 64, 64])}})
       {'blocks': {'attention_norm': False, 'wq': True}}
     """
+    unboxed = _unboxed(endpoints)
     ranks = {
-        _names(path): jnp.ndim(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(endpoints)
+        _names(unboxed(path)): jnp.ndim(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(endpoints)
     }  # A leaf b is judged by the w beside it.
 
     def is_kernel(path: tuple[Any, ...], leaf: Any, in_norm: bool) -> bool:
@@ -61,12 +66,12 @@ def kernels(endpoints: Endpoints) -> LeafMask:
         words = {word.lower() for name in own for word in _WORDS.findall(name)}
         if jnp.ndim(leaf) - 1 < 2 or words & _NOT_KERNELS or in_norm or any(map(_is_norm, (*own, *module))):
             return False
-        if own == ("b",) and ranks.get((*names[:-1], "w"), 0) > jnp.ndim(leaf):
+        if names and names[-1].startswith("b") and ranks.get((*names[:-1], "w" + names[-1][1:]), 0) > jnp.ndim(leaf):
             return False
         long = sum(length > 1 for length in jnp.shape(leaf)[1:])
         return long > 1 or not names or bool(words & _OF_INPUTS)
 
-    return _judged(endpoints, is_kernel)
+    return _judged(endpoints, is_kernel, unboxed)
 
 
 def all_leaves(endpoints: Endpoints) -> LeafMask:
@@ -78,13 +83,15 @@ def layers(tree: Params) -> LayerNames:
     """The name of every leaf's layer: the path of the module that holds the leaf, without the leaf's own name.
 
     A kernel and its bias are therefore one layer, and so are scale and bias of a BatchNorm. A convolution and the
-    BatchNorm behind it are two layers, as in the paper's layerwise training.
+    BatchNorm behind it are two layers, as in the paper's layerwise training. Layers that are stacked for a scan are leaves of
+    one array, so all of them are one layer here.
 
     Example:
       >>> layers({"conv": {"kernel": 0.0}, "norm": {"scale": 0.0, "bias": 0.0}})
       {'conv': {'kernel': "['conv']"}, 'norm': {'bias': "['norm']", 'scale': "['norm']"}}
     """
-    return jax.tree_util.tree_map_with_path(lambda path, _: jax.tree_util.keystr(_parameter_path(path)[:-1]), tree)
+    unboxed = _unboxed(tree)
+    return jax.tree_util.tree_map_with_path(lambda path, _: jax.tree_util.keystr(unboxed(path)[:-1]), tree)
 
 
 def resolve_mask(mask: LeafMask | Callable[[Endpoints], LeafMask] | None, endpoints: Endpoints) -> LeafMask:
@@ -117,21 +124,35 @@ def resolve_mask(mask: LeafMask | Callable[[Endpoints], LeafMask] | None, endpoi
     return conformed(tree, endpoints)
 
 
-def _judged(tree: Any, judge: Callable[[tuple[Any, ...], Any, bool], bool]) -> LeafMask:
-    """``judge(path, leaf, in_norm)`` of every leaf. ``in_norm`` says whether the leaf's own module is of a class of norms."""
+def _judged(
+    tree: Any,
+    judge: Callable[[tuple[Any, ...], Any, bool], bool],
+    unboxed: Callable[..., Any],
+    place: tuple[Any, ...] = (),
+) -> LeafMask:
+    """``judge(path, leaf, in_norm)`` of every leaf. ``in_norm`` says whether the leaf's own module is of a class of norms.
+
+    Args:
+      tree: a node of the whole tree.
+      judge: is given the path without boxes.
+      unboxed: of `_unboxed`, for the whole tree.
+      place: the path of the node.
+    """
+    is_norm = _is_norm_module(tree)
 
     def of_node(path: tuple[Any, ...], node: Any) -> Any:
-        if not _is_norm_module(node):
-            return judge(path, node, False)
-        return jax.tree_util.tree_map_with_path(
-            lambda inner, leaf: judge((*path, *inner), leaf, len(_parameter_path(inner)) == 1), node
-        )
+        whole = (*place, *path)
+        if path and _is_norm_module(node):
+            return _judged(node, judge, unboxed, whole)
+        return judge(unboxed(whole), node, is_norm and len(unboxed(whole)) == len(place) + 1)
 
-    return jax.tree_util.tree_map_with_path(of_node, tree, is_leaf=_is_norm_module)
+    return jax.tree_util.tree_map_with_path(
+        of_node, tree, is_leaf=lambda node: node is not tree and _is_norm_module(node)
+    )
 
 
 def _is_norm_module(node: Any) -> bool:
-    return not hasattr(node, "dtype") and _is_norm(type(node).__name__)
+    return not hasattr(node, "dtype") and _NORM_CLASS.fullmatch(type(node).__name__) is not None
 
 
 def _is_norm(name: str) -> bool:
@@ -141,22 +162,16 @@ def _is_norm(name: str) -> bool:
       >>> [name for name in ("ffn_norm", "LayerNorm_0", "ln_f", "RMSNorm", "bn1", "normal", "linear") if _is_norm(name)]
       ['ffn_norm', 'LayerNorm_0', 'ln_f', 'RMSNorm', 'bn1']
     """
-    words = [word.lower() for word in _WORDS.findall(name)]
-    return any(
-        word in _NORMS or (word.endswith("norm") or word.startswith("normali")) for word in (*words, _last(name))
-    )
-
-
-def _last(name: str) -> str:
-    """The name in small letters without the number at its end: "batchnorm" for BatchNorm_0."""
-    return name.lower().rstrip("0123456789_")
+    return any(word.lower() in _NORMS or word.lower().endswith("norm") for word in _WORDS.findall(name))
 
 
 def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
-    return tuple(jax.tree_util.keystr((key,), simple=True) for key in _parameter_path(path))
+    """The names on a path. A key of Haiku is a path itself, with slashes."""
+    return tuple(name for key in path for name in jax.tree_util.keystr((key,), simple=True).split("/"))
 
 
-def _parameter_path(path: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The path of a leaf without the ``.value`` that Flax nnx puts around an array."""
-    last = path[-1:] and jax.tree_util.keystr(path[-1:])
-    return path[:-1] if last == ".value" else path
+def _unboxed(tree: Any) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """Takes from the path of a leaf the ``.value`` that Flax puts around an array. A parameter may have this name, too."""
+    nodes = jax.tree_util.tree_leaves_with_path(tree, is_leaf=axis_names.is_box)
+    boxes = {path for path, node in nodes if axis_names.is_box(node)}
+    return lambda path: path[:-1] if path[:-1] in boxes else path

@@ -39,10 +39,11 @@ class Rates(NamedTuple):
     """The midpoint's settings under the two kinds of optimizers.
 
     Attributes:
-      sgd: with SGD, with or without momentum. It is exact for a `Point`, a `Line` and a `Simplex`, and a mean over alpha for
-        other subspaces.
+      sgd: with SGD, with or without momentum. It is exact to six digits for a `Point`, a `Line` and a `Simplex`, and a mean
+        over alpha for other subspaces.
       adam: with AdamW and its like, which divide by the root of the mean square of the gradient. It is an approximation for
-        gradients that do not depend on alpha.
+        gradients that do not depend on alpha. With several samples, it also takes the gradients of all samples for equal, as
+        they nearly are where each sample sees the whole batch. Where noise dominates, take ``num_samples=1``.
     """
 
     sgd: Rate

@@ -127,23 +127,25 @@ class _Part(NamedTuple):
         """The part of a tree, with None in the place of the other leaves, as one network per row."""
         leaves, structure = jax.tree.flatten(whole)
         kept = [leaf if is_in else None for leaf, is_in in zip(leaves, self.is_in, strict=True)]
-        return axis_names.removed(jax.tree.unflatten(structure, kept))
+        return axis_names.removed(jax.tree.unflatten(structure, kept), before_the_axis=True)
 
 
 def _parts_of(endpoints: Endpoints) -> list[_Part]:
     """The endpoints' own leaves, then the shared ones if there are any. No part for a tree without leaves."""
-    rows = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(endpoints):
+    leaves = jax.tree_util.tree_leaves_with_path(endpoints)
+    for path, leaf in leaves:
         if jnp.ndim(leaf) == 0:
             raise ValueError(
                 f"per_endpoint: leaf {jax.tree_util.keystr(path)} is a scalar without an endpoint axis. Stack networks with "
                 "jsubspace.init_endpoints."
             )
-        rows.append(jnp.shape(leaf)[0])
-        if rows[-1] not in (1, max(rows)) or any(n not in (1, max(rows)) for n in rows):
+    rows = [jnp.shape(leaf)[0] for _, leaf in leaves]
+    most = max(rows, default=1)
+    for (path, _), n in zip(leaves, rows, strict=True):
+        if n not in (1, most):
             raise ValueError(
-                f"per_endpoint: leaf {jax.tree_util.keystr(path)} has {rows[-1]} rows, and other leaves have "
-                f"{max(n for n in rows if n != rows[-1])}. A leaf has a row per endpoint, or one row that all endpoints share."
+                f"per_endpoint: leaf {jax.tree_util.keystr(path)} has {n} rows, and other leaves have {most}. A leaf has a "
+                "row per endpoint, or one row that all endpoints share."
             )
     return [_Part(m, tuple(n == m for n in rows)) for m in sorted(set(rows), reverse=True)]
 
@@ -161,7 +163,7 @@ def _update_rows(
 
     of_rows = jax.tree_util.tree_map_with_path(lambda path, leaf: _rows_of_state(path, leaf, part.num_rows), state)
     of_params = None if params is None else part.of(params)
-    return jax.vmap(update_row)(part.of(updates), axis_names.removed(of_rows), of_params, rows)
+    return jax.vmap(update_row)(part.of(updates), axis_names.removed(of_rows, before_the_axis=True), of_params, rows)
 
 
 def _rows_of_state(path: tuple[Any, ...], leaf: Any, num_rows: int) -> Any:

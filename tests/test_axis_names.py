@@ -260,7 +260,9 @@ def test_a_network_in_boxes_is_measured(name):
 def test_names_that_do_not_begin_with_that_of_the_endpoint_axis_are_refused(case):
     init_fn, _, _ = case
     by_hand = jax.vmap(init_fn)(jax.random.split(jax.random.key(0), 2))
-    with pytest.raises(ValueError, match=r"leaf .*(kernel|bias).* has names for its axes.*not None.*jsubspace\.stack"):
+    with pytest.raises(
+        ValueError, match=r"leaf .*(kernel|bias).* has names for its axes.*none for the endpoint axis.*jsubspace\.stack"
+    ):
         jsubspace.midpoint(by_hand)
 
 
@@ -283,3 +285,13 @@ def test_a_box_of_a_users_own_and_hooks_of_nnx_are_told_of_the_axis():
     assert endpoints["w"].get_metadata("axes") == 2
     assert jsubspace.midpoint(endpoints)["w"].get_metadata("axes") == 1
     assert network["w"].get_metadata("axes") == 1
+
+
+def test_a_network_whose_first_axis_has_no_name_is_not_taken_for_endpoints():
+    """Stacked by vmap alone, [2, 3, 8] keeps the names (None, 'model') of [3, 8]."""
+    kernel = nn.with_partitioning(nn.initializers.normal(), (None, "model"))
+    by_hand = jax.vmap(lambda key: {"kernel": kernel(key, (3, 8))})(jax.random.split(jax.random.key(0), 2))
+    with pytest.raises(ValueError, match=r"'kernel'.*none for the endpoint axis"):
+        jsubspace.midpoint(by_hand)
+    ours = jsubspace.init_endpoints(jax.random.key(0), lambda key: {"kernel": kernel(key, (3, 8))}, 2)
+    assert jsubspace.midpoint(ours)["kernel"].names == (None, "model")

@@ -14,11 +14,11 @@ from jsubspace import leaf_kinds, tree
 KEY = jax.random.key(0)
 
 
-def counted(endpoints):
+def counted(endpoints, strip="/value"):
     """The names of the leaves that count."""
     found = leaf_kinds.kernels(endpoints)
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
+        jax.tree_util.keystr(path, simple=True, separator="/").removesuffix(strip)
         for path, counts in jax.tree_util.tree_leaves_with_path(found)
         if counts
     }
@@ -108,6 +108,15 @@ def test_equinox_also_stacked():
             {"stack/linear/w", "head/w"}, id="Haiku",
         ),
         pytest.param(
+            {"pre_norm_block/linear": {"w": (8, 8), "b": (8,)}, "normalizing_flow/~/linear": {"w": (8, 8)},
+             "block/layer_norm": {"weight": (4, 4)}},
+            {"pre_norm_block/linear/w", "normalizing_flow/~/linear/w"}, id="Haiku's paths",
+        ),
+        pytest.param(
+            {"wq": (12, 4, 4), "bq": (12, 4), "w1": (12, 4, 8), "b1": (12, 8), "norms": {"weight": (12, 4)}},
+            {"wq", "w1"}, id="biases beside their kernels",
+        ),
+        pytest.param(
             {"dense": {"a": (8, 2), "b": (2, 8)}, "other": {"lora_A": (8, 2), "lora_B": (2, 8)}},
             {"dense/a", "dense/b", "other/lora_A", "other/lora_B"}, id="LoRA",
         ),
@@ -120,6 +129,22 @@ def test_equinox_also_stacked():
 )  # fmt: skip
 def test_names_and_shapes(shapes, names):
     assert counted(stacked(shapes)) == names
+
+
+def test_only_a_class_of_norms_is_one():
+    """The class of the whole network may have the word in its name, and hold norms with any name."""
+
+    class PreNormBlock(eqx.Module):
+        first: eqx.nn.LayerNorm
+        wq: jax.Array
+        value: jax.Array
+
+    def init_fn(key):
+        return PreNormBlock(eqx.nn.LayerNorm((4, 4)), jax.random.normal(key, (4, 4)), jax.random.normal(key, (4, 2)))
+
+    endpoints = jsubspace.init_endpoints(KEY, init_fn, 2)
+    assert counted(endpoints, strip="") == {"wq", "value"}
+    assert jsubspace.layers(endpoints).value == jsubspace.layers(endpoints).wq == ""
 
 
 def test_the_harm_that_the_rule_prevents():
@@ -186,3 +211,14 @@ def test_a_description_of_shapes_or_of_one_network():
     assert [row.counts for row in jsubspace.describe(shapes, mask=jsubspace.all_leaves).rows] == [True, True]
     with pytest.raises(ValueError, match="the mask has the structure"):
         jsubspace.describe(shapes, mask={"kernel": True})
+
+
+def test_endpoints_of_zeros_and_of_explicit_meshes():
+    nothing = jsubspace.describe({"kernel": jnp.zeros((3, 4, 4))})
+    assert (nothing.cosine_squared, nothing.rows[0].share) == (0, None)
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        place = jax.NamedSharding(mesh, jax.P(None, None, "x"))
+        kernel = jax.device_put(jax.random.normal(KEY, (4, 3, 8)), place)
+        cosine = jsubspace.describe({"kernel": kernel}).cosine_squared
+    assert cosine == pytest.approx(jsubspace.describe({"kernel": np.asarray(kernel)}).cosine_squared, rel=1e-5)
