@@ -26,6 +26,7 @@ INSTALL = [
     "requests>=2.31",  # tensorflow-datasets downloads with it, and data.prepare catches its exceptions
     "importlib_resources>=6.0",  # tensorflow-datasets imports it without declaring it
     "grain>=0.2.18; sys_platform != 'win32'",  # tensorflow-datasets' random-access reader; the ImageNet pipeline
+    "array-record>=0.8; sys_platform != 'win32'",  # counts the records of prepared data before they are believed
     "safetensors>=0.8",  # networks for other programs
     "pillow>=10.0",  # decodes the images of small data sets; resizes ImageNet's test images
     "tqdm>=4.66",  # progress on the terminal

@@ -84,7 +84,7 @@ def homeless(monkeypatch):
         ("main", [TRAIN, "--workdir=~nosuch/run"], "--workdir is '~nosuch/run': the home folder of the user 'nosuch'"),
         ("main", [f"--config={LONG}"], "--config is 'x+...': File name too long"),
         ("main", [TRAIN, f"--config.data.dir={LONG}"], "the folder of the data is 'x+...': File name too long"),
-        ("main", [TRAIN, f"--config.data.dir={NO_UTF8}"], "this name is not UTF-8"),
+        ("main", [TRAIN, f"--config.data.dir={NO_UTF8}"], "text that UTF-8 can hold"),
         ("main", [TRAIN, "--config.data.dir=~nosuch"], "the home folder of the user 'nosuch' is not known"),
         ("main", [TRAIN, "--config.data.dir=a\0b"], "a path has no NUL in it"),
         ("main", [TRAIN, f"--config.start.runs={LONG}"], "config.start.runs is .*: File name too long"),
