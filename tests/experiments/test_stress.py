@@ -99,13 +99,20 @@ def test_what_the_signals_report(what, failures, lib, tmp_path, monkeypatch):
     assert report["commits"]
 
 
-@pytest.mark.parametrize(("name", "kills"), [("report", 200), ("report_seed1", 60)])
+@pytest.mark.parametrize(("name", "kills"), [("report", 200), ("report_seed1", 60), ("report_rebuilt", 200)])
 def test_the_recorded_reports(name, kills):
     report = json.loads((REPOSITORY / "experiments" / "results" / "stress" / f"{name}.json").read_text())
     assert report["verdict"] == "identical"
     assert report["kills"] >= kills
     assert report["failures"] == []
     assert sum(report["damages"].values()) == report["fallbacks"] > 0
+
+
+def test_the_recorded_signals():
+    report = json.loads((REPOSITORY / "experiments" / "results" / "stress" / "signals.json").read_text())
+    assert (report["verdict"], report["failures"]) == ("identical", [])
+    assert report["signals"] == sum(sum(codes.values()) for codes in report["phases"].values()) >= 1000
+    assert {code for codes in report["phases"].values() for code in codes} <= {"0", "75", "130", "143"}
 
 
 @pytest.mark.slow
