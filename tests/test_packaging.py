@@ -174,12 +174,13 @@ def test_the_wheel_trains_in_an_empty_folder(built, tmp_path):
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "environment"], check=True)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     constraint = f"--constraint={REPOSITORY / 'constraints' / f'python{version}.txt'}"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", constraint, f"{built[2]}[demo]"], check=True)
-    subprocess.run([python, "-m", "pip", "check"], check=True)
-    empty = tmp_path / "empty"
-    empty.mkdir()
+    # With PYTHONPATH, pip would find this checkout, and install nothing.
     own = {"HOME": str(tmp_path / "home"), "JAX_PLATFORMS": "cpu"}
     ours = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "XLA_FLAGS")} | own
+    subprocess.run([python, "-m", "pip", "install", "--quiet", constraint, f"{built[2]}[demo]"], check=True, env=ours)
+    subprocess.run([python, "-m", "pip", "check"], check=True, env=ours)
+    empty = tmp_path / "empty"
+    empty.mkdir()
     small = ["optimizer.num_epochs=1", "optimizer.warmup_epochs=0", "evaluation.num_points=3", "model.width=4"]
     command = [
         python,
