@@ -203,12 +203,12 @@ def remove(path: pathlib.Path) -> None:
 
 
 def _remove_folder(path: pathlib.Path) -> None:
-    """Removes a folder. Threads of a save that has failed may still be making files in it, which will fail, too."""
-    for left in range(9, -1, -1):
+    """Removes a folder. Threads of a save that has failed may still be making and removing files in it, for seconds."""
+    for left in range(49, -1, -1):
         try:
             return shutil.rmtree(path)
         except OSError as error:
-            if error.errno != errno.ENOTEMPTY or not left:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT) or not path.exists() or not left:
                 raise
             time.sleep(0.1)
 

@@ -1,6 +1,7 @@
 """Files are there in full or not at all, whatever happens, and one module makes them."""
 
 import ast
+import errno
 import os
 import pathlib
 
@@ -139,3 +140,20 @@ def test_an_error_names_the_file_and_not_its_partial_file(tmp_path):
     with pytest.raises(OSError, match="too long") as raised:
         files.write_text(tmp_path / ("n" * 300), "")
     assert raised.value.filename == str(tmp_path / ("n" * 300))
+
+
+@pytest.mark.parametrize("number", [errno.ENOTEMPTY, errno.ENOENT])
+def test_a_folder_is_removed_while_others_work_in_it(tmp_path, monkeypatch, number):
+    """A thread makes or removes a file between the listing of the folder and its removal."""
+    folder, rmtree, left = tmp_path / "3.orbax-checkpoint-tmp", files.shutil.rmtree, [2]
+
+    def disturbed(path):
+        if left[0]:
+            left[0] -= 1
+            raise OSError(number, os.strerror(number), str(path))
+        rmtree(path)
+
+    folder.mkdir()
+    monkeypatch.setattr(files.shutil, "rmtree", disturbed)
+    files.remove(folder)
+    assert not folder.exists()
