@@ -16,6 +16,11 @@ import jsubspace
 from jsubspace.optimizers import StateWithShared
 
 OPTIMIZERS = {**exports.OF_OPTAX, **exports.OF_CONTRIB}
+
+COMMON = {"sgd", "adam", "adamw", "adamw, masked", "lion", "lamb", "lars", "adafactor", "muon", "rmsprop", "MultiSteps",
+          "clip_by_global_norm", "clip_by_block_rms", "adaptive_grad_clip", "centralize", "apply_if_finite", "novograd",
+          "noisy_sgd", "sm3", "fromage", "schedule_free_adamw", "prodigy", "dpsgd", "scale_by_muon"}  # fmt: skip
+"""Those that `make test` tries. `make slow` tries all of them."""
 M = 2
 
 
@@ -65,7 +70,9 @@ def difference(a, b):
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")  # optax's own, of names that it still exports
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name", [name if name in COMMON else pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS]
+)
 def test_each_endpoint_is_trained_as_if_it_were_alone(name):
     make, extra = OPTIMIZERS[name], exports.EXTRA.get(name, ())
     examples = (0, 1) if name in exports.PER_EXAMPLE else (None, None)
