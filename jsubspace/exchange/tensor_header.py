@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 
+from jsubspace import machine
 from jsubspace.storage import documents
 from jsubspace.storage.schema import Listed, Mismatch, OneOf, Record, Whole
 
@@ -56,11 +57,7 @@ def metadata(path: pathlib.Path) -> dict[str, str]:
     total = sum(array["data_offsets"][1] - array["data_offsets"][0] for array in header.values())
     if total != size:
         raise Mismatch(f"it has {size} bytes of arrays, and its header says {total}")
-    if total > _memory():
-        raise Mismatch(f"it has {total / 2**30:.1f} GiB of arrays, and this machine has {_memory() / 2**30:.1f} GiB")
+    available = machine.memory()
+    if available is not None and total > available:
+        raise Mismatch(f"it has {total / 2**30:.1f} GiB of arrays, and this machine has {available / 2**30:.1f} GiB")
     return texts
-
-
-def _memory() -> int:
-    """The bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -7,14 +7,13 @@ larger than all of this. A run that passes may still be too large. A run that is
 
 import logging
 import math
-import os
-import pathlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jsubspace import machine
 from jsubspace.errors import UsageError
 from jsubspace.evaluation.metrics import Difference, Scores
 from jsubspace.runs import adapters, results
@@ -25,7 +24,6 @@ log = logging.getLogger(__name__)
 _OF_NETWORKS = ("model.width", "model.depth", "subspace.num_endpoints", "optimizer.num_collected")
 _OF_POINTS = ("evaluation.num_points", "evaluation.num_random_points", "evaluation.ensemble")
 _OF_PLANE = ("evaluation.plane_points",)
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _FLOAT, _DOUBLE = 4, 8
 
 
@@ -118,7 +116,7 @@ def check(run: Run) -> None:
     """
     needed = estimate(run)
     ours = [device for device in run.devices.devices if device.process_index == jax.process_index()]
-    machine, of_device = of_machine(), of_accelerator(ours[0])
+    available, of_device = machine.memory(), of_accelerator(ours[0])
     most, on_host = (max(stages, key=lambda stage: stage.size) for stages in needed)
     log.info(
         "memory on each of %d devices, at least and without activations: %s%s",
@@ -126,32 +124,19 @@ def check(run: Run) -> None:
     )  # fmt: skip
     log.info(
         "memory on the host, at least: %s%s",
-        _sizes(needed.host), f". The machine has {readable(machine)}." if machine else "."
+        _sizes(needed.host), f". The machine has {readable(available)}." if available else "."
     )  # fmt: skip
     if of_device is not None:
         _refuse(most, 1, of_device, "each device", "a device")
     elif ours[0].platform == "cpu":
         shared = f"this machine for its {len(ours)} devices" if len(ours) > 1 else "this machine"
-        _refuse(most, len(ours), machine, shared, "the machine")
-    _refuse(on_host, 1, machine, "this machine", "the machine")
+        _refuse(most, len(ours), available, shared, "the machine")
+    _refuse(on_host, 1, available, "this machine", "the machine")
 
 
 def of_accelerator(device: jax.Device) -> int | None:
     """The bytes that jax may use on a device, or None if it does not say. A CPU device does not."""
     return (device.memory_stats() or {}).get("bytes_limit")
-
-
-def of_machine() -> int | None:
-    """The bytes of memory of this machine or container, or None if they are not known."""
-    found = []
-    if {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(getattr(os, "sysconf_names", ())):
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for name in _LIMITS:
-        path = pathlib.Path(name)
-        text = path.read_text().strip() if path.is_file() else ""
-        if text.isascii() and text.isdecimal():  # "max" means no limit
-            found.append(int(text))
-    return min(found, default=None)
 
 
 def readable(size: float) -> str:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jsubspace import runs
+from jsubspace import machine, runs
 from jsubspace.errors import UsageError
 from jsubspace.evaluation.tasks import Classification
 from jsubspace.runs import adapters, build, memory, results
@@ -42,8 +42,6 @@ def bytes_on(device, tree):
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_state_takes_what_was_estimated(kind, sharded, tiny_mlp):
-    if sharded and kind == "sharpness-aware":
-        pytest.skip("its endpoints are not divided")
     settings = with_fields(tiny_mlp, KINDS[kind] | {"num_devices": 4, "shard_endpoints": sharded})
     run = build.build(settings)
     state = run.devices.put(
@@ -115,7 +113,7 @@ TOO_MUCH = [
 
 @pytest.mark.parametrize(("fields", "verb", "named"), TOO_MUCH)
 def test_what_no_machine_can_hold_is_refused_before_the_folder(fields, verb, named, tiny_mlp, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "of_machine", lambda: 200_000_000)
+    monkeypatch.setattr(machine, "memory", lambda: 200_000_000)
     monkeypatch.setattr(folders, "make_folder", lambda folder: pytest.fail("the run begins"))
     with pytest.raises(UsageError, match=r"needs at least .* but the machine has 200 MB:\n") as error:
         runs.train(with_fields(tiny_mlp, {"num_devices": 1} | fields), tmp_path / "run")
@@ -141,20 +139,20 @@ def test_a_device_that_says_what_it_has_is_compared_alone(tiny_mlp, monkeypatch,
 
 
 def test_where_nobody_knows_the_memory_nothing_is_refused(tiny_mlp, monkeypatch):
-    monkeypatch.setattr(memory, "of_machine", lambda: None)
+    monkeypatch.setattr(machine, "memory", lambda: None)
     memory.check(build.build(with_fields(tiny_mlp, {"model.width": 2**16, "model.depth": 100})))
 
 
 def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
-    machine = memory.of_machine()
+    whole = machine.memory()
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(memory, "_LIMITS", (str(limit), str(tmp_path / "nothing")))
-    for text, expected in (("123\n", 123), ("max\n", machine), ("", machine), ("²", machine)):
+    monkeypatch.setattr(machine, "_LIMITS", (str(limit), str(tmp_path / "nothing")))
+    for text, expected in (("123\n", 123), ("max\n", whole), ("", whole), ("²", whole)):
         limit.write_text(text)
-        if expected is not machine:
-            assert memory.of_machine() == expected
+        if expected is not whole:
+            assert machine.memory() == expected
         else:
-            assert memory.of_machine() >= machine
+            assert machine.memory() >= whole
 
 
 def test_a_batch_larger_than_the_data_is_refused(tiny_mlp, tmp_path):
