@@ -97,7 +97,7 @@ def gradient_at(
         """Loss, aux and gradient of the network at alpha on this device, and the endpoints' weights in the mean over
         devices. The weights contain the mean's division: a separate division would be one more pass over the gradient."""
         args, kwargs = inputs
-        weights = points.coefficients(endpoints, alpha, subspace)
+        weights = tree.weights_per_leaf(endpoints, points.coefficients(endpoints, alpha, subspace))
         point = tree.contract(endpoints, weights)
 
         def gradient(point: Params) -> tuple[tuple[jax.Array, Any], Params]:

@@ -57,11 +57,11 @@ def scaled_rows(endpoints: Endpoints, chosen: tuple[Any, ...], scales: jax.Array
     """The rows ``chosen`` of the endpoints, each times its scale ``[p]``, in float32 or wider."""
 
     def scaled(i: Any, scale: jax.Array) -> Params:
-        def scaled_leaf(leaf: jax.Array) -> jax.Array:
-            row = leaf[i].astype(tree.accumulator(leaf.dtype))
+        def scaled_leaf(row: jax.Array) -> jax.Array:
+            row = row.astype(tree.accumulator(row.dtype))
             return row * scale.astype(row.dtype)
 
-        return jax.tree.map(scaled_leaf, endpoints)
+        return jax.tree.map(scaled_leaf, tree.row(endpoints, i))
 
     return [scaled(i, scales[n]) for n, i in enumerate(chosen)]
 

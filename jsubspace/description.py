@@ -20,6 +20,7 @@ class Leaf(NamedTuple):
       shape: ``[*s]``, without the endpoint axis.
       layer: the name of its layer, as `jsubspace.layers` gives it.
       counts: whether the penalty sees it.
+      shared: whether all endpoints share it. Then it has one row, ``[1, *s]``.
       share: its part of the cos² between endpoints, or None if it does not count or the endpoints are no numbers. The shares
         of all leaves sum to 1. A negative share lowers cos². It is None where cos² is 0.
     """
@@ -28,6 +29,7 @@ class Leaf(NamedTuple):
     shape: tuple[int, ...]
     layer: str
     counts: bool
+    shared: bool
     share: float | None
 
 
@@ -50,14 +52,17 @@ class Description(NamedTuple):
         cells = [("leaf", "shape", "layer", "counts", "share of cos²")]
         for row in self.rows:
             share = "" if row.share is None else f"{row.share:.3f}"
-            cells.append((row.name, str(list(row.shape)), row.layer, "yes" if row.counts else "no", share))
+            counts = "yes" if row.counts else "shared" if row.shared else "no"
+            cells.append((row.name, str(list(row.shape)), row.layer, counts, share))
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
         ]
         cosine = "" if self.cosine_squared is None else f", and their mean cos² is {self.cosine_squared:.2g}"
+        shared = sum(int(np.prod(row.shape)) for row in self.rows if row.shared)
         lines.append(
             f"{self.num_endpoints} endpoints of {numbers} numbers. The penalty sees {counted} of them{cosine}."
+            + (f" All endpoints share {shared} of them, which are kept once." if shared else "")
         )
         return "\n".join(lines)
 
@@ -66,7 +71,8 @@ def describe(endpoints: Endpoints, mask: Mask = None) -> Description:
     """Which leaves the endpoints have, and which of them the penalty sees.
 
     Args:
-      endpoints: leaves ``[m, *s]``, or their shapes as `jax.eval_shape` returns them.
+      endpoints: leaves ``[m, *s]``, or their shapes as `jax.eval_shape` returns them. A leaf with one row is listed as
+        shared: look whether it is meant to be, since a shape alone cannot tell it from a mistake.
       mask: as in `jsubspace.value_and_grad`.
 
     Returns:
@@ -87,9 +93,14 @@ def describe(endpoints: Endpoints, mask: Mask = None) -> Description:
     abstract = any(isinstance(leaf, jax.ShapeDtypeStruct) for _, leaf in paths)
     shares, cosine = ([None] * len(paths), None) if m == 1 or abstract else _shares(endpoints, counts)
     rows = [
-        Leaf(tree.leaf_name(path), tuple(leaf.shape[1:]), layer, bool(counted), share)
-        for (path, leaf), layer, counted, share in zip(
-            paths, jax.tree.leaves(leaf_kinds.layers(endpoints)), jax.tree.leaves(counts), shares, strict=True
+        Leaf(tree.leaf_name(path), tuple(leaf.shape[1:]), layer, counted, shared, share)
+        for (path, leaf), layer, counted, shared, share in zip(
+            paths,
+            jax.tree.leaves(leaf_kinds.layers(endpoints)),
+            jax.tree.leaves(counts),
+            jax.tree.leaves(tree.shared_leaves(endpoints)),
+            shares,
+            strict=True,
         )
     ]
     return Description(m, tuple(rows), cosine)
@@ -101,7 +112,8 @@ def warn_if_alike(endpoints: Endpoints) -> None:
     The cos² of two independent vectors of n numbers with mean zero is 1 / n on average, and exceeds 20 / n once in 100,000
     times. Inside of a compiled function there are no numbers yet, and nothing is said.
     """
-    counts = leaf_kinds.kernels(endpoints)
+    kernels, shared = leaf_kinds.kernels(endpoints), tree.shared_leaves(endpoints)
+    counts = jax.tree.map(lambda kernel, is_shared: kernel and not is_shared, kernels, shared)
     counted = [
         leaf for leaf, counted in zip(jax.tree.leaves(endpoints), jax.tree.leaves(counts), strict=True) if counted
     ]

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsubspace import axis_names
-from jsubspace.tree import conformed, leaf_name, same_structure
+from jsubspace.tree import conformed, leaf_name, same_structure, shared_leaves
 from jsubspace.types import Endpoints, LayerNames, LeafMask, Params
 
 _NOT_KERNELS = {"bias", "scale", "offset", "shift", "gamma", "beta", "gain"}
@@ -95,32 +95,52 @@ def layers(tree: Params) -> LayerNames:
 
 
 def resolve_mask(mask: LeafMask | Callable[[Endpoints], LeafMask] | None, endpoints: Endpoints) -> LeafMask:
-    """The tree of bools that ``mask`` stands for.
+    """The leaves that the penalty sees, as a tree of bools: those of ``mask`` (`tree_of_bools`), without shared leaves.
 
-    A tree of bools stands for itself, a function for the tree that it returns, and None for `kernels`. A tree of bools
-    that can also be called, as a module of Equinox can, is a tree.
+    None stands for `kernels`. A leaf that all endpoints share is the same in all of them and is never compared.
 
     Raises:
-      ValueError: if the structures of the mask and of the endpoints differ, a leaf of the mask is no bool, or no leaf
-        counts.
+      ValueError: if the mask is no tree of bools like the endpoints, or no leaf counts.
+    """
+    chosen = tree_of_bools("mask", kernels if mask is None else mask, endpoints)
+    counts = jax.tree.map(lambda counts, shared: bool(counts) and not shared, chosen, shared_leaves(endpoints))
+    if not any(jax.tree.leaves(counts)):
+        only_shared = (
+            " counts leaves that all endpoints share, and no other leaf,"
+            if any(jax.tree.leaves(chosen))
+            else " leaves out every leaf,"
+        )
+        raise ValueError(f"the mask{only_shared} so there is nothing to compare. Pass mask=jsubspace.all_leaves.")
+    return counts
+
+
+def tree_of_bools(name: str, mask: LeafMask | Callable[[Endpoints], LeafMask], endpoints: Endpoints) -> LeafMask:
+    """The tree that a mask stands for, in the structure of the endpoints.
+
+    A tree of bools stands for itself, and a function for the tree that it returns. A tree of bools that can also be called,
+    as a module of Equinox can, is a tree.
+
+    Args:
+      name: what the argument is called, for a message.
+      mask: a tree of bools, or a function ``endpoints -> tree``.
+      endpoints: leaves ``[m, *s]``.
+
+    Raises:
+      ValueError: if the structures of the mask and of the endpoints differ, or a leaf of the mask is no bool.
     """
     is_tree = any(isinstance(leaf, bool | np.bool_) for leaf in jax.tree.leaves(mask))
-    tree = kernels(endpoints) if mask is None else mask(endpoints) if callable(mask) and not is_tree else mask
+    tree = mask(endpoints) if callable(mask) and not is_tree else mask
     if not same_structure(tree, endpoints):
         raise ValueError(
-            f"the mask has the structure {jax.tree.structure(tree)} but the endpoints have {jax.tree.structure(endpoints)}. "
+            f"the {name} has the structure {jax.tree.structure(tree)} but the endpoints have {jax.tree.structure(endpoints)}. "
             "Give one bool per leaf."
         )
-    for path, counts in jax.tree_util.tree_leaves_with_path(tree):
-        if not isinstance(counts, bool | np.bool_):
+    for path, chosen in jax.tree_util.tree_leaves_with_path(tree):
+        if not isinstance(chosen, bool | np.bool_):
             raise ValueError(
-                f"leaf {leaf_name(path)} of the mask is {counts!r}. Whether a leaf counts is a Python bool, which is known "
-                "before the program runs."
+                f"leaf {leaf_name(path)} of the {name} is {chosen!r}. It must be a Python bool, which is known before the "
+                "program runs."
             )
-    if not any(jax.tree.leaves(tree)):
-        raise ValueError(
-            "the mask leaves out every leaf, so there is nothing to compare. Pass mask=jsubspace.all_leaves."
-        )
     return conformed(tree, endpoints)
 
 

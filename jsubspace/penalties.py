@@ -104,7 +104,9 @@ def distances(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
     """
     m = tree.num_endpoints(endpoints)
     counts = leaf_kinds.resolve_mask(mask, endpoints)
-    rows = [jax.tree.map(lambda leaf: leaf.astype(tree.accumulator(leaf.dtype)), _row(endpoints, i)) for i in range(m)]
+    rows = [
+        jax.tree.map(lambda leaf: leaf.astype(tree.accumulator(leaf.dtype)), tree.row(endpoints, i)) for i in range(m)
+    ]
 
     def distance(j: int, k: int) -> jax.Array:
         difference = jax.tree.map(jnp.subtract, rows[j], rows[k])
@@ -204,7 +206,7 @@ def penalty(
     chosen = arguments.different_rows("chosen", chosen, m)
     if len(chosen) < 2:
         _no_pair()
-    rows = [_row(endpoints, i) for i in chosen]
+    rows = [tree.row(endpoints, i) for i in chosen]
     gram, pair_sum = gram_fn(rows, mask), None
     if len(chosen) == 2 < m:
         pair_sum = _sum(rows)
@@ -269,9 +271,9 @@ def _sum(rows: Sequence[Params]) -> Params:
     return jax.tree.map(lambda *leaves: sum(leaf.astype(tree.accumulator(leaf.dtype)) for leaf in leaves), *rows)
 
 
-def _row(endpoints: Endpoints, i: Any) -> Params:
-    return jax.tree.map(lambda leaf: leaf[i], endpoints)
-
-
 def _rows(endpoints: Endpoints, chosen: tuple[Any, ...]) -> Endpoints:
-    return jax.tree.map(lambda leaf: jnp.stack([leaf[i] for i in chosen]), endpoints)
+    return jax.tree.map(
+        lambda leaf, is_shared: leaf if is_shared else jnp.stack([leaf[i] for i in chosen]),
+        endpoints,
+        tree.shared_leaves(endpoints),
+    )

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import arguments, axis_names, description, subspaces, tree
+from jsubspace import arguments, axis_names, description, leaf_kinds, subspaces, tree
+from jsubspace.penalties import Mask
 from jsubspace.subspaces import Line, Simplex, Subspace
 from jsubspace.types import Alpha, Endpoints, LayerNames, Params
 
 _NEW_NAMES = {
-    "shared": "common_start",
     "num_endpoints": "subspace, the third argument, which may be a number",
 }
 
@@ -22,6 +22,7 @@ def init_endpoints(
     init_fn: Callable[[jax.Array], Params],
     subspace: Subspace | int,
     common_start: bool = False,
+    shared: Mask = None,
     **renamed: Any,
 ) -> Endpoints:
     """m freshly initialised networks, stacked: the start of Algorithm 1.
@@ -33,13 +34,16 @@ def init_endpoints(
       subspace: the subspace that is to be trained, or its number of endpoints m, at least 1.
       common_start: whether all endpoints start from one and the same initialisation (appendix E of the paper). While all
         endpoints are equal, the penalty's gradient is zero, and only the alphas separate them.
+      shared: the leaves that all endpoints share, as a tree of bools or a function ``endpoints -> tree``. They are trained, too:
+        the gradient of a shared leaf is the gradient at the point. The penalty does not see it.
       renamed: refused. It catches the names that arguments had before.
 
     Returns:
-      Endpoints with leaves ``[m, *s]``.
+      Endpoints with leaves ``[m, *s]``. A shared leaf is ``[1, *s]``, from the first endpoint.
 
     Raises:
-      ValueError: if m < 1, or a leaf is not of a floating-point dtype.
+      ValueError: if m < 1, a leaf is not of a floating-point dtype, ``shared`` is no tree of bools like a network, or every
+        leaf is shared.
       TypeError: for an unknown keyword.
 
     Warns:
@@ -50,6 +54,9 @@ def init_endpoints(
       >>> init_fn = lambda key: {"kernel": jax.random.normal(key, (3, 4))}
       >>> init_endpoints(jax.random.key(0), init_fn, Line())["kernel"].shape
       (2, 3, 4)
+      >>> init_fn = lambda key: {"kernel": jax.random.normal(key, (3, 4)), "bias": jnp.zeros(4)}
+      >>> init_endpoints(jax.random.key(0), init_fn, Line(), shared={"kernel": False, "bias": True})["bias"].shape
+      (1, 4)
     """
     for name in renamed:
         hint = f"; it is called {_NEW_NAMES[name]} now" if name in _NEW_NAMES else ""
@@ -68,17 +75,33 @@ def init_endpoints(
         is_threefry = str(jax.random.key_impl(keys)) == "threefry2x32"
         endpoints = jax.vmap(init_fn)(keys) if is_threefry else jax.lax.map(init_fn, keys)
     tree.num_endpoints(endpoints)
+    if shared is not None:
+        endpoints = _with_shared(endpoints, shared, m)
     endpoints = axis_names.added(endpoints)
     if m > 1 and not common_start:
         description.warn_if_alike(endpoints)
     return endpoints
 
 
+def _with_shared(endpoints: Endpoints, shared: Any, m: int) -> Endpoints:
+    if isinstance(shared, bool):
+        raise ValueError(
+            f"init_endpoints: shared is {shared}, but it names leaves, by a tree of bools like the network. One initialisation for "
+            "all endpoints is called common_start=True now."
+        )
+    is_shared = leaf_kinds.tree_of_bools("argument shared", shared, endpoints)
+    if m > 1 and all(jax.tree.leaves(is_shared)):
+        raise ValueError(
+            "init_endpoints: every leaf is shared, so there is one network and no subspace. Share fewer leaves."
+        )
+    return jax.tree.map(lambda leaf, one: leaf[:1] if one else leaf, endpoints, is_shared)
+
+
 def interpolate(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = None) -> Params:
     """The network P(alpha) = sum_i c_i(alpha) omega_i.
 
     Args:
-      endpoints: leaves ``[m, *s]``.
+      endpoints: leaves ``[m, *s]``, or ``[1, *s]`` for a leaf that all endpoints share.
       alpha: an array ``[*subspace.alpha_shape]``, or (layerwise) a tree like ``endpoints`` with one such
         array per leaf. Outside its domain it extrapolates: on a line, -0.05 is a little before omega_1.
       subspace: the subspace in which alpha is a position. Without it, the shape of alpha decides: a scalar is a position

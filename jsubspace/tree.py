@@ -1,4 +1,7 @@
-"""Arithmetic on the stacked axis: m networks as one pytree with leaves ``[m, *s]``.
+"""Arithmetic on the stacked axis: m networks as one pytree with leaves ``[m, *s]``, or ``[1, *s]`` for a shared leaf.
+
+A leaf with one row among m > 1 belongs to all endpoints. Every point has this leaf as it is, since weights sum to 1, and
+its gradient is the gradient at the point.
 
 A sum over endpoints is written as elementwise products that are then added, and never as a matrix product.
 A matrix unit may round its float32 inputs (to bfloat16 on TPU, to TF32 on GPU), and P(corner) would no longer
@@ -52,18 +55,24 @@ def stack(networks: Sequence[Params]) -> Endpoints:
 
 
 def unstack(endpoints: Endpoints) -> list[Params]:
-    """The m networks of ``endpoints``, with leaves ``[*s]``. It is the inverse of `stack`."""
-    leaves, structure = jax.tree.flatten(endpoints)
-    rows = ([leaf[i] for leaf in leaves] for i in range(num_endpoints(endpoints)))
-    return [axis_names.removed(jax.tree.unflatten(structure, row)) for row in rows]
+    """The m networks of ``endpoints``, with leaves ``[*s]``. It is the inverse of `stack`.
+
+    Each network has the row of a leaf that all endpoints share.
+    """
+    return [axis_names.removed(row(endpoints, i)) for i in range(num_endpoints(endpoints))]
+
+
+def row(endpoints: Endpoints, i: Any) -> Params:
+    """The arrays ``[*s]`` of endpoint i, an integer or traced. They keep the endpoints' names of axes."""
+    return jax.tree.map(lambda leaf: leaf[0 if leaf.shape[0] == 1 else i], endpoints)
 
 
 def num_endpoints(endpoints: Endpoints) -> int:
-    """m, the length of the leading axis, which all leaves share.
+    """m, the largest length of the leading axis. Every leaf has m rows, or one row, which all endpoints share.
 
     Raises:
-      ValueError: if the tree has no leaves, if a leaf has no leading axis or no floating-point dtype, or if
-        two leaves disagree on m. The message names the leaves.
+      ValueError: if the tree has no leaves, if a leaf has no leading axis or no floating-point dtype, or if a leaf has
+        neither m rows nor one. The message names the leaves.
     """
     leaves = jax.tree_util.tree_leaves_with_path(endpoints)
     if not leaves:
@@ -78,22 +87,44 @@ def num_endpoints(endpoints: Endpoints) -> int:
             raise ValueError(
                 f"leaf {leaf_name(path)} is a scalar without an endpoint axis. Stack networks with jsubspace.init_endpoints."
             )
-        if jnp.shape(leaf)[0] != jnp.shape(leaves[0][1])[0]:
+        if jnp.shape(leaf)[0] < 1:
             raise ValueError(
-                f"leaf {leaf_name(leaves[0][0])} has {jnp.shape(leaves[0][1])[0]} endpoints but {leaf_name(path)} has {jnp.shape(leaf)[0]}. "
-                "Stack the same number of networks in every leaf (see jsubspace.init_endpoints)."
+                f"leaf {leaf_name(path)} has no row: the endpoint axis has length 0, but a subspace has at least one endpoint."
             )
-    m = jnp.shape(leaves[0][1])[0]
-    if m < 1:
-        raise ValueError("the endpoint axis has length 0, but a subspace has at least one endpoint.")
-    return m
+    several = [(path, jnp.shape(leaf)[0]) for path, leaf in leaves if jnp.shape(leaf)[0] > 1]
+    for path, rows in several:
+        if rows != several[0][1]:
+            raise ValueError(
+                f"leaf {leaf_name(several[0][0])} has {several[0][1]} endpoints but {leaf_name(path)} has {rows}. Stack the same "
+                "number of networks in every leaf (see jsubspace.init_endpoints). Only a leaf with one row is shared by all."
+            )
+    return several[0][1] if several else 1
+
+
+def shared_leaves(endpoints: Endpoints) -> LeafMask:
+    """True for every leaf ``[1, *s]`` among m > 1 endpoints: one array that all endpoints share."""
+    m = num_endpoints(endpoints)
+    return jax.tree.map(lambda leaf: jnp.shape(leaf)[0] != m, endpoints)
+
+
+def weights_per_leaf(endpoints: Endpoints, weights: Any) -> Any:
+    """``weights`` of `contract`, with ``[1]``, a one, for every shared leaf. `pull_back` takes them.
+
+    Without shared leaves, the weights are returned as they are.
+    """
+    shared = shared_leaves(endpoints)
+    if not any(jax.tree.leaves(shared)):
+        return weights
+    return jax.tree.map(
+        lambda c, is_shared: jnp.ones_like(c[:1]) if is_shared else c, _per_leaf(endpoints, weights), shared
+    )
 
 
 def contract(endpoints: Endpoints, weights: Any) -> Params:
     """The network sum_i c_i omega_i.
 
     Args:
-      endpoints: leaves ``[m, *s]``.
+      endpoints: leaves ``[m, *s]``, or ``[1, *s]`` for a shared leaf, whose row is the network's whatever c is.
       weights: c, ``[m]``, or (layerwise) a tree like ``endpoints`` with one ``[m]`` per leaf.
 
     Returns:
@@ -102,6 +133,8 @@ def contract(endpoints: Endpoints, weights: Any) -> Params:
     """
 
     def contract_leaf(leaf: jax.Array, c: jax.Array) -> jax.Array:
+        if leaf.shape[0] == 1 != c.shape[0]:
+            return leaf[0]
         wide = leaf.astype(accumulator(leaf.dtype))
         c = c.astype(wide.dtype)
         # If the two rows of a pair are slices, XLA reads them in the same pass as the penalty's inner products. On a TPU,
@@ -117,7 +150,8 @@ def contract(endpoints: Endpoints, weights: Any) -> Params:
 def pull_back(point: Params, weights: Any) -> Endpoints:
     """The transpose of `contract`, with leaves ``[m, *s]``: row i of the result is c_i times the network.
 
-    It turns the gradient at a point into the gradient of the endpoints (equations 3 and 4 of the paper).
+    It turns the gradient at a point into the gradient of the endpoints (equations 3 and 4 of the paper). Shared leaves have
+    the weights of `weights_per_leaf`.
     """
 
     def pull_back_leaf(leaf: jax.Array, c: jax.Array) -> jax.Array:

@@ -86,6 +86,9 @@ def weightwise_points(key: jax.Array, endpoints: Endpoints, subspace: Subspace, 
         leaves, structure = jax.tree.flatten(endpoints)
         drawn = []
         for i, leaf in enumerate(leaves):
+            if leaf.shape[0] == 1 != subspace.num_endpoints:
+                drawn.append(leaf[0])
+                continue
             alphas = subspace.sample(jax.random.fold_in(key, i), leaf.shape[1:])
             c = jnp.moveaxis(subspace.coefficients(alphas), -1, 0).astype(tree.accumulator(leaf.dtype))  # [m, *s]
             drawn.append(tree.weighted_sum(c, leaf.astype(c.dtype)).astype(leaf.dtype))

@@ -82,7 +82,11 @@ class Evaluator:
                 DRAW[kind](jax.random.fold_in(key, i), endpoints, subspace, count)
                 for i, (kind, count) in enumerate(self._plan.drawn)
             ]
-            return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), endpoints, *drawn)
+            shared = tree.shared_leaves(endpoints)  # They stay one row. The networks that are drawn have them, too.
+            return jax.tree.map(
+                lambda is_shared, leaf, *others: leaf if is_shared else jnp.concatenate([leaf, *others]),
+                *(shared, endpoints, *drawn),
+            )
 
         return self._devices.run_once(extended, endpoints, self._devices.put(key))
 
