@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import arguments, leaf_kinds, penalties, point_gradients, points, samples, subspaces, tree
+from jsubspace import arguments, centers, leaf_kinds, penalties, point_gradients, points, samples, subspaces, tree
 from jsubspace.objectives import Objective, layers_of
 from jsubspace.point_gradients import LossFn
 from jsubspace.shares import Shares
@@ -51,7 +51,7 @@ def random_gradient(
 
     If the endpoints are divided among devices, ``endpoints`` and ``grads`` are this device's shares.
     """
-    subspaces.checked(subspace)
+    objective.check_center(subspaces.checked(subspace))
     grad_at = gradient_at(loss_fn, subspace, objective, shares, has_aux=has_aux, pass_alpha=pass_alpha)
     num_samples, layerwise = objective.num_samples, objective.layerwise
     samples_pair = objective.penalises(subspace) and not objective.all_pairs
@@ -64,6 +64,7 @@ def random_gradient(
         alpha_key, pair_key = jax.random.split(key)
         layers = layers_of(layerwise, endpoints)
         alpha = points.sample_alpha(alpha_key, subspace, layers, None if num_samples == 1 else num_samples)
+        alpha = centers.drawn_together(subspace, alpha, objective.spread)
         chosen: tuple[int | jax.Array, ...] = tuple(range(subspace.num_endpoints))
         if samples_pair:
             chosen = penalties.sample_pair(pair_key, subspace.num_endpoints)
@@ -97,8 +98,10 @@ def gradient_at(
         """Loss, aux and gradient of the network at alpha on this device, and the endpoints' weights in the mean over
         devices. The weights contain the mean's division: a separate division would be one more pass over the gradient."""
         args, kwargs = inputs
-        weights = tree.weights_per_leaf(endpoints, points.coefficients(endpoints, alpha, subspace))
-        point = tree.contract(endpoints, weights)
+        coefficients = points.coefficients(endpoints, alpha, subspace)
+        point = tree.contract(endpoints, coefficients)
+        weights = centers.pull_back_weights(subspace, coefficients, objective.pull_back)
+        weights = tree.weights_per_leaf(endpoints, weights)
 
         def gradient(point: Params) -> tuple[tuple[jax.Array, Any], Params]:
             result, grad = task(shares.gather(point) if divided else point, alpha, *args, **kwargs)

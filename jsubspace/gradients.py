@@ -37,6 +37,8 @@ def value_and_grad(
     origin: Params | None = None,
     at_point: PointFn | None = None,
     sam_rho: float | jax.Array = 0.0,
+    pull_back: str = "plain",
+    spread: float | jax.Array = 1.0,
     has_aux: bool = False,
     pass_alpha: bool = False,
     axis_name: str | None = None,
@@ -70,6 +72,11 @@ def value_and_grad(
       sam_rho: rho of sharpness-aware minimisation (Foret et al., 2021) at the point. The gradient is taken a second time, at
         theta + rho g / |g| for the mean gradient g over all devices, and the second gradient is pulled back. A step takes
         two gradients, whatever m is. Loss and aux are reported at theta. It may be a traced scalar, as beta may.
+      pull_back: "plain" for the paper's weights c(alpha), or "center" for weights with which the center moves like one network.
+        With "plain", the center of m endpoints moves at 1/m of the learning rate of SGD (`jsubspace.rates`). It is meant for
+        SGD: Adam, Lion and Muon move the center at nearly the whole rate anyway, and "center" would slow the differences down.
+      spread: r, between 0 and 1. The position is (1 - r) center + r u for a uniform draw u. Let it grow from 0 to 1 in the first
+        half of training, and the network learns before it learns under noise. It may be a traced scalar, as beta may.
       has_aux: whether loss_fn returns ``(loss, aux)``.
       pass_alpha: whether loss_fn is ``(point, alpha, *args, **kwargs)``. It then gets the position of its point, in the form
         that `jsubspace.sample_alpha` returns for one sample. A position may thus say which objective its network serves.
@@ -111,6 +118,8 @@ def value_and_grad(
         at_point=at_point,
         sam_rho=sam_rho,
         origin=origin,
+        pull_back=pull_back,
+        spread=spread,
     )
     return random_gradient(loss_fn, subspace, objective, Shares(axis_name), has_aux=has_aux, pass_alpha=pass_alpha)
 
@@ -127,6 +136,7 @@ def value_and_grad_at(
     origin: Params | None = None,
     at_point: PointFn | None = None,
     sam_rho: float | jax.Array = 0.0,
+    pull_back: str = "plain",
     has_aux: bool = False,
     pass_alpha: bool = False,
     axis_name: str | None = None,
@@ -146,5 +156,6 @@ def value_and_grad_at(
         at_point=at_point,
         sam_rho=sam_rho,
         origin=origin,
+        pull_back=pull_back,
     )
     return gradient_at(loss_fn, subspace, objective, Shares(axis_name), has_aux=has_aux, pass_alpha=pass_alpha)

@@ -7,7 +7,8 @@ mu = sum_i c*_i omega_i, with the coefficients c* of the center. Hence, without 
     AdamW:  d mu ~ -eta (sum_i c*_i E[c_i] / sqrt(E[c_i^2])) u - eta lambda mu,
 
 where u is the step of Adam on one network. In both lines a factor stands before the step of one network, and the decay
-of the endpoints is the midpoint's decay. docs/rates.md has the derivation.
+of the endpoints is the midpoint's decay. With ``pull_back="center"`` the weights w(alpha) stand in the place of c(alpha),
+and the factor of SGD is 1. docs/rates.md has the derivation.
 """
 
 from typing import NamedTuple
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import arguments, subspaces
+from jsubspace import arguments, centers, subspaces
 from jsubspace.subspaces import Subspace
 
 NUM_DRAWS = 2**16
@@ -44,13 +45,24 @@ class Rates(NamedTuple):
       adam: with AdamW and its like, which divide by the root of the mean square of the gradient. It is an approximation for
         gradients that do not depend on alpha. With several samples, it also takes the gradients of all samples for equal, as
         they nearly are where each sample sees the whole batch. Where noise dominates, take ``num_samples=1``.
+      angle: the angle by which a step of SGD turns a kernel of the midpoint before a BatchNorm, in units of the angle for one
+        network, for orthogonal endpoints as at the start. It is a mean over alpha. A learning rate that one network bears may
+        be too large where the angle is far above 1.
     """
 
     sgd: Rate
     adam: Rate
+    angle: float
 
 
-def rates(subspace: Subspace, learning_rate: float, decay: float = 0.0, *, num_samples: int = 1) -> Rates:
+def rates(
+    subspace: Subspace,
+    learning_rate: float,
+    decay: float = 0.0,
+    *,
+    num_samples: int = 1,
+    pull_back: str = centers.PLAIN,
+) -> Rates:
     """The learning rate and the decay of one network that moves as the midpoint of ``subspace`` does.
 
     With SGD, the midpoint of a line has half of the rate and twice the decay. To give the midpoint a rate and a decay of
@@ -62,18 +74,22 @@ def rates(subspace: Subspace, learning_rate: float, decay: float = 0.0, *, num_s
       decay: lambda of the endpoints. For SGD it is added to the gradient (``optax.add_decayed_weights`` before
         ``optax.sgd``). For Adam it is decoupled (``optax.adamw``).
       num_samples: S, the number of positions per step, as in `jsubspace.value_and_grad`. It changes Adam's factor alone.
+      pull_back: "plain" or "center", as in `jsubspace.value_and_grad`.
 
     Returns:
       `Rates`. The moments of the coefficients are means over draws with a fixed key, which are right to about 0.3 %.
 
     Raises:
-      ValueError: if the rate is no number or not positive, the decay is negative, or one of them is not finite.
+      ValueError: if the rate is no number or not positive, the decay is negative, one of them is not finite, or
+        ``pull_back="center"`` does not fit the subspace.
 
     Example:
       >>> rates(subspaces.Line(), learning_rate=0.1, decay=1e-4).sgd
       Rate(learning_rate=0.05, decay=0.0002)
       >>> round(rates(subspaces.Line(), learning_rate=1.0).adam.learning_rate, 2)
       0.87
+      >>> rates(subspaces.Line(), learning_rate=0.1, decay=1e-4, pull_back="center").sgd
+      Rate(learning_rate=0.1, decay=0.0001)
     """
     numbers = {"learning_rate": learning_rate, "decay": decay}
     for name, value in numbers.items():
@@ -89,19 +105,29 @@ def rates(subspace: Subspace, learning_rate: float, decay: float = 0.0, *, num_s
         raise ValueError(f"rates: decay is {decay!r}, but a weight decay is a finite number of at least 0.")
     if arguments.integer("rates: num_samples", num_samples) < 1:
         raise ValueError(f"rates: num_samples is {num_samples}, but a step takes at least one sample of alpha.")
+    if pull_back not in centers.PULL_BACKS:
+        raise ValueError(f'rates: pull_back is {pull_back!r}, but it must be "plain" or "center".')
     subspaces.checked(subspace)
+    if pull_back == centers.CENTER:
+        centers.check_center(subspace, 'pull_back="center"')
 
     def coefficients(alpha: jax.Array) -> np.ndarray:
         return np.asarray(subspace.coefficients(alpha), np.float64)
 
     center = coefficients(jnp.asarray(subspace.center))
     drawn = coefficients(subspace.sample(jax.random.key(0), (NUM_DRAWS,)))
-    mean = drawn.mean(axis=0)
-    mean_square = mean**2 + drawn.var(axis=0) / num_samples  # of the mean over S independent positions
+    pulled = drawn
+    if pull_back == centers.CENTER:
+        pulled = drawn + (1 - drawn @ center)[:, None] * center / (center @ center)
+    mean = pulled.mean(axis=0)
+    mean_square = mean**2 + pulled.var(axis=0) / num_samples  # of the mean over S independent positions
     # An endpoint that no position uses has a gradient of zero, and Adam leaves it where it is.
     direction = np.divide(mean, np.sqrt(mean_square), out=np.zeros_like(mean), where=mean_square > 0)
     factors = float(center @ mean), float(center @ direction)
-    return Rates(*(Rate(_rounded(learning_rate * factor), _rounded(decay / factor)) for factor in factors))
+    # A gradient before BatchNorm is inverse to the length of its kernel: |P(alpha)| = |c|, for orthogonal endpoints of length 1.
+    turned = (pulled @ center) / np.linalg.norm(drawn, axis=1) / np.linalg.norm(center)
+    sgd, adam = (Rate(_rounded(learning_rate * factor), _rounded(decay / factor)) for factor in factors)
+    return Rates(sgd, adam, _rounded(float(turned.mean())))
 
 
 def _rounded(number: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 import jax
 import numpy as np
 
-from jsubspace import arguments, leaf_kinds, penalties, tree
+from jsubspace import arguments, centers, leaf_kinds, penalties, tree
 from jsubspace.point_gradients import PointFn
 from jsubspace.samples import Batch
 from jsubspace.subspaces import Subspace
@@ -31,6 +31,9 @@ class Objective:
       sam_rho: the length of the step uphill from the point, where the gradient is taken a second time. A number, or a traced
         scalar. With the number 0, one gradient is taken.
       origin: one network with leaves ``[*s]``, if the penalty compares the task vectors omega - origin, or None.
+      pull_back: "plain" or "center", the weights with which the gradient is pulled back (`centers.pull_back_weights`).
+      spread: r, between 0 and 1, the factor of the distance of alpha to the center (`centers.drawn_together`). A number, or
+        a traced scalar.
 
     Raises:
       ValueError: if an option is out of range.
@@ -45,6 +48,8 @@ class Objective:
     at_point: PointFn | None = None
     sam_rho: float | jax.Array = 0.0
     origin: Params | None = None
+    pull_back: str = centers.PLAIN
+    spread: float | jax.Array = 1.0
 
     def __post_init__(self) -> None:
         if isinstance(self.layerwise, np.bool_):
@@ -53,6 +58,13 @@ class Objective:
         object.__setattr__(self, "num_samples", arguments.integer("num_samples", self.num_samples))
         object.__setattr__(self, "beta", arguments.strength("beta", self.beta, "the penalty's strength"))
         object.__setattr__(self, "sam_rho", arguments.strength("sam_rho", self.sam_rho, "the length of a step uphill"))
+        object.__setattr__(self, "spread", arguments.strength("spread", self.spread, "the spread of alpha"))
+        if not isinstance(self.spread, jax.Array) and self.spread > 1:
+            raise ValueError(
+                f"spread is {self.spread}, but it must be between 0 (the center alone) and 1 (all positions)."
+            )
+        if self.pull_back not in centers.PULL_BACKS:
+            raise ValueError(f'pull_back is {self.pull_back!r}, but it must be "plain" or "center".')
         if self.at_point is not None and not callable(self.at_point):
             raise ValueError(
                 f"at_point is {self.at_point!r}, but it must be a function from a gradient to a gradient. For a transformation "
@@ -60,6 +72,13 @@ class Objective:
             )
         if self.num_samples < 1:
             raise ValueError(f"num_samples is {self.num_samples}, but a step takes at least one sample of alpha.")
+
+    def check_center(self, subspace: Subspace) -> None:
+        """Refuses or warns if an option favours the center of a subspace where this does not fit (`centers.check_center`)."""
+        if self.pull_back == centers.CENTER:
+            centers.check_center(subspace, 'pull_back="center"')
+        elif isinstance(self.spread, jax.Array) or self.spread < 1:
+            centers.check_center(subspace, "a spread below 1")
 
     def penalises(self, subspace: Subspace) -> bool:
         """Whether a penalty is computed for this subspace."""

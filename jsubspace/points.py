@@ -7,10 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import arguments, axis_names, description, leaf_kinds, subspaces, tree
+from jsubspace import arguments, axis_names, centers, description, leaf_kinds, subspaces, tree
 from jsubspace.penalties import Mask
 from jsubspace.subspaces import Line, Simplex, Subspace
 from jsubspace.types import Alpha, Endpoints, LayerNames, Params
+
+ENDPOINT, NETWORK = "endpoint", "network"
+"""The networks that have the scale of an initialisation: each endpoint, or the center."""
 
 _NEW_NAMES = {
     "num_endpoints": "subspace, the third argument, which may be a number",
@@ -23,6 +26,7 @@ def init_endpoints(
     subspace: Subspace | int,
     common_start: bool = False,
     shared: Mask = None,
+    center_scale: str = ENDPOINT,
     **renamed: Any,
 ) -> Endpoints:
     """m freshly initialised networks, stacked: the start of Algorithm 1.
@@ -36,14 +40,17 @@ def init_endpoints(
         endpoints are equal, the penalty's gradient is zero, and only the alphas separate them.
       shared: the leaves that all endpoints share, as a tree of bools or a function ``endpoints -> tree``. They are trained, too:
         the gradient of a shared leaf is the gradient at the point. The penalty does not see it.
+      center_scale: "endpoint" if each endpoint is an initialisation, as in the paper. The kernels of the center are then shorter
+        by |c*| = sqrt(sum_i c*_i^2), which is 1/sqrt(m) on a simplex. With "network" all kernels are divided by |c*|, so that
+        the center has the variance of an initialisation.
       renamed: refused. It catches the names that arguments had before.
 
     Returns:
       Endpoints with leaves ``[m, *s]``. A shared leaf is ``[1, *s]``, from the first endpoint.
 
     Raises:
-      ValueError: if m < 1, a leaf is not of a floating-point dtype, ``shared`` is no tree of bools like a network, or every
-        leaf is shared.
+      ValueError: if m < 1, a leaf is not of a floating-point dtype, ``shared`` is no tree of bools like a network, every
+        leaf is shared, or ``center_scale`` is no such word or is "network" with a common start.
       TypeError: for an unknown keyword.
 
     Warns:
@@ -77,6 +84,13 @@ def init_endpoints(
     tree.num_endpoints(endpoints)
     if shared is not None:
         endpoints = _with_shared(endpoints, shared, m)
+    if center_scale not in (ENDPOINT, NETWORK) or (center_scale == NETWORK and common_start):
+        start = "With a common start it is the network already. " if common_start else ""
+        raise ValueError(
+            f'init_endpoints: center_scale is {center_scale!r}. {start}It must be "endpoint" or "network".'
+        )
+    if center_scale == NETWORK:
+        endpoints = _with_longer_kernels(endpoints, Simplex(m) if isinstance(subspace, int | np.integer) else subspace)
     endpoints = axis_names.added(endpoints)
     if m > 1 and not common_start:
         description.warn_if_alike(endpoints)
@@ -95,6 +109,15 @@ def _with_shared(endpoints: Endpoints, shared: Any, m: int) -> Endpoints:
             "init_endpoints: every leaf is shared, so there is one network and no subspace. Share fewer leaves."
         )
     return jax.tree.map(lambda leaf, one: leaf[:1] if one else leaf, endpoints, is_shared)
+
+
+def _with_longer_kernels(endpoints: Endpoints, subspace: Subspace) -> Endpoints:
+    """The endpoints with their kernels divided by |c*|. Kernels that all endpoints share are in the center as they are."""
+    length = float(np.linalg.norm(np.asarray(centers.center_coefficients(subspace), np.float64)))
+    kernels, shared = leaf_kinds.kernels(endpoints), tree.shared_leaves(endpoints)
+    return jax.tree.map(
+        lambda leaf, is_kernel, one: leaf / length if is_kernel and not one else leaf, endpoints, kernels, shared
+    )
 
 
 def interpolate(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = None) -> Params:

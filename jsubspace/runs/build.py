@@ -50,8 +50,10 @@ class Run:
       evaluated: the subspace that is evaluated: the same, or the simplex of the networks that are collected during
         training.
       objective: beta and the other options of the gradient.
+      spread: the spread of alpha as a function of the step, or None if it is 1 from the start.
       label_smoothing: the amount of label smoothing in the loss.
       common_start: whether all endpoints start from one initialisation.
+      center_scale: as in `points.init_endpoints`.
       schedule: the learning rate as a function of the step.
       optimizer: the optimizer of the stacked endpoints.
       devices: the devices that compute.
@@ -74,8 +76,10 @@ class Run:
     subspace: Subspace
     evaluated: Subspace
     objective: Objective
+    spread: Callable[[jax.Array], jax.Array] | None
     label_smoothing: float
     common_start: bool
+    center_scale: str
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     devices: DataParallel
@@ -139,6 +143,7 @@ class Run:
             lambda key: self.model.init(key, images, train=True)["params"],
             self.subspace,
             common_start=self.common_start,
+            center_scale=self.center_scale,
         )
         return init_train_state(endpoints, self.optimizer)
 
@@ -158,7 +163,7 @@ class Run:
 
         loss_fn = classification_loss(apply_fn, self.label_smoothing)
         return make_train_step(
-            loss_fn, self.pipeline.augment, self.subspace, self.optimizer, self.objective, self.shares
+            loss_fn, self.pipeline.augment, self.subspace, self.optimizer, self.objective, self.shares, self.spread
         )
 
     def compiled_step(self) -> TrainStep:
@@ -208,8 +213,10 @@ def assemble(config: ml_collections.ConfigDict, data: pipeline.Pipeline, devices
         subspace=parts.make_subspace(config),
         evaluated=parts.make_evaluated(config),
         objective=parts.make_objective(config),
+        spread=parts.make_spread(config, config.optimizer.num_epochs * steps_per_epoch),
         label_smoothing=config.optimizer.label_smoothing,
         common_start=config.subspace.shared_init,
+        center_scale=config.subspace.center_scale,
         schedule=schedule,
         optimizer=parts.make_optimizer(config, schedule),
         devices=devices,

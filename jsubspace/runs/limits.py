@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_collections
 
-from jsubspace import arguments
+from jsubspace import arguments, centers, points
 from jsubspace.data import corruptions, sets
 from jsubspace.errors import UsageError
 from jsubspace.models import resnet
@@ -37,6 +37,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _validate_model(config, require)
     _validate_num_endpoints(config, require)
     _validate_method(config, require)
+    _validate_center(config, require)
     _validate_evaluation(config, require)
 
 
@@ -95,6 +96,28 @@ def _validate_method(config: ml_collections.ConfigDict, require: Any) -> None:
         all(epoch <= settings.num_epochs for epoch in config.keep_epochs),
         "keep_epochs",
         f"epochs between 1 and config.optimizer.num_epochs, which is {settings.num_epochs}",
+    )
+
+
+def _validate_center(config: ml_collections.ConfigDict, require: Any) -> None:
+    """The options that train the center faster, which fit lines, simplexes and curves with one bend."""
+    settings = config.subspace
+    fits = settings.name in ("point", "line", "simplex") or (
+        settings.name == "curve" and settings.num_endpoints in (0, 3)
+    )
+    fits = fits and not settings.fixed_ends
+    only = "for a line, a simplex or a curve with one bend whose ends are trained: other endpoints have little weight at the center"
+    require(fits or settings.pull_back == centers.PLAIN, "subspace.pull_back", f"plain. It may be center {only}")
+    require(fits or settings.spread_growth == 0, "subspace.spread_growth", f"0. It may be more {only}")
+    require(
+        settings.center_scale == points.ENDPOINT or not settings.shared_init,
+        "subspace.center_scale",
+        "endpoint with config.subspace.shared_init, where the center is an initialisation already",
+    )
+    require(
+        settings.center_scale == points.ENDPOINT or not arguments.words(config.start.runs),
+        "subspace.center_scale",
+        "endpoint with config.start.runs, where the endpoints are given",
     )
 
 

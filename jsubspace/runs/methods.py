@@ -36,6 +36,10 @@ def name_of(settings: dict[str, Any]) -> str:
         words += f", m = {optimizer['num_collected']}"
     if subspace["layerwise"]:
         words += ", layerwise"
+    if subspace.get("pull_back") == "center":  # Results of older versions do not have it.
+        words += ", center rate"
+    if subspace.get("spread_growth"):
+        words += ", growing spread"
     if start["runs"]:
         runs = len(start["runs"].split(","))
         if optimizer["num_epochs"] == 0:

@@ -1,7 +1,9 @@
 """The parts of a run that its settings name: subspace, network, objective, schedule, optimizer."""
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
@@ -73,7 +75,14 @@ def make_objective(settings: ml_collections.ConfigDict) -> Objective:
         all_pairs=settings.penalty.all_pairs,
         mask=leaf_kinds.all_leaves if settings.penalty.all_leaves else leaf_kinds.kernels,
         sam_rho=settings.optimizer.sam_rho,
+        pull_back=settings.subspace.pull_back,
     )
+
+
+def make_spread(settings: ml_collections.ConfigDict, total_steps: int) -> Callable[[jax.Array], jax.Array] | None:
+    """The spread of alpha as a function of the step: it grows linearly from 0 to 1. None if it is 1 from the start."""
+    growth = settings.subspace.spread_growth * total_steps
+    return (lambda step: jnp.minimum(step / growth, 1).astype(jnp.float32)) if growth else None
 
 
 def make_schedule(settings: ml_collections.ConfigDict, steps_per_epoch: int) -> optax.Schedule:

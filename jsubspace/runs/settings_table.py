@@ -7,6 +7,7 @@ import dataclasses
 import enum
 from typing import Any
 
+from jsubspace import centers
 from jsubspace.data import sets
 from jsubspace.evaluation.positions import KINDS
 from jsubspace.runs.allowed import Allowed, Check, Choice, Range, Words
@@ -124,6 +125,15 @@ SETTINGS = (
     Setting("subspace.layerwise", False, _FLAG, "Each layer has its own alpha."),
     Setting("subspace.num_samples", 1, Range(1, 2**16), "This is the number of alphas that each training step draws (appendix B)."),
     Setting("subspace.shared_init", False, _FLAG, "All endpoints start from one initialisation (appendix E)."),
+    Setting("subspace.pull_back", "plain", Choice(centers.PULL_BACKS),
+        "The gradient at a point is given to the endpoints by the point's coefficients (plain, as in the paper) or by weights that move the center like one network (center).",
+        since="0.1.0"),
+    Setting("subspace.spread_growth", 0.0, Range(0, 1),
+        "The spread of alpha around the center grows from 0 to 1 over this fraction of the run (0 means that it is 1 from the start, as in the paper).",
+        since="0.1.0"),
+    Setting("subspace.center_scale", "endpoint", Choice(("endpoint", "network")),
+        "Each endpoint starts as an initialisation (endpoint, as in the paper), or longer kernels give the center the variance of one (network).",
+        since="0.1.0"),
     Setting("subspace.fixed_ends", False, _FLAG,
         "A curve or chain trains its bends alone, between two networks that do not change."),
 

@@ -1,5 +1,6 @@
 """One step of training, written for one device. `parallel` makes it run on all devices."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -73,6 +74,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     objective: Objective,
     shares: Shares,
+    spread: Callable[[jax.Array], jax.Array] | None = None,
 ) -> TrainStep:
     """Makes ``train_step(state, batch, key) -> (state, info)``.
 
@@ -89,8 +91,8 @@ def make_train_step(
       objective: the options of the gradient.
       shares: how the endpoints lie on the devices, and the name of the device axis. If the state is divided among the
         devices, the step takes and returns this device's share.
+      spread: the objective's spread of alpha as a function of ``state.step``, or None if it does not change.
     """
-    grad_fn = algorithm.random_gradient(loss_fn, subspace, objective, shares, has_aux=True)
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, StepInfo]:
         subspace_key, augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
@@ -98,6 +100,8 @@ def make_train_step(
             dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(shares.axis_name))
         images = augment_fn(augment_key, batch["image"], batch["index"])
         examples = {"image": images, "label": batch["label"]}
+        of_step = objective if spread is None else dataclasses.replace(objective, spread=spread(state.step))
+        grad_fn = algorithm.random_gradient(loss_fn, subspace, of_step, shares, has_aux=True)
         (_, info), grads = grad_fn(subspace_key, state.endpoints, examples, dropout_key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.endpoints)
         endpoints = optax.apply_updates(state.endpoints, updates)

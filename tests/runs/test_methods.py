@@ -11,7 +11,7 @@ import jsubspace
 from jsubspace import compare, evaluate, runs
 from jsubspace.errors import UsageError
 from jsubspace.preemption import Preemption
-from jsubspace.runs import build, config, methods, results, stacks
+from jsubspace.runs import build, config, limits, methods, results, stacks
 from jsubspace.runs.run import train_endpoints
 from jsubspace.runs.settings import added_later
 from jsubspace.storage.checkpoint import Checkpoints
@@ -374,3 +374,30 @@ def test_usual_kinds(mlp):
     assert results.usual_kinds(build.build(mlp)) == ("random", "layerwise")
     mlp.subspace.name, mlp.subspace.num_endpoints = "line", 0
     assert results.usual_kinds(build.build(mlp)) == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"subspace__name": "chain", "subspace__pull_back": "center"},
+            "config.subspace.pull_back is 'center'. It must be plain",
+        ),
+        (
+            {"subspace__name": "curve", "subspace__num_endpoints": "4", "subspace__spread_growth": "0.5"},
+            "spread_growth is 0.5",
+        ),
+        ({"subspace__center_scale": "network", "subspace__shared_init": "True"}, "an initialisation already"),
+        ({"subspace__center_scale": "network", "start__runs": "a,b"}, "where the endpoints are given"),
+    ],
+)
+def test_options_of_the_center_that_do_not_fit(mlp, settings, message):
+    for field, given in settings.items():
+        config.change(mlp, field.replace("__", "."), given)
+    with pytest.raises(UsageError, match=message):
+        limits.validate(mlp)
+
+
+def test_names_of_the_options_of_the_center(mlp):
+    mlp.subspace.pull_back, mlp.subspace.spread_growth = "center", 0.5
+    assert methods.name_of(mlp.to_dict()).endswith(", center rate, growing spread")

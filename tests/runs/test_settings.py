@@ -186,6 +186,9 @@ def test_what_was_added_later_changes_no_older_run():
     assert {name: settings.NAMED[name].default for name in settings.added_later()} == {
         "data.num_validation": 0,
         "evaluation.early_stopping": "auto",
+        "subspace.pull_back": "plain",
+        "subspace.spread_growth": 0.0,
+        "subspace.center_scale": "endpoint",
     }
     assert {setting.since for setting in settings_table.SETTINGS} == {"", "0.1.0"}
 

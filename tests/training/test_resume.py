@@ -39,6 +39,11 @@ METHODS = {
         "data.batch_size": 480,
         "model.width": 16,
     },
+    "the center's rate and a spread that grows until the ninth step": {
+        "subspace.pull_back": "center",
+        "subspace.spread_growth": 0.75,
+        "subspace.center_scale": "network",
+    },
     "snapshots, sharpness-aware": {
         "subspace.name": "point",
         "optimizer.schedule": "snapshot",
