@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import axis_names
+from jsubspace import axis_names, state_variables
 from jsubspace.types import Endpoints, LeafMask, Params
 
 
@@ -71,17 +71,18 @@ def num_endpoints(endpoints: Endpoints) -> int:
     """m, the largest length of the leading axis. Every leaf has m rows, or one row, which all endpoints share.
 
     Raises:
-      ValueError: if the tree has no leaves, if a leaf has no leading axis or no floating-point dtype, or if a leaf has
-        neither m rows nor one. The message names the leaves.
+      ValueError: if the tree has no leaves, if a leaf has no leading axis or no floating-point dtype, if a leaf is known as
+        state and no parameter (`state_variables`), or if a leaf has neither m rows nor one. The message names the leaves.
     """
     leaves = jax.tree_util.tree_leaves_with_path(endpoints)
     if not leaves:
         raise ValueError("the endpoints have no leaves. Stack networks with parameters (see jsubspace.init_endpoints).")
+    state_variables.check(endpoints)
     for path, leaf in leaves:
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise ValueError(
                 f"leaf {leaf_name(path)} has dtype {jnp.result_type(leaf)}, and only floating-point leaves have points between them. "
-                "Keep counters, keys and other state apart from the parameters."
+                f"Keep counters, keys and other state apart from the parameters. {state_variables.REMEDY}"
             )
         if jnp.ndim(leaf) == 0:
             raise ValueError(
