@@ -300,9 +300,9 @@ CALLS = {
         "not JSON compliant",
     ),
     "no network there": (lambda: network_files.load("nothing"), "nothing is neither a safetensors file nor a folder"),
-    "a list for a network": (
+    "a number in a network": (
         lambda: network_files.save("n.safetensors", {"a": [1.0]}),
-        "a is a list. A network is made of",
+        "0 is a float. A network is made of",
     ),
     "a slash in a name": (lambda: network_files.save("n.safetensors", {"a/b": np.ones(1)}), "cannot be a name"),
     "not the authors'": (lambda: authors.from_authors({"x": np.ones(1)}), "is not a name of the authors' networks"),

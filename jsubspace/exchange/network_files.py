@@ -64,7 +64,7 @@ def save(path: str | pathlib.Path, network: Network, facts: Mapping[str, Any] | 
     Args:
       path: ``NAME.safetensors``, or a folder for Orbax, on the disk or in a bucket (``gs://bucket/NAME``). The folder gets the network in its subfolder ``network`` and the
         facts beside it.
-      network: dictionaries of arrays. Names have no slash.
+      network: dictionaries of arrays. Names have no slash. Lists of arrays or of dictionaries may be inside (see `flatten`).
       facts: values that JSON can hold, by name. JSON has no NaN and no infinity.
 
     Raises:
@@ -125,30 +125,55 @@ def load(path: str | pathlib.Path) -> tuple[Network, dict[str, Any]]:
 def flatten(network: Network) -> dict[str, np.ndarray]:
     """Arrays by their paths, ``{"params/dense/kernel": ...}``: the inverse of `unflatten`.
 
+    The elements of a list have the names 0, 1, 2, as in ``"params/blocks/0/kernel"``. So do keys that are integers, which
+    Flax nnx has for lists. `unflatten` makes dictionaries of them.
+
     Raises:
-      ValueError: for anything but dictionaries of arrays, an array of other elements than real numbers, a name with a slash,
-        or dictionaries that are nested deeper than `documents.DEPTH`.
+      ValueError: for anything but dictionaries and lists of arrays, an array of other elements than real numbers, a name with
+        a slash, two keys of one name, or dictionaries that are nested deeper than `documents.DEPTH`.
+
+    Example:
+      >>> sorted(flatten({"blocks": [{"kernel": np.ones(2)}, {"kernel": np.ones(2)}]}))
+      ['blocks/0/kernel', 'blocks/1/kernel']
     """
+    if not isinstance(network, Mapping):
+        raise ValueError(
+            f"the network is a {type(network).__name__}. A network is a dictionary of arrays, such as "
+            '{"params": nnx.state(model, nnx.Param)} in Flax nnx.'
+        )
     return _flatten(network, documents.DEPTH)
 
 
-def _flatten(network: Network, deepest: int) -> dict[str, np.ndarray]:
+def _flatten(network: Any, deepest: int) -> dict[str, np.ndarray]:
     if not deepest:
         raise ValueError(f"the network has dictionaries that are nested deeper than {documents.DEPTH}.")
     flat: dict[str, np.ndarray] = {}
-    for name, value in network.items():
-        if not isinstance(name, str) or not name or "/" in name:
-            raise ValueError(f"{name!r} cannot be a name in a network: names are words without a slash.")
-        if isinstance(value, Mapping):
-            flat |= {f"{name}/{inner}": leaf for inner, leaf in _flatten(dict(value), deepest - 1).items()}
+    for name, value in _entries(network).items():
+        if isinstance(value, Mapping | list | tuple):
+            flat |= {f"{name}/{inner}": leaf for inner, leaf in _flatten(value, deepest - 1).items()}
         elif hasattr(value, "shape") and hasattr(value, "dtype"):
             if str(value.dtype) not in _DTYPES:
                 raise ValueError(f"{name} has elements of type {value.dtype}. A network has {', '.join(_DTYPES)}.")
             # safetensors would write the memory of a transposed array as if it were not transposed.
             flat[name] = np.ascontiguousarray(value).reshape(value.shape)
         else:
-            raise ValueError(f"{name} is a {type(value).__name__}. A network is made of dictionaries and arrays.")
+            raise ValueError(
+                f"{name} is a {type(value).__name__}. A network is made of dictionaries, lists and arrays."
+            )
     return flat
+
+
+def _entries(network: Any) -> dict[str, Any]:
+    """What a dictionary or list holds, by names. An integer is a name, too."""
+    entries: dict[str, Any] = {}
+    for key, value in network.items() if isinstance(network, Mapping) else enumerate(network):
+        name = str(key) if isinstance(key, int) and not isinstance(key, bool) else key
+        if not isinstance(name, str) or not name or "/" in name:
+            raise ValueError(f"{name!r} cannot be a name in a network: names are words without a slash.")
+        if name in entries:
+            raise ValueError(f"the network has two keys {name!r}, a text and an integer. Rename one of them.")
+        entries[name] = value
+    return entries
 
 
 def unflatten(arrays: Mapping[str, np.ndarray]) -> Network:

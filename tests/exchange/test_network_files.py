@@ -393,6 +393,34 @@ def test_names_in_a_file_are_no_paths_on_the_disk(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_lists_are_dictionaries_with_numbers_for_names(tmp_path):
+    """Also where the numbers are keys, as in a state of Flax nnx, and in both formats."""
+    block = {"kernel": np.ones((2, 3), np.float32)}
+    for name in ("n.safetensors", "n"):
+        for blocks in ([block, block], (block, block), {0: block, 1: block}):
+            path = tmp_path / f"{type(blocks).__name__}_{name}"
+            network_files.save(path, {"params": {"blocks": blocks, "scales": [np.ones(1), np.zeros(2)]}})
+            params = network_files.load(path)[0]["params"]
+            assert (params["blocks"].keys(), params["scales"].keys()) == ({"0", "1"}, {"0", "1"})
+            np.testing.assert_array_equal(params["blocks"]["1"]["kernel"], block["kernel"])
+            np.testing.assert_array_equal(params["scales"]["1"], np.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ([np.ones(1)], r"the network is a list. A network is a dictionary of arrays.*nnx.state\(model, nnx.Param\)"),
+        ({"a": {0: np.ones(1), "0": np.ones(1)}}, "two keys '0', a text and an integer"),
+        ({True: np.ones(1)}, "True cannot be a name"),
+        ({"a": [1.0]}, "0 is a float. A network is made of dictionaries, lists and arrays"),
+    ],
+)
+def test_what_is_no_dictionary_of_arrays_is_refused(tmp_path, network, message):
+    with pytest.raises(ValueError, match=message):
+        network_files.save(tmp_path / "n.safetensors", network)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("names", [["/etc/evil"], ["a//b"], ["a", "a/b"], ["a/b", "a"]])
 def test_names_that_make_no_network(tmp_path, names):
     path = tmp_path / "n.safetensors"
