@@ -2,11 +2,13 @@
 
 import re
 
+import guides
 import jax.numpy as jnp
 import pytest
 from places import REPOSITORY
 
 GUIDES = sorted((REPOSITORY / "docs").glob("*.md"))
+TESTED_ELSEWHERE = {"nnx_and_equinox.md"}  # test_nnx_and_equinox executes its code and asks what it did.
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
@@ -22,15 +24,11 @@ def test_the_example_trains():
     assert len(names["report"].points) == 21
 
 
-@pytest.mark.parametrize("guide", [path.name for path in GUIDES if "```python" in path.read_text(encoding="utf-8")])
+@pytest.mark.parametrize("guide", sorted(set(guides.with_code()) - TESTED_ELSEWHERE))
 def test_the_code_of_a_guide_runs(guide, tmp_path, monkeypatch):
     """All blocks of a page, one after the other, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    names = {}
-    for code in re.findall(
-        r"```python\n(.*?)```", (REPOSITORY / "docs" / guide).read_text(encoding="utf-8"), re.DOTALL
-    ):
-        exec(compile(code, guide, "exec"), names)
+    guides.execute(guide)
 
 
 def test_links_of_guides_exist():
