@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import arguments, axis_names, centers, description, leaf_kinds, subspaces, tree
+from jsubspace import arguments, axis_names, centers, description, leaf_kinds, parameters, subspaces, tree
 from jsubspace.penalties import Mask
 from jsubspace.subspaces import Line, Simplex, Subspace
 from jsubspace.types import Alpha, Endpoints, LayerNames, Params
@@ -49,8 +49,8 @@ def init_endpoints(
       Endpoints with leaves ``[m, *s]``. A shared leaf is ``[1, *s]``, from the first endpoint.
 
     Raises:
-      ValueError: if m < 1, a leaf is not of a floating-point dtype, ``shared`` is no tree of bools like a network, every
-        leaf is shared, or ``center_scale`` is no such word or is "network" with a common start.
+      ValueError: if m < 1, a leaf is no parameter of a floating-point dtype (`parameters`), ``shared`` is no tree of bools like
+        a network, every leaf is shared, or ``center_scale`` is no such word or is "network" with a common start.
       TypeError: for an unknown keyword.
 
     Warns:
@@ -74,6 +74,7 @@ def init_endpoints(
         m = subspaces.checked(subspace).num_endpoints
     if m < 1:
         raise ValueError(f"init_endpoints: num_endpoints is {m}. A subspace has at least one endpoint.")
+    init_fn = parameters.checked(init_fn)
     if arguments.truth("init_endpoints: common_start", common_start):
         network = init_fn(jax.random.split(key, 1)[0])
         endpoints = jax.tree.map(lambda leaf: jnp.tile(leaf, (m,) + (1,) * jnp.ndim(leaf)), network)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import axis_names, state_variables
+from jsubspace import axis_names, parameters
 from jsubspace.types import Endpoints, LeafMask, Params
 
 
@@ -40,6 +40,7 @@ def stack(networks: Sequence[Params]) -> Endpoints:
     first = jax.tree_util.tree_leaves_with_path(networks[0])
     structure: Any = jax.tree.structure(networks[0])
     for i, network in enumerate(networks):
+        parameters.check_network(network)
         if jax.tree.structure(network) != structure:
             raise ValueError(
                 f"stack: network {i} has the structure {jax.tree.structure(network)} but network 0 has "
@@ -72,17 +73,17 @@ def num_endpoints(endpoints: Endpoints) -> int:
 
     Raises:
       ValueError: if the tree has no leaves, if a leaf has no leading axis or no floating-point dtype, if a leaf is known as
-        state and no parameter (`state_variables`), or if a leaf has neither m rows nor one. The message names the leaves.
+        state and no parameter (`parameters.check_endpoints`), or if a leaf has neither m rows nor one. The message names the leaves.
     """
     leaves = jax.tree_util.tree_leaves_with_path(endpoints)
     if not leaves:
         raise ValueError("the endpoints have no leaves. Stack networks with parameters (see jsubspace.init_endpoints).")
-    state_variables.check(endpoints)
+    parameters.check_endpoints(endpoints)
     for path, leaf in leaves:
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise ValueError(
                 f"leaf {leaf_name(path)} has dtype {jnp.result_type(leaf)}, and only floating-point leaves have points between them. "
-                f"Keep counters, keys and other state apart from the parameters. {state_variables.REMEDY}"
+                f"Keep counters, keys and other state apart from the parameters. {parameters.REMEDY}"
             )
         if jnp.ndim(leaf) == 0:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What a framework keeps beside the parameters never becomes a part of the endpoints, and the message says where they are."""
+"""What is no parameter never becomes a part of the endpoints, and the message says where the parameters are."""
 
 import equinox
 import flax.linen as nn
@@ -45,6 +45,12 @@ class WithBool(equinox.Module):
         self.dropout = equinox.nn.Dropout(0.5)
 
 
+class Tied(nnx.Module):
+    def __init__(self, rngs):
+        self.embed, self.unembed = nnx.Embed(5, 3, rngs=rngs), nnx.Embed(5, 3, rngs=rngs)
+        self.unembed.embedding = self.embed.embedding
+
+
 class Linen(nn.Module):
     @nn.compact
     def __call__(self, x):
@@ -64,11 +70,20 @@ REFUSED = {
     "a subclass": (lambda key: {"mean": type("Ema", (nnx.BatchStat,), {})(jnp.ones(3))}, "is a Ema and no parameter"),
     "a cache": (lambda key: {"keys": nnx.Cache(jnp.ones(3))}, "is a Cache and no parameter"),
     "counter of a stream": (lambda key: WithStream(nnx.Rngs(key)), rf"rngs\.count.*uint32.*{IN_NNX} and {IN_EQUINOX}"),
-    "a key": (lambda key: {"key": key, "kernel": jnp.ones(3)}, rf"'key'.*dtype key<fry>.*{IN_NNX} and {IN_EQUINOX}"),
+    "a key": (lambda key: {"key": key, "kernel": jnp.ones(3)}, rf"'key'.*dtype key<.*>.*{IN_NNX} and {IN_EQUINOX}"),
     "a bool": (WithBool, rf"dropout\.inference has dtype bool.*{IN_EQUINOX}"),
     "a layer's first state": (
         lambda key: parameters_of_equinox(Equinox(key)),
         rf"norm\.batch_state_index is a StateIndex and no parameter.*{IN_EQUINOX}, of a model from equinox\.nn\.make_with_state",
+    ),
+    "a function": (
+        lambda key: equinox.nn.MLP(2, 2, 4, 1, key=key),
+        rf"\.activation is a custom_jvp and no array.*{IN_EQUINOX}",
+    ),
+    "a text": (lambda key: {"kernel": jnp.ones(3), "name": "x"}, r"\['name'\] is a str and no array"),
+    "tied weights": (
+        lambda key: Tied(nnx.Rngs(key)),
+        rf"leaves \.embed\.embedding and \.unembed\.embedding are one variable.*one leaf of {IN_NNX}",
     ),
     "variables of linen": (
         lambda key: Linen().init(key, jnp.ones((2, 3))),
@@ -77,10 +92,19 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("way", ["vmap", "map", "common start"])
 @pytest.mark.parametrize(("init_fn", "message"), REFUSED.values(), ids=REFUSED)
-def test_state_is_refused_where_endpoints_are_made(init_fn, message):
+def test_it_is_refused_where_endpoints_are_made(init_fn, message, way):
+    key = jax.random.key(0, impl="rbg" if way == "map" else "threefry2x32")
     with pytest.raises(ValueError, match=message):
-        jsubspace.init_endpoints(jax.random.key(0), init_fn, LINE)
+        jsubspace.init_endpoints(key, init_fn, LINE, common_start=way == "common start")
+
+
+@pytest.mark.parametrize("name", ["a function", "a text", "tied weights"])
+def test_it_is_refused_where_networks_are_stacked(name):
+    init_fn, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        jsubspace.stack([init_fn(jax.random.key(0))] * 2)
 
 
 def test_state_is_refused_where_endpoints_are_used():
@@ -106,6 +130,7 @@ ACCEPTED = {
     "variables of a user's own": (lambda key: {"kernel": Prior(jax.random.normal(key, (3, 4)))}, 1),
     "parameters of linen": (lambda key: {"params": Linen().init(key, jnp.ones((2, 3)))["params"]}, 4),
     "parameters of equinox": (lambda key: parameters_of_equinox(equinox.nn.make_with_state(Equinox)(key)[0]), 4),
+    "one array in two places": (lambda key: dict.fromkeys("ab", jax.random.normal(key, (3, 4))), 2),
     "a dictionary with such a name": (lambda key: {"cache": {"kernel": jax.random.normal(key, (3, 4))}}, 1),
 }
 
