@@ -1,5 +1,7 @@
 """The code of docs/nnx_and_equinox.md does what the page says. Each test calls the functions that the page defines."""
 
+import re
+
 import equinox
 import flax.nnx as nnx
 import guides
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
+from places import REPOSITORY
 
 import jsubspace
 from jsubspace.exchange import network_files
@@ -67,6 +70,14 @@ def test_a_midpoint_is_a_module(guide):
     np.testing.assert_array_equal(model.head.kernel[...], jnp.mean(guide["mlps"].head.kernel[...], axis=0))
     assert model(guide["x"]).shape == (512, 3)
     assert isinstance(jsubspace.midpoint(guide["eqx_mlps"]), guide["EqxMlp"])
+
+
+def test_the_call_in_the_readme_makes_the_same_modules(guide):
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (call,) = re.findall(r"`(jsubspace\.init_endpoints\([^`]*nnx[^`]*)`", readme)
+    made = eval(call, {"jsubspace": jsubspace, "nnx": nnx, "Net": guide["Mlp"], "key": KEY, "subspace": LINE})
+    same = jsubspace.init_endpoints(KEY, guide["init_params"], LINE)
+    jax.tree.map(np.testing.assert_array_equal, leaves_of(made), leaves_of(same))
 
 
 def test_a_module_and_its_parameters_are_one_network(guide):
@@ -171,7 +182,7 @@ def reference(point, x, mean, var):
 
 @pytest.mark.parametrize(("endpoints", "stats_fn", "predict_fn", "report"), NORMS.values(), ids=NORMS)
 def test_every_point_has_statistics_of_its_own(guide, endpoints, stats_fn, predict_fn, report):
-    """Evaluation equals numpy, whose statistics are the mean over batches. It is as accurate as with the statistics of the
+    """Evaluation equals numpy with the mean over batches of their statistics. It is as accurate as with the statistics of the
     batch. With the statistics of an end, the midpoint is worse."""
     endpoints, stats_fn, predict_fn, x, y = guide[endpoints], guide[stats_fn], guide[predict_fn], guide["x"], guide["y"]
     point = jsubspace.midpoint(endpoints)

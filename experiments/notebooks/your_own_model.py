@@ -71,16 +71,17 @@ x_train, y_train = images[order[360:]], labels[order[360:]]
 
 
 # %%
-def train(key, endpoints, loss_fn, subspace=None, beta=1.0, num_steps=300):
-    """The trained endpoints, leaves ``[m, *s]``."""
+def train(key, endpoints, loss_fn, subspace=None, beta=1.0, num_steps=300, dropout=False):
+    """The trained endpoints, leaves ``[m, *s]``. With dropout, the loss also gets a fresh key in every step."""
     grad_fn = jsubspace.value_and_grad(loss_fn, subspace or jsubspace.Line(), beta=beta)
     optimizer = optax.sgd(optax.cosine_decay_schedule(0.1, num_steps), momentum=0.9)
 
     @jax.jit
     def step(endpoints, state, i):
-        batch_key, grad_key = jax.random.split(jax.random.fold_in(key, i))
+        batch_key, grad_key, dropout_key = jax.random.split(jax.random.fold_in(key, i), 3)
         batch = jax.random.randint(batch_key, (128,), 0, len(x_train))
-        (_, info), grads = grad_fn(grad_key, endpoints, x_train[batch], y_train[batch])
+        keys = (dropout_key,) if dropout else ()
+        (_, info), grads = grad_fn(grad_key, endpoints, x_train[batch], y_train[batch], *keys)
         updates, state = optimizer.update(grads, state, endpoints)
         return optax.apply_updates(endpoints, updates), state, info
 
@@ -145,8 +146,8 @@ assert accuracy(apply_linen(network, x_test)) > 0.95
 # %% [markdown]
 # ## Flax nnx
 #
-# An nnx module holds its parameters. `nnx.split` takes it apart into a graph, which is the same for all endpoints, and a state,
-# which is the tree; `nnx.merge` puts it together again.
+# An nnx module is a tree of arrays. If all its arrays are parameters, as here, it is the network itself. With BatchNorm or keys
+# of Dropout it holds more, and is split first: see below.
 
 
 # %%
@@ -159,26 +160,23 @@ class Nnx(nnx.Module):
         return self.head(nnx.relu(self.hidden(x)))
 
 
-graph, _ = nnx.split(Nnx(nnx.Rngs(0)))
-
-
 def init_nnx(key):
-    return nnx.split(Nnx(nnx.Rngs(key)))[1]
+    return Nnx(nnx.Rngs(key))
 
 
-def apply_nnx(network, x):
-    return nnx.merge(graph, network)(x)
+def apply_nnx(model, x):
+    return model(x)
 
 
-def nnx_loss(network, x, y):
-    return cross_entropy(apply_nnx(network, x), y)
+def nnx_loss(model, x, y):
+    return cross_entropy(model(x), y)
 
 
 endpoints = jsubspace.init_endpoints(jax.random.key(0), init_nnx, jsubspace.Line())
 endpoints = train(jax.random.key(1), endpoints, nnx_loss)
 walk(endpoints, apply_nnx)
 
-model = nnx.merge(graph, jsubspace.midpoint(endpoints))  # an nnx module
+model = jsubspace.midpoint(endpoints)  # an nnx module
 assert accuracy(model(x_test)) > 0.95
 
 # %% [markdown]
@@ -331,10 +329,67 @@ report = jsubspace.measure(
 print(report.table())
 
 # %% [markdown]
+# **In Flax nnx, with Dropout.** The parameters are the variables of the class `nnx.Param`. The statistics, of the class
+# `nnx.BatchStat`, are in the rest, and the loss merges the two. Dropout gets its key in the call.
+
+
+# %%
+class NnxNormalised(nnx.Module):
+    def __init__(self, rngs):
+        self.hidden = nnx.Linear(64, 128, use_bias=False, rngs=rngs)
+        self.norm = nnx.BatchNorm(128, momentum=0.0, rngs=rngs)
+        self.dropout = nnx.Dropout(0.2)
+        self.head = nnx.Linear(128, 10, rngs=rngs)
+
+    def __call__(self, x, rngs=None):
+        return self.head(self.dropout(nnx.relu(self.norm(self.hidden(x))), rngs=rngs))
+
+
+graph, _, rest = nnx.split(NnxNormalised(nnx.Rngs(0)), nnx.Param, ...)
+
+
+def init_nnx_normalised(key):
+    return nnx.state(NnxNormalised(nnx.Rngs(key)), nnx.Param)
+
+
+def nnx_normalised_loss(network, x, y, key):
+    model = nnx.merge(graph, network, rest, copy=True)  # what it writes into the statistics is dropped with the copy
+    return cross_entropy(model(x, rngs=nnx.Rngs(key)), y)
+
+
+def nnx_stats_fn(network, x):
+    model = nnx.merge(graph, network, rest, copy=True)
+    model.dropout.deterministic = True  # the statistics are for the network without Dropout
+    model(x)
+    return nnx.state(model, nnx.BatchStat)
+
+
+def predict_nnx_normalised(network, x, stats):
+    model = nnx.merge(graph, network, stats, copy=True)
+    model.eval()
+    return model(x)
+
+
+endpoints = jsubspace.init_endpoints(jax.random.key(0), init_nnx_normalised, jsubspace.Line())
+endpoints = train(jax.random.key(1), endpoints, nnx_normalised_loss, dropout=True)
+report = jsubspace.measure(
+    predict_nnx_normalised,
+    endpoints,
+    jsubspace.Line(),
+    [(x_test, y_test)],
+    stats_fn=nnx_stats_fn,
+    train_batches=batches,
+    num_points=5,
+)
+print(report.table())
+assert report.center.accuracy > 0.95
+
+# %% [markdown]
 # ## Where to go on
 #
+# - `docs/nnx_and_equinox.md`: Dropout, BatchNorm and tied weights in both frameworks, with several positions and devices.
 # - Other subspaces: `jsubspace.Curve()`, `jsubspace.Simplex(3)`; pass the curve to `interpolate` and `midpoint` too.
 # - `value_and_grad` has `layerwise=True` (an alpha per layer), `num_samples=` (several positions a step), and `axis_name=` (several
 #   devices: one network's gradient travels, however many endpoints there are).
-# - `clip_by_global_norm`, LARS and LAMB take a norm over the whole tree: put them under a `jax.vmap` over the endpoint axis.
+# - `jsubspace.per_endpoint(optimizer)` treats every endpoint as a network of its own. Clipping, masks, Muon, LARS and LAMB need it.
 # - `first_tour.ipynb`: the library's own loop, with checkpoints, evaluation and export. `loss_plane.ipynb`: the barrier, drawn.
