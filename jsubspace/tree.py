@@ -73,7 +73,8 @@ def num_endpoints(endpoints: Endpoints) -> int:
 
     Raises:
       ValueError: if the tree has no leaves, if a leaf has no leading axis or no floating-point dtype, if a leaf is known as
-        state and no parameter (`parameters.check_endpoints`), or if a leaf has neither m rows nor one. The message names the leaves.
+        state and no parameter (`parameters.check_endpoints`), if a leaf has neither m rows nor one, or if an explicit mesh cuts
+        the leading axis. The message names the leaves.
     """
     leaves = jax.tree_util.tree_leaves_with_path(endpoints)
     if not leaves:
@@ -93,6 +94,7 @@ def num_endpoints(endpoints: Endpoints) -> int:
             raise ValueError(
                 f"leaf {leaf_name(path)} has no row: the endpoint axis has length 0, but a subspace has at least one endpoint."
             )
+        _check_not_cut(path, leaf)
     several = [(path, jnp.shape(leaf)[0]) for path, leaf in leaves if jnp.shape(leaf)[0] > 1]
     for path, rows in several:
         if rows != several[0][1]:
@@ -202,6 +204,16 @@ def accumulator(dtype: Any) -> Any:
 def _per_leaf(tree: Params, weights: Any) -> Any:
     """``weights`` as a tree like ``tree``: a single vector is repeated for every leaf."""
     return conformed(weights, tree) if same_structure(weights, tree) else jax.tree.map(lambda _: weights, tree)
+
+
+def _check_not_cut(path: tuple[Any, ...], leaf: Any) -> None:
+    """Raises a ValueError if the type of an array says that its rows lie on different devices, as with an explicit mesh."""
+    spec = jax.typeof(leaf).sharding.spec if isinstance(leaf, jax.Array) else ()
+    if spec and spec[0] is not None:
+        raise ValueError(
+            f"leaf {leaf_name(path)} of shape {list(leaf.shape)} is cut along the endpoint axis, over the mesh axis {spec[0]!r}. "
+            "Every step reads all endpoints, so cut another axis and begin the PartitionSpec with None."
+        )
 
 
 def _bare_structure(tree: Any) -> Any:
