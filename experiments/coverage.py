@@ -69,7 +69,7 @@ def differences(sets: int, sizes: tuple[int, ...] = (1000, 10_000)) -> Iterator[
             pair = _scored(rng, (1, n), 0.05, "overconfident", 0.02)
             a, b = (Scores(*(leaf[0] for leaf in one)) for one in pair)
             for name in ours:
-                both = paired.difference([a], [b], name)
+                both = paired.difference([a._asdict()], [b._asdict()], name)
                 assert both is not None
                 hits[name] += bool(_inside(np.array(both[1]), ours[name] - theirs[name]))
         for name, count in hits.items():

@@ -19,6 +19,10 @@ from jsubspace.evaluation.measure import measure as measure
 from jsubspace.evaluation.report import Report as Report
 from jsubspace.evaluation.report import ValidationReport as ValidationReport
 from jsubspace.evaluation.tasks import Classification as Classification
+from jsubspace.evaluation.tasks import Likelihood as Likelihood
+from jsubspace.evaluation.tasks import Regression as Regression
+from jsubspace.evaluation.tasks import Task as Task
+from jsubspace.evaluation.tasks import Tokens as Tokens
 from jsubspace.gradients import value_and_grad as value_and_grad
 from jsubspace.gradients import value_and_grad_at as value_and_grad_at
 from jsubspace.leaf_kinds import all_leaves as all_leaves

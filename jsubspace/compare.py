@@ -10,28 +10,20 @@ import argparse
 import difflib
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from jsubspace import preemption, program, shown
 from jsubspace.errors import UsageError
-from jsubspace.evaluation import bounds, paired
-from jsubspace.evaluation.metrics import Scores
+from jsubspace.evaluation import bounds, paired, score_names
 from jsubspace.runs import comparison_figure, methods, per_example
 from jsubspace.runs import results as results_of
 from jsubspace.storage import files, places
 from jsubspace.storage.documents import write_json
 
-METRICS = {
-    "accuracy": "accuracy",
-    "nll": "NLL",
-    "brier": "Brier",
-    "ece": "ECE",
-    "ece_debiased": "debiased ECE",
-    "adaptive_ece": "adaptive ECE",
-}
-"""What can be compared, with its title."""
+USUAL = ("accuracy", "nll", "brier", "ece")
+"""The metrics of a classification that are shown if nobody asks for others. Other tasks show all of their scores."""
 
 EARLY_STOPPING = "early stopping"
 
@@ -40,6 +32,10 @@ NOTE = (
     "± is half of the 95 % t interval of the mean over runs that differ in their seed. A difference to the first row is paired "
     "over the test examples. Its 95 % interval is about other test examples and not about other seeds."
 )
+
+
+_Numbers: TypeAlias = dict[str, np.ndarray]
+"""Numbers ``[n]`` of one predictor on every example, by name."""
 
 
 class Entry(NamedTuple):
@@ -71,7 +67,7 @@ def compare(runs: Sequence[str | pathlib.Path]) -> list[Entry]:
 
     Raises:
       UsageError: if there is no run, one is not finished or was evaluated by another version, one is given twice, or
-        they were tested on different data sets.
+        they were tested on different data sets or for different tasks.
     """
     if not runs:
         raise UsageError("which runs? Name their folders: python -m jsubspace.compare RUN RUN ...")
@@ -84,6 +80,14 @@ def compare(runs: Sequence[str | pathlib.Path]) -> list[Entry]:
         raise UsageError(
             f"the runs were tested on different data sets, {', '.join(sorted(sets))}. Compare runs on one data set."
         )
+    tasks = {str(results.get("task")): results.get("task") for results in found.values()}
+    if len(tasks) > 1:
+        names_of_tasks = sorted(task["name"] if task else "Classification" for task in tasks.values())
+        raise UsageError(
+            f"the runs were tested for different tasks, {', '.join(map(shown.cell, names_of_tasks))}, or by different scores. "
+            "Compare runs of one task."
+        )
+    metrics = metrics_of(next(iter(found.values())))
     names = methods.names_of({run: results_of.settings_of(results) for run, results in found.items()})
     entries: dict[tuple[str, str], Entry] = {}
     for run, results in found.items():
@@ -94,28 +98,36 @@ def compare(runs: Sequence[str | pathlib.Path]) -> list[Entry]:
         for row in rows:
             name = (names[run], row["name"])
             entry = entries.setdefault(
-                name, Entry(*name, row["networks"], (), {metric: [] for metric in METRICS}, {}, {})
+                name, Entry(*name, row["networks"], (), {metric: [] for metric in metrics}, {}, {})
             )
-            values = {metric: [*entry.values[metric], row.get(metric)] for metric in METRICS}
+            values = {metric: [*entry.values[metric], row.get(metric)] for metric in metrics}
             entries[name] = entry._replace(runs=(*entry.runs, run), values=values)
     return _with_intervals(list(entries.values()), found)
+
+
+def metrics_of(results: dict[str, Any]) -> list[str]:
+    """What can be compared of a run: the scores of its task."""
+    return list(score_names.higher_is_better(results))
 
 
 def _with_intervals(entries: list[Entry], found: dict[str, dict[str, Any]]) -> list[Entry]:
     """Entries with both kinds of intervals."""
     scores = {run: per_example.read(places.located(run, "a run's folder"), results) for run, results in found.items()}
     bins = {results_of.settings_of(results)["evaluation"].get("num_bins", 20) for results in found.values()}
-    first = _scores_of(entries[0], scores)
+    first, metrics = _scores_of(entries[0], scores), list(entries[0].values)
+    task = next(iter(found.values())).get("task")
 
     def to_first(entry: Entry, metric: str) -> dict[str, Any] | None:
         preemption.check()
         ours = _scores_of(entry, scores)
-        if entry is entries[0] or not ours or not first or len(ours[0].correct) != len(first[0].correct):
+        if entry is entries[0] or not ours or not first or _num_examples(ours) != _num_examples(first):
             return None
+        if task:
+            of_ours, of_first = ([run[metric] for run in runs] for runs in (ours, first))
+            return _named(paired.of_means(of_ours, of_first, metric in task["fractions"]))
         if "ece" in metric and len(bins) > 1:
             return None  # Errors of different bins are different quantities.
-        both = paired.difference(ours, first, metric, min(bins))
-        return None if both is None else {"difference": both[0], "interval": both[1]}
+        return _named(paired.difference(ours, first, metric, min(bins)))
 
     def over_runs(values: list[float | None]) -> list[float] | None:
         known = [value for value in values if value is not None]
@@ -124,21 +136,29 @@ def _with_intervals(entries: list[Entry], found: dict[str, dict[str, Any]]) -> l
     return [
         entry._replace(
             over_runs={metric: over_runs(values) for metric, values in entry.values.items()},
-            to_first={metric: to_first(entry, metric) for metric in METRICS},
+            to_first={metric: to_first(entry, metric) for metric in metrics},
         )
         for entry in entries
     ]
 
 
-def _scores_of(entry: Entry, scores: dict[str, dict[str, Scores]]) -> list[Scores]:
-    """The scores per example of every run of an entry. The list is empty if a run does not have them."""
+def _named(both: tuple[float, list[float]] | None) -> dict[str, Any] | None:
+    return None if both is None else {"difference": both[0], "interval": both[1]}
+
+
+def _num_examples(runs: list[_Numbers]) -> int:
+    return len(next(iter(runs[0].values())))
+
+
+def _scores_of(entry: Entry, scores: dict[str, dict[str, _Numbers]]) -> list[_Numbers]:
+    """The numbers per example of every run of an entry. The list is empty if a run does not have them."""
     if entry.predictor == EARLY_STOPPING or any(entry.predictor not in scores[run] for run in entry.runs):
         return []
     return [scores[run][entry.predictor] for run in entry.runs]
 
 
-def table(entries: list[Entry], metrics: Sequence[str]) -> str:
-    """The comparison in Markdown.
+def table(entries: list[Entry], metrics: Sequence[str] = ()) -> str:
+    """The comparison in Markdown, of all metrics or of some.
 
     Every metric has a column with means. Where a row has several runs, half of the t interval over runs follows the mean. If
     runs have scores per example, a second column has the differences to the first row. Both kinds of intervals are never in
@@ -147,16 +167,18 @@ def table(entries: list[Entry], metrics: Sequence[str]) -> str:
     Raises:
       UsageError: for an unknown metric.
     """
+    known = list(entries[0].values)
+    metrics = metrics or known
     for metric in metrics:
-        if metric not in METRICS:
-            nearest = difflib.get_close_matches(metric, METRICS, n=1)
+        if metric not in known:
+            nearest = difflib.get_close_matches(metric, known, n=1)
             hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-            raise UsageError(f"unknown metric {metric!r}. The metrics are {', '.join(METRICS)}.{hint}")
+            raise UsageError(f"unknown metric {metric!r}. The metrics are {', '.join(known)}.{hint}")
     is_paired = any(entry.to_first.get(metric) for entry in entries for metric in metrics)
     titles = [
         title
         for metric in metrics
-        for title in (METRICS[metric], *((f"{METRICS[metric]} − first",) if is_paired else ()))
+        for title in (score_names.title(metric), *((f"{score_names.title(metric)} − first",) if is_paired else ()))
     ]
     lines = [
         f"| method | predictor | networks | runs | {' | '.join(titles)} |",
@@ -179,12 +201,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m jsubspace.compare", description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="*", metavar="RUN", help="folders of finished runs")
     parser.add_argument(
-        "--metrics", default="accuracy,nll,brier,ece", help=f"with commas between, of {', '.join(METRICS)}"
+        "--metrics",
+        help=f"scores of the runs' task, with commas between. For classifiers: {','.join(USUAL)} by default",
     )
     parser.add_argument("--out", help="a folder for table.md, comparison.json and comparison.png")
     arguments = parser.parse_args(argv)
-    metrics = [metric.strip() for metric in arguments.metrics.split(",")]
     entries = compare([places.located(run, "RUN") for run in arguments.runs])
+    usual = [metric for metric in USUAL if set(USUAL) <= set(entries[0].values)] or list(entries[0].values)
+    metrics = usual if arguments.metrics is None else [metric.strip() for metric in arguments.metrics.split(",")]
     text = f"{table(entries, metrics)}\n\n{NOTE}"
     print(text)
     preemption.check()
@@ -209,11 +233,11 @@ def _panels(entries: list[Entry], metrics: Sequence[str]) -> list[list[compariso
         return (found["difference"], found["interval"]) if found else (None, None)
 
     means = [
-        (METRICS[metric], [(_average(entry.values[metric]), entry.over_runs[metric]) for entry in entries])
+        (score_names.title(metric), [(_average(entry.values[metric]), entry.over_runs[metric]) for entry in entries])
         for metric in metrics
     ]
     differences = [
-        (f"{METRICS[metric]} − first", [difference(entry, metric) for entry in entries]) for metric in metrics
+        (f"{score_names.title(metric)} − first", [difference(entry, metric) for entry in entries]) for metric in metrics
     ]
     is_paired = any(value is not None for _, values in differences for value, _ in values)
     return [means, differences] if is_paired else [means]

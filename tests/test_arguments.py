@@ -176,9 +176,9 @@ def test_labels_that_are_no_integers():
         with pytest.raises(ValueError, match="They must be integers"):
             metrics.score(LOG_PROBS, labels)
         with pytest.raises(ValueError, match="must hold the labels, one integer per example"):
-            next(batches.padded([(np.ones((4, 2)), labels)]))
+            next(batches.padded([(np.ones((4, 2)), labels)], jsubspace.Classification()))
     with pytest.raises(ValueError, match="a label of batch 0 is -1"):
-        next(batches.padded([(np.ones((4, 2)), np.array([0, -1, 1, 1]))]))
+        next(batches.padded([(np.ones((4, 2)), np.array([0, -1, 1, 1]))], jsubspace.Classification()))
 
 
 def test_measure_refuses_labels_that_are_no_class():

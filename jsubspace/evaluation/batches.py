@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jsubspace.evaluation.tasks.task import Task
+
 Batches = Iterable[Sequence[Any]]
 """Tuples of arrays that share their leading axis, the examples."""
 
@@ -15,44 +17,51 @@ class ScoredBatch(NamedTuple):
 
     Attributes:
       inputs: arrays ``[n, ...]``, what the network takes.
-      labels: ``[n]``.
+      targets: arrays ``[n, ...]``, what the outputs are compared with.
       mask: bool ``[n]``; False for padding, which is dropped on the host.
     """
 
     inputs: tuple[Any, ...]
-    labels: Any
+    targets: tuple[Any, ...]
     mask: Any
 
 
-def padded(batches: Batches, multiple: int = 1) -> Iterator[ScoredBatch]:
+def padded(batches: Batches, task: Task, multiple: int = 1) -> Iterator[ScoredBatch]:
     """User's batches as `ScoredBatch`, all of the first one's size, so that one program serves them all.
 
     Args:
-      batches: tuples of arrays ``[n, ...]``. The last array holds integer labels ``[n]``.
+      batches: tuples of arrays ``[n, ...]``. The last arrays are the task's targets.
+      task: what the targets must be.
       multiple: the size is a multiple of this number of devices, so that every example is on one device.
 
     Raises:
-      ValueError: if a batch is no tuple of inputs and labels, the leading axes differ, the labels are not integers of at
-        least 0, or a batch is empty or larger than the first.
+      ValueError: if a batch is no tuple of inputs and targets, the leading axes differ, the targets do not fit the task, or a
+        batch is empty or larger than the first.
     """
     size = 0
     for number, batch in enumerate(batches):
-        n = _num_examples(batch, number)
+        n, number_of_inputs = _num_examples(batch, number, task), len(batch) - len(task.target_names)
         size = size or n + -n % multiple
         if n > size:
             raise ValueError(
                 f"batch {number} has {n} examples, more than the first with {size}. Only the last batch may differ, and it "
                 "may be smaller."
             )
-        *inputs, labels = (_extended(array, size) for array in (*batch[:-1], _array(batch[-1])))
-        yield ScoredBatch(tuple(inputs), labels, np.arange(size) < n)
+        inputs, targets = batch[:number_of_inputs], tuple(map(_array, batch[number_of_inputs:]))
+        task.check_targets(number, *targets)
+        inputs, targets = (tuple(_extended(array, size) for array in arrays) for arrays in (inputs, targets))
+        yield ScoredBatch(inputs, targets, np.arange(size) < n)
 
 
-def _num_examples(batch: Any, number: int) -> int:
-    if not isinstance(batch, tuple | list) or len(batch) < 2:
+def _num_examples(batch: Any, number: int, task: Task) -> int:
+    if not isinstance(batch, tuple | list) or len(batch) < 1 + len(task.target_names):
+        names = " and the ".join(task.target_names)
+        expected = f"the network's inputs and, last, the {names}" if names else "arrays, which the function gets"
+        example = ", ".join(("x", *("y" if name == task.target_names[0] else name for name in task.target_names)))
+        found = type(batch).__name__ + (f" of length {len(batch)}" if isinstance(batch, tuple | list) else "")
         raise ValueError(
-            f"batch {number} is a {type(batch).__name__}. A batch is a tuple of the network's inputs and, last, the labels. A "
-            "single batch is a list of one tuple: [(x, y)]."
+            f"batch {number} is a {found}. A batch is a tuple of {expected}. A single batch is a list of one tuple: "
+            f"[({example}{'' if names else ','})]."
         )
     shapes = [np.shape(array) for array in batch]
     lengths = {shape[0] if shape else None for shape in shapes}
@@ -61,21 +70,11 @@ def _num_examples(batch: Any, number: int) -> int:
             f"the arrays of batch {number} have the shapes {', '.join(str(list(shape)) for shape in shapes)}. Their leading "
             "axis must be the same number of examples, at least 1."
         )
-    labels = _array(batch[-1])
-    if len(shapes[-1]) != 1 or not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
-        raise ValueError(
-            f"the last array of batch {number} is {jnp.result_type(labels)}{list(shapes[-1])}. It must hold the labels, one "
-            "integer per example."
-        )
-    if int(np.min(labels)) < 0:
-        raise ValueError(
-            f"a label of batch {number} is {int(np.min(labels))}. Labels are classes, and the first class is 0."
-        )
-    return shapes[-1][0]
+    return shapes[0][0]
 
 
-def _array(labels: Any) -> Any:
-    return np.asarray(labels) if isinstance(labels, list | tuple) else labels
+def _array(targets: Any) -> Any:
+    return np.asarray(targets) if isinstance(targets, list | tuple) else targets
 
 
 def _extended(array: Any, size: int) -> Any:

@@ -43,13 +43,16 @@ def of_runs(values: Sequence[float], level: float = 0.95) -> list[float] | None:
     return [mean - half, mean + half]
 
 
-def of_differences(differences: np.ndarray, level: float = 0.95, between: Sequence[float] = ()) -> list[float]:
-    """The interval of a mean of differences that lie in [-1, 1], one per example.
+def of_differences(
+    differences: np.ndarray, level: float = 0.95, between: Sequence[float] = (), bounded: bool = True
+) -> list[float]:
+    """The interval of a mean of differences, one per example. They lie in [-1, 1], or are not ``bounded``.
 
     It is a t interval of the n differences and four more: 1, 1, -1 and -1. The four are to differences what Agresti and
     Coull's (1998) four examples are to a fraction. Without them a sample without a difference would have the interval
     [0, 0]. With them it has about [-3.9 / n, 3.9 / n], which agrees with the rule of three: a loss that no example of n
-    shows may still happen with a probability of 3.7 / n.
+    shows may still happen with a probability of 3.7 / n. Differences that are not bounded have the t interval of the n
+    differences alone, since nobody knows how large a loss may be that no example shows.
 
     Args:
       differences: ``[n]``, what is compared.
@@ -57,20 +60,25 @@ def of_differences(differences: np.ndarray, level: float = 0.95, between: Sequen
       between: if the mean is also a mean over independent random draws, its value for every draw, ``[k]``. The interval
         then also holds the variance over draws. Its degrees of freedom are Satterthwaite's (1946), at least k - 1. A single
         draw says nothing, and its interval is [-1, 1].
+      bounded: whether the differences lie in [-1, 1]. If they do not, a single example or draw has an infinite interval.
     """
-    n = len(differences) + EXTRA
+    extra, widest = (EXTRA, 1.0) if bounded else (0, math.inf)
+    n = len(differences) + extra
+    if n == 1:
+        return [-widest, widest]
     mean = float(np.sum(differences)) / n
-    squares = float(np.sum((np.asarray(differences, np.float64) - mean) ** 2)) + EXTRA * (1 + mean * mean)
-    of_examples = squares / n / n
+    squares = float(np.sum((np.asarray(differences, np.float64) - mean) ** 2)) + extra * (1 + mean * mean)
+    of_examples = squares / n / (n if bounded else n - 1)
     variance, freedom = of_examples, float(n - 1)
     if len(between) == 1:
-        return [-1.0, 1.0]
+        return [-widest, widest]
     if len(between):
         of_draws = float(np.var(between, ddof=1)) / len(between)
         variance += of_draws
-        freedom = variance**2 / (of_draws**2 / (len(between) - 1) + of_examples**2 / (n - 1))
+        terms = of_draws**2 / (len(between) - 1) + of_examples**2 / (n - 1)
+        freedom = variance**2 / terms if terms else freedom
     half = t_quantile(int(freedom), level) * math.sqrt(variance)
-    return [max(mean - half, -1.0), min(mean + half, 1.0)]
+    return [max(mean - half, -widest), min(mean + half, widest)]
 
 
 def normal_quantile(level: float = 0.95) -> float:

@@ -10,8 +10,12 @@ and the verdict allows for a tolerance.
 The interval holds what another test set of this size would change (`bounds.of_differences`). Where the points are random
 draws, it also holds what other draws would change. It cannot hold a pit so narrow that no draw and no grid point
 lies in it. With fewer than about 3.9 / tolerance examples the verdict is never "yes".
+
+Other tasks are judged by another score in the place of accuracy, for example the negative log-likelihood. Such a score has no
+largest loss, so its interval is a plain t interval, and no number of examples is enough for every kind of loss.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -22,18 +26,20 @@ _DRAWS = 2000  # of the largest error of all points
 
 
 def verdict(
-    correct: np.ndarray,
+    scores: np.ndarray,
     along: np.ndarray,
     ends: tuple[int, ...],
     end_weights: np.ndarray,
     *,
     draws: tuple[int, ...] = (),
     tolerance: float = 0.01,
+    higher_is_better: bool = True,
+    is_fraction: bool = True,
 ) -> dict[str, Any]:
     """Whether the points lie on a connector of the ends.
 
     Args:
-      correct: ``[p, n]``, 1 where point p gets test example n right, else 0.
+      scores: ``[p, n]``, 1 where point p gets test example n right, else 0, or another score of the example.
       along: ``[p]``, weights of the points in the mean over the subspace, summing to 1: weights of a quadrature on a grid,
         equal weights of uniform draws.
       ends: the places of psi_1, ..., psi_m among the points.
@@ -41,43 +47,58 @@ def verdict(
         ``(1 - alpha, alpha)`` on a line or curve, alpha on a simplex.
       draws: the places of the points that are independent random draws, if the mean over the subspace is a mean over them.
       tolerance: how much accuracy may be missing for the paper's approximate inequality to hold.
+      higher_is_better: whether a higher score is the better one.
+      is_fraction: whether the scores lie between 0 and 1.
 
     Returns:
       A dictionary with
 
-      mean_along, mean_of_ends: the two accuracies.
-      difference: along minus ends, with its 95 % ``interval``.
+      mean_along, mean_of_ends: the two accuracies, or the two means of the score.
+      difference: along minus ends, with its 95 % ``interval``. A loss is worse where it is positive.
       draws: the number of random draws behind the mean, or None for a grid.
       verdict: "yes" if the interval lies above -tolerance and there are enough examples for the tolerance, "no" if the
-        interval lies below, else "undecided".
+        interval lies below, else "undecided". For a loss, it is the interval of minus the difference. A score that is
+        not finite leaves it undecided, and the numbers are NaN.
       tolerance: as given.
       barrier: the largest deficit of a point's accuracy against its combination of the ends' accuracies. The deficit is 0 at
         the ends, so the barrier is never negative. As a maximum of noisy numbers it is too high on average.
       barrier_interval: the 95 % interval of the largest true deficit of these points. It corrects this bias.
       barrier_at: the place of the point with the largest deficit.
     """
-    correct = np.asarray(correct, np.float64)
+    sign = 1.0 if higher_is_better else -1.0
+    correct = sign * np.asarray(scores, np.float64)
+    if not np.isfinite(correct).all():
+        return _unknown(correct, len(draws), tolerance)
     n, accuracy = correct.shape[-1], correct.mean(-1)
     of_ends = correct[list(ends)]
     of_example = along @ correct - of_ends.mean(0)
     between = accuracy[list(draws)] - accuracy[list(ends)].mean()
-    low, high = bounds.of_differences(of_example, between=between)
+    low, high = bounds.of_differences(of_example, between=between, bounded=is_fraction)
+    enough = bounds.of_differences(np.zeros(n), bounded=is_fraction)[0] >= -tolerance
     deficits = end_weights @ of_ends - correct
     deficits[list(ends)] = 0  # exactly: the sum above may round
     deficit = deficits.mean(-1)
     highest = int(np.argmax(deficit))
     return {
-        "mean_along": float(along @ accuracy),
-        "mean_of_ends": float(accuracy[list(ends)].mean()),
-        "difference": float(of_example.mean()),
-        "interval": [low, high],
+        "mean_along": sign * float(along @ accuracy),
+        "mean_of_ends": sign * float(accuracy[list(ends)].mean()),
+        "difference": sign * float(of_example.mean()),
+        "interval": [low, high] if higher_is_better else [-high, -low],
         "draws": len(draws) or None,
         "tolerance": tolerance,
-        "verdict": _judged(low, high, tolerance, enough=bounds.of_differences(np.zeros(n))[0] >= -tolerance),
+        "verdict": _judged(low, high, tolerance, enough),
         "barrier": float(deficit[highest]),
-        "barrier_interval": _of_largest(np.delete(deficits, list(ends), axis=0)),
+        "barrier_interval": _of_largest(np.delete(deficits, list(ends), axis=0), is_fraction),
         "barrier_at": highest,
     }
+
+
+def _unknown(scores: np.ndarray, num_draws: int, tolerance: float) -> dict[str, Any]:
+    """The verdict where a score is not finite."""
+    numbers = dict.fromkeys(("mean_along", "mean_of_ends", "difference", "barrier"), math.nan)
+    first = int(np.flatnonzero(~np.isfinite(scores).all(-1))[0])
+    intervals = {"interval": [math.nan, math.nan], "barrier_interval": [math.nan, math.nan], "barrier_at": first}
+    return numbers | intervals | {"draws": num_draws or None, "tolerance": tolerance, "verdict": "undecided"}
 
 
 def _judged(low: float, high: float, tolerance: float, enough: bool) -> str:
@@ -87,25 +108,29 @@ def _judged(low: float, high: float, tolerance: float, enough: bool) -> str:
     return "no" if high < -tolerance else "undecided"
 
 
-def _of_largest(deficits: np.ndarray, level: float = 0.95) -> list[float]:
+def _of_largest(deficits: np.ndarray, is_fraction: bool, level: float = 0.95) -> list[float]:
     """The interval of the largest mean of several deficits ``[p, n]`` per example, or of 0 if all are negative.
 
     The upper bound is the largest of the points' own upper bounds, since one of them belongs to the point with the largest
     true deficit. The lower bound must hold for all points at once. It is the largest of the points' lower bounds with a
-    quantile of the largest of p correlated normal errors. Four examples are added to the n as in `bounds.of_differences`.
+    quantile of the largest of p correlated normal errors. Four examples are added to the n as in `bounds.of_differences`, if the scores lie between 0 and 1.
     """
     p, n = deficits.shape
+    extra, widest = (bounds.EXTRA, 1.0) if is_fraction else (0, np.inf)
     if not p:
         return [0.0, 0.0]
-    total = n + bounds.EXTRA
+    total = n + extra
+    if total == 1:
+        return [0.0, widest]
     mean = deficits.sum(-1) / total
     centred = deficits - mean[:, None]
-    covariance = (centred @ centred.T + bounds.EXTRA * (np.eye(p) + np.outer(mean, mean))) / total
+    covariance = (centred @ centred.T + extra * (np.eye(p) + np.outer(mean, mean))) / total
     error = np.sqrt(np.diag(covariance) / total)
-    errors = np.random.default_rng(0).normal(size=(_DRAWS, p)) @ _root(covariance).T / np.sqrt(np.diag(covariance))
+    spread = np.sqrt(np.diag(covariance))
+    errors = np.random.default_rng(0).normal(size=(_DRAWS, p)) @ _root(covariance).T / np.where(spread > 0, spread, 1)
     at_once = float(np.quantile(errors.max(-1), (1 + level) / 2))
     low, high = (mean - at_once * error).max(), (mean + bounds.normal_quantile(level) * error).max()
-    return [float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1))]
+    return [float(np.clip(low, 0, widest)), float(np.clip(high, 0, widest))]
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:

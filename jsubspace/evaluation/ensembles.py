@@ -14,8 +14,12 @@ def mean_probability(logits: jax.Array, axis: int = 0) -> jax.Array:
       >>> jnp.exp(mean_probability(logits)).round(3).tolist()
       [0.4000000059604645, 0.6000000238418579]
     """
-    log_probs = log_probabilities(logits)
-    return jax.nn.logsumexp(log_probs, axis=axis) - jnp.log(jnp.asarray(logits.shape[axis], log_probs.dtype))
+    return log_mean(log_probabilities(logits), axis)
+
+
+def log_mean(log_probs: jax.Array, axis: int = 0) -> jax.Array:
+    """Log of the mean of the members' probabilities or densities, from their logs: ``[e, ...] -> [...]``."""
+    return jax.nn.logsumexp(log_probs, axis=axis) - jnp.log(jnp.asarray(log_probs.shape[axis], log_probs.dtype))
 
 
 def mean_logit(logits: jax.Array, axis: int = 0) -> jax.Array:

@@ -81,6 +81,22 @@ def totals(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.concatenate([counts[first : first + _BLOCK].astype(np.float64) @ values for first in blocks])
 
 
+def resampled_means(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Means over each resample: counts ``[r, n]`` and values ``[..., n]`` to ``[r, ...]``.
+
+    A resample with an infinite value has this infinite mean, and NaN with infinite values of both signs.
+    """
+    n = counts.shape[1]
+    flat = values.reshape(-1, n).T
+    infinite = np.isinf(flat)
+    means = totals(counts, np.where(infinite, 0, flat)) / n
+    for sign in (1, -1) if infinite.any() else ():  # 0 times infinity would be NaN.
+        drawn = totals(counts, (infinite & (flat * sign > 0)).astype(np.float64)) > 0
+        with np.errstate(invalid="ignore"):
+            means[drawn] += sign * np.inf
+    return means.reshape(len(counts), *values.shape[:-1])
+
+
 def percentiles(resampled: np.ndarray, level: float = 0.95) -> np.ndarray:
     """The interval ``[2]`` that holds the fraction ``level`` of resampled numbers ``[r]``, which may be infinite."""
     tail = 50 * (1 - level)
@@ -134,13 +150,8 @@ def _binned(host: Scores, num_bins: int) -> tuple[calibration.Binned, calibratio
 
 
 def _of_mean(counts: np.ndarray, values: np.ndarray, level: float) -> np.ndarray:
-    """Bootstrap intervals of means: ``[..., n] -> [..., 2]``. A resample with an infinite value has an infinite mean."""
-    n = counts.shape[1]
-    flat = values.reshape(-1, n).T
-    infinite = np.isinf(flat)
-    means = totals(counts, np.where(infinite, 0, flat)) / n
-    if infinite.any():  # 0 times infinity would be NaN.
-        means[totals(counts, infinite.astype(np.float64)) > 0] = np.inf
+    """Bootstrap intervals of means: ``[..., n] -> [..., 2]``."""
+    means = resampled_means(counts, values).reshape(len(counts), -1)
     return np.stack([percentiles(column, level) for column in means.T]).reshape(*values.shape[:-1], 2)
 
 

@@ -23,7 +23,7 @@ from jsubspace.evaluation.devices import SAME, SPLIT, Devices, OneProgram
 from jsubspace.evaluation.networks import Network
 from jsubspace.evaluation.positions import GAUSSIAN, LAYERWISE, WEIGHTWISE
 from jsubspace.evaluation.survey import Survey
-from jsubspace.evaluation.tasks import Classification, Outcomes
+from jsubspace.evaluation.tasks.task import Outcomes, Task
 from jsubspace.subspaces import Subspace
 from jsubspace.types import Endpoints, Params
 
@@ -53,7 +53,7 @@ class Evaluator:
     def __init__(
         self,
         network: Network,
-        task: Classification,
+        task: Task,
         plan: Survey,
         devices: Devices | None = None,
         by_points: bool = False,
@@ -166,6 +166,14 @@ class Evaluator:
         ours = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, share), per_point)
         return jax.lax.all_gather(jax.lax.map(function, ours), axis, tiled=True)
 
+    def _check_examples(self, reduced: Any, n: int) -> None:
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(reduced)]
+        if not shapes or any(shape[:1] != (n,) for shape in shapes):
+            raise ValueError(
+                f"the network gave {type(self._task).__name__} outputs of the shapes {[list(shape) for shape in shapes]} for a batch of "
+                f"{n} examples. The leading axis of every output must be the examples."
+            )
+
     def _is_split(self) -> bool:
         return self._devices.axis_name is not None and not self._by_points
 
@@ -189,12 +197,14 @@ class Evaluator:
         def at_point(weights_and_stats: tuple[jax.Array, Any]) -> Any:
             c, of_point = weights_and_stats
             point: Params = tree.contract(rows, c)
-            outputs, features = self._network.predict(point, of_point, *inputs)
-            return outputs, features if combined else None  # Features are large, and only ensembles compare them.
+            outputs = self._network.predict(point, of_point, *inputs)
+            reduced = self._task.at_point(outputs, batch.targets, combined)
+            self._check_examples(reduced, len(batch.mask))
+            return reduced
 
         found = self._over_points(at_point, (weights, stats))
-        outputs, features = jax.tree.map(lambda leaf: leaf[: self._num_points], found)
-        outcomes = (self._task.outcomes(outputs, features, batch.labels, self._plan.groups), batch.mask)
+        reduced = jax.tree.map(lambda leaf: leaf[: self._num_points], found)
+        outcomes = (self._task.outcomes(reduced, batch.targets, self._plan.groups), batch.mask)
         if not self._is_split():
             return outcomes
         name: Any = self._devices.axis_name

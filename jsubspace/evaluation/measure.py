@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypedDict, Unpack, overload
 
 import jax
-import numpy as np
 
 from jsubspace import subspaces, tree
 from jsubspace.batch_stats import weighed
@@ -16,7 +15,8 @@ from jsubspace.evaluation.evaluator import Evaluator
 from jsubspace.evaluation.positions import RANDOM, name_of
 from jsubspace.evaluation.report import Report, ValidationReport
 from jsubspace.evaluation.survey import Survey, survey
-from jsubspace.evaluation.tasks import Classification, Outcomes
+from jsubspace.evaluation.tasks.classification import Classification
+from jsubspace.evaluation.tasks.task import Outcomes, Task, checked
 from jsubspace.subspaces import Subspace
 from jsubspace.types import Endpoints
 
@@ -24,7 +24,7 @@ from jsubspace.types import Endpoints
 class Options(TypedDict, total=False):
     """The options of `measure`, for type checkers."""
 
-    task: Classification | None
+    task: Task | None
     stats_fn: Callable[..., Any] | None
     train_batches: Batches | None
     weights: str | None
@@ -65,7 +65,7 @@ def measure(
     test_batches: Batches | None = None,
     *,
     validation_batches: Batches | None = None,
-    task: Classification | None = None,
+    task: Task | None = None,
     stats_fn: Callable[..., Any] | None = None,
     train_batches: Batches | None = None,
     weights: str | None = None,
@@ -82,14 +82,16 @@ def measure(
     Every batch is read once. All points are evaluated in one program per batch. Each call compiles its programs again.
 
     Args:
-      predict_fn: ``(point, *inputs) -> logits [n, k]``, or ``-> (logits, features [n, f])``, in evaluation mode. With
-        stats_fn it also takes the keyword ``stats``, the statistics of the point.
+      predict_fn: ``(point, *inputs) -> logits [n, k]``, or ``-> (logits, features [n, f])``, in evaluation mode. Another task
+        takes other outputs, and `Likelihood` takes ``log_prob_fn(point, *batch) -> [n]``. With stats_fn the function also takes
+        the keyword ``stats``, the statistics of the point.
       endpoints: leaves ``[m, *s]``. The programs follow their shardings.
       subspace: what the endpoints span.
-      test_batches: tuples of arrays. The last array holds the labels ``[n]``, and predict_fn gets the others. A smaller
-        batch at the end is padded.
+      test_batches: tuples of arrays. The last array holds the labels ``[n]``, or what the task compares with, and predict_fn
+        gets the others. A smaller batch at the end is padded.
       validation_batches: instead of test_batches, if a point will be chosen by the report. Only such a report has ``best``.
-      task: how the outputs are scored. The default is `Classification`.
+      task: how the outputs are scored: `Classification` (the default), `Tokens`, `Regression`, `Likelihood`, or a `Task` of your
+        own.
       stats_fn: for networks with BatchNorm, ``(point, *batch) -> statistics`` of one training batch in train mode
         (`jsubspace.reestimate_batch_stats`). Every point gets statistics of its own.
       train_batches: training batches for stats_fn, augmented as in training.
@@ -110,8 +112,8 @@ def measure(
       A `Report`, or a `ValidationReport` for validation batches.
 
     Raises:
-      ValueError: if endpoints and subspace do not fit, batches or labels are missing, a label is no class, or only one of
-        stats_fn and train_batches is given.
+      ValueError: if endpoints and subspace do not fit, batches or labels are missing, the outputs or the targets do not fit the
+        task, or only one of stats_fn and train_batches is given.
 
     Example:
       >>> import jax.numpy as jnp
@@ -136,18 +138,15 @@ def measure(
     m = tree.num_endpoints(endpoints)
     if m != subspaces.checked(subspace).num_endpoints:
         raise ValueError(f"measure: {subspace} has {subspace.num_endpoints} endpoints but {m} were given.")
-    if isinstance(task, type):
-        raise ValueError(f"measure: task is the class {task.__name__}. Pass an instance: {task.__name__}().")
-    task = Classification() if task is None else task
+    task = Classification() if task is None else checked(task)
     kinds = usual_kinds(subspace) if random_points is None else random_points
     key = jax.random.key(0) if key is None else key
     plan = survey(subspace, num_points, num_random_points, key, kinds, ensemble)
     evaluator = Evaluator(networks.from_functions(predict_fn, stats_fn), task, plan, devices)
     all_rows = evaluator.rows(endpoints, subspace, key)
     stats = None if train_batches is None else _stats(evaluator, all_rows, train_batches, weights)
-    outcomes = evaluator.outcomes(all_rows, stats, padded(batches, 1 if devices is None else devices.count))
-    if np.any(np.isnan(outcomes.points.nll) & ~np.isnan(outcomes.points.confidence)):
-        raise ValueError("measure: a label is no class. The labels are integers below the number of logits.")
+    outcomes = evaluator.outcomes(all_rows, stats, padded(batches, task, 1 if devices is None else devices.count))
+    task.check_outcomes(outcomes)
     kind = Report if validation_batches is None else ValidationReport
     return report_of(endpoints, subspace, plan, outcomes, task, num_resamples, kind)
 
@@ -162,7 +161,7 @@ def report_of(
     subspace: Subspace,
     plan: Survey,
     outcomes: Outcomes,
-    task: Classification,
+    task: Task,
     num_resamples: int,
     kind: type[Report] = Report,
 ) -> Report:
@@ -176,6 +175,7 @@ def report_of(
         reliability=task.reliability(of_center),
         connector=rows.connector(plan, outcomes, task),
         higher_is_better=task.higher_is_better,
+        task=task.described,
     )
 
 

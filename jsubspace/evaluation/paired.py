@@ -4,20 +4,22 @@ The examples are shared, so what is hard for both cancels. The interval holds wh
 for these networks. It knows nothing of other training seeds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from jsubspace.evaluation import bounds, calibration, estimates
-from jsubspace.evaluation.metrics import Scores
 
 _RESAMPLES = 500
 
 
 def difference(
-    ours: Sequence[Scores], theirs: Sequence[Scores], score: str, num_bins: int = 20
+    ours: Sequence[Mapping[str, np.ndarray]],
+    theirs: Sequence[Mapping[str, np.ndarray]],
+    score: str,
+    num_bins: int = 20,
 ) -> tuple[float, list[float]] | None:
-    """A score of ours minus the same score of theirs, with its 95 % interval.
+    """For classifications, a score of ours minus the same score of theirs, with its 95 % interval.
 
     - accuracy: the interval of `bounds.of_differences`.
     - nll, brier: a t interval of the differences per example.
@@ -26,8 +28,8 @@ def difference(
       small against their noise, the interval is about how the noise differs.
 
     Args:
-      ours: scores of one predictor, leaves ``[n]``, one element per run. Runs are averaged.
-      theirs: scores of the other predictor on the same examples.
+      ours: the fields of `metrics.Scores` of one predictor, ``[n]`` each, one element per run. Runs are averaged.
+      theirs: the same of the other predictor on the same examples.
       score: the name of the score.
       num_bins: the number of bins of the calibration errors.
 
@@ -37,15 +39,24 @@ def difference(
     if score in ("ece", "ece_debiased", "adaptive_ece"):
         return _of_errors(ours, theirs, score, num_bins)
     leaf = {"accuracy": "correct"}.get(score, score)
-    per_example, other = (
-        np.asarray([getattr(run, leaf) for run in side], np.float64).mean(0) for side in (ours, theirs)
-    )
+    return of_means([run[leaf] for run in ours], [run[leaf] for run in theirs], is_fraction=score == "accuracy")
+
+
+def of_means(
+    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], is_fraction: bool = False
+) -> tuple[float, list[float]] | None:
+    """The mean of ours minus the mean of theirs, with its 95 % interval, for any number per example ``[n]`` of every run.
+
+    It is a t interval of the differences per example, and for numbers between 0 and 1 (``is_fraction``) the interval of
+    `bounds.of_differences`. It is None for numbers that are not finite, and for one example that is no fraction.
+    """
+    per_example, other = (np.asarray(side, np.float64).mean(0) for side in (ours, theirs))
     n = len(per_example)
     if not (np.isfinite(per_example).all() and np.isfinite(other).all()):
         return None
     per_example -= other
     mean = float(per_example.mean())
-    if score == "accuracy":
+    if is_fraction:
         return mean, bounds.of_differences(per_example)
     if n == 1:
         return None
@@ -54,16 +65,16 @@ def difference(
 
 
 def _of_errors(
-    ours: Sequence[Scores], theirs: Sequence[Scores], score: str, num_bins: int
+    ours: Sequence[Mapping[str, np.ndarray]], theirs: Sequence[Mapping[str, np.ndarray]], score: str, num_bins: int
 ) -> tuple[float, list[float]] | None:
-    n = len(ours[0].correct)
-    if n == 1 or not all(np.isfinite(run.confidence).all() for run in (*ours, *theirs)):
+    n = len(ours[0]["correct"])
+    if n == 1 or not all(np.isfinite(run["confidence"]).all() for run in (*ours, *theirs)):
         return None
     bins_of = calibration.equal_mass if score == "adaptive_ece" else calibration.equal_width
     counts, mean, resampled = estimates.resamples(n, _RESAMPLES), 0.0, np.zeros(_RESAMPLES)
     for side, sign in ((ours, 1), (theirs, -1)):
         for run in side:
-            confidence, correct = (np.asarray(leaf, np.float64) for leaf in (run.confidence, run.correct))
+            confidence, correct = (np.asarray(run[leaf], np.float64) for leaf in ("confidence", "correct"))
             bins = bins_of(confidence, num_bins)
             debiased, plain = _errors(bins, num_bins, confidence, correct, counts)
             mean += sign * debiased / len(side)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from jsubspace import shown
+from jsubspace.evaluation import score_names
 from jsubspace.storage import files
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
@@ -17,7 +18,7 @@ NAMES = {"accuracy": "accuracy", "nll": "NLL", "brier": "Brier score", "ece": "c
 """What a score is called on an axis."""
 
 
-def over_subspace(report: dict[str, Any], score: str = "accuracy", data: str = "") -> Any:
+def over_subspace(report: dict[str, Any], score: str, data: str = "") -> Any:
     """A score over the subspace, as a matplotlib figure.
 
     A one-dimensional grid is drawn as a curve (figures 4 and 5 of the paper), with the ensemble of alpha and its mirror
@@ -30,7 +31,7 @@ def over_subspace(report: dict[str, Any], score: str = "accuracy", data: str = "
       score: which score.
       data: "test" or "validation" for the axis, or "".
     """
-    label = f"{data} {NAMES.get(score, score)}".strip()
+    label = f"{data} {NAMES.get(score) or score_names.title(score)}".strip()
     dimensions = {np.size(row["alpha"]) for row in grid(report)}
     if dimensions == {1}:
         return _curve(report, score, label)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from jsubspace.evaluation import plots, tables
+from jsubspace.evaluation import plots, score_names, tables
 from jsubspace.evaluation.positions import CENTER_ROLE, END_ROLE, PAIR, is_same
 from jsubspace.evaluation.rows import EnsembleRow, PointRow, json_of
 from jsubspace.storage import places
@@ -23,10 +23,12 @@ class Report:
       endpoints: for ``kernels`` and ``all_leaves``, the matrices ``l2`` and ``cosine_squared`` of all pairs.
       points: every point that was evaluated.
       ensembles: every ensemble that was evaluated.
-      reliability: for every bin of the midpoint's confidences, ``count``, mean ``confidence`` and ``accuracy``.
+      reliability: for every bin of the midpoint's confidences, ``count``, mean ``confidence`` and ``accuracy``. It is empty if
+        the task is no classification.
       connector: whether the subspace is a connector of its ends (`connectors.verdict`), with the name of the point where
         the barrier is. It is None if there is nothing to compare.
-      higher_is_better: the names of the scores, and whether a higher score is the better one.
+      higher_is_better: the names of the scores, and whether a higher score is the better one. None means that it is neither.
+      task: the task as results.json holds it, or None for a classification.
 
     Example:
       >>> row = PointRow("0.50", "grid", ("center",), 0.5, [0.5, 0.5], {"accuracy": 0.9, "nll": 0.3})
@@ -41,7 +43,8 @@ class Report:
     ensembles: tuple[EnsembleRow, ...]
     reliability: Mapping[str, Any]
     connector: Mapping[str, Any] | None
-    higher_is_better: Mapping[str, bool]
+    higher_is_better: Mapping[str, bool | None]
+    task: Mapping[str, Any] | None = None
     data: ClassVar[str] = "test"
     """The data that was measured: "test" or "validation"."""
 
@@ -111,12 +114,12 @@ class Report:
         """Points, ensembles, distances and the connector's verdict, for a terminal."""
         return tables.table(self.to_json())
 
-    def plot(self, path: str | pathlib.Path | None = None, score: str = "accuracy") -> Any:
+    def plot(self, path: str | pathlib.Path | None = None, score: str | None = None) -> Any:
         """A picture of a score over the subspace: a curve, a map of a two-dimensional grid, or a dot per point.
 
         Args:
           path: a PNG, PDF or SVG file to write. Without a path nothing is written.
-          score: which score is drawn.
+          score: which score is drawn. The default is the main score of the task, accuracy for a classification.
 
         Returns:
           A matplotlib figure, which a notebook shows.
@@ -125,8 +128,8 @@ class Report:
           ValueError: for an unknown score.
           ModuleNotFoundError: without matplotlib (the extra ``plot``).
         """
-        if score not in self.higher_is_better:
-            raise ValueError(f"there is no score {score!r}. The scores are {', '.join(self.higher_is_better)}.")
+        score = score_names.main({"task": self.task}) if score is None else score
+        self._check(score)
         figure = plots.over_subspace(self.to_json(), score, self.data)
         if path is not None:
             plots.save(figure, places.located(path, "the figure's file"))
@@ -136,15 +139,20 @@ class Report:
         """The report as results.json holds it: dictionaries, lists, strings and numbers."""
         return {
             "data": self.data,
+            **({"task": dict(self.task)} if self.task else {}),
             "subspace": self.subspace,
             "endpoints": dict(self.endpoints),
             "points": [row.to_json() for row in self.points],
             "midpoint": self.center.name,
             "ensembles": [row.to_json() for row in self.ensembles],
             "predictors": self.predictors,
-            "reliability": dict(self.reliability),
+            **({"reliability": dict(self.reliability)} if self.reliability else {}),
             "connector": None if self.connector is None else dict(self.connector),
         }
+
+    def _check(self, score: str) -> None:
+        if score not in self.higher_is_better:
+            raise ValueError(f"there is no score {score!r}. The scores are {', '.join(self.higher_is_better)}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,16 +161,20 @@ class ValidationReport(Report):
 
     data: ClassVar[str] = "validation"
 
-    def best(self, score: str = "nll") -> PointRow:
-        """The point with the best score.
+    def best(self, score: str | None = None) -> PointRow:
+        """The point with the best score. The default is the NLL, or the main score of a task without NLL.
 
         A score that is not finite is never the best, and neither is a network that was drawn and has no single alpha.
 
         Raises:
-          ValueError: for an unknown score, or if no point has a finite one.
+          ValueError: for an unknown score, a score that is neither better when higher nor when lower, or if no point has a
+            finite one.
         """
-        if score not in self.higher_is_better:
-            raise ValueError(f"there is no score {score!r}. The scores are {', '.join(self.higher_is_better)}.")
+        score = score_names.chosen_by({"task": self.task}) if score is None else score
+        self._check(score)
+        if self.higher_is_better[score] is None:
+            known = ", ".join(name for name, direction in self.higher_is_better.items() if direction is not None)
+            raise ValueError(f"no {score} is the best: neither higher nor lower is better. Choose by {known}.")
         sign = -1 if self.higher_is_better[score] else 1
         rows = [row for row in self.points if row.alpha is not None and math.isfinite(row.scores[score])]
         if not rows:

@@ -11,7 +11,7 @@ from jsubspace import leaf_kinds, penalties
 from jsubspace.evaluation import connectors
 from jsubspace.evaluation.positions import RANDOM
 from jsubspace.evaluation.survey import Survey
-from jsubspace.evaluation.tasks import Classification, Outcomes
+from jsubspace.evaluation.tasks.task import Outcomes, Task
 from jsubspace.types import Endpoints
 
 
@@ -63,8 +63,9 @@ class EnsembleRow(_Scored):
       members: names of the points.
       scores: of the members' mean probability. They are also attributes of the row.
       intervals: a pair of bounds for each of these scores.
-      mean_logit: scores and intervals of the members' mean logit, as in results.json.
-      differences: how differently the members predict, over all pairs of members (`estimates.summarize_difference`).
+      mean_logit: for a classification, scores and intervals of the members' mean logit, as in results.json. Else it is empty.
+      differences: for a classification, how differently the members predict, over all pairs of members
+        (`estimates.summarize_difference`). Else it is empty.
     """
 
     name: str
@@ -78,8 +79,9 @@ class EnsembleRow(_Scored):
     def to_json(self) -> dict[str, Any]:
         """The row as results.json holds it."""
         names = {"name": self.name, "kind": self.kind, "members": list(self.members)}
-        combined = {"mean_probability": json_of(self.scores, self.intervals), "mean_logit": dict(self.mean_logit)}
-        return names | combined | dict(self.differences)
+        combined = {"mean_probability": json_of(self.scores, self.intervals)}
+        by_logit = {"mean_logit": dict(self.mean_logit)} if self.mean_logit else {}
+        return names | combined | by_logit | dict(self.differences)
 
 
 def json_of(scores: Mapping[str, float], intervals: Mapping[str, list[float]]) -> dict[str, Any]:
@@ -88,7 +90,7 @@ def json_of(scores: Mapping[str, float], intervals: Mapping[str, list[float]]) -
 
 
 def point_rows(
-    plan: Survey, num_endpoints: int, outcomes: Outcomes, task: Classification, num_resamples: int = 0
+    plan: Survey, num_endpoints: int, outcomes: Outcomes, task: Task, num_resamples: int = 0
 ) -> tuple[PointRow, ...]:
     """One row per point, with intervals if there are resamples."""
     rows = []
@@ -104,15 +106,14 @@ def point_rows(
     return tuple(rows)
 
 
-def ensemble_rows(
-    plan: Survey, outcomes: Outcomes, task: Classification, num_resamples: int = 0
-) -> tuple[EnsembleRow, ...]:
+def ensemble_rows(plan: Survey, outcomes: Outcomes, task: Task, num_resamples: int = 0) -> tuple[EnsembleRow, ...]:
     """One row per ensemble, with intervals if there are resamples."""
-    if outcomes.by_probability is None or outcomes.by_logit is None or outcomes.differences is None:
+    if outcomes.by_probability is None:
         return ()
     by_probability = task.scores(outcomes.by_probability, num_resamples)
-    by_logit = task.scores(outcomes.by_logit, num_resamples)
-    differences = task.differences(outcomes.differences)
+    nothing: list[dict[str, Any]] = [{}] * len(by_probability)
+    by_logit = nothing if outcomes.by_logit is None else task.scores(outcomes.by_logit, num_resamples)
+    differences = nothing if outcomes.differences is None else task.differences(outcomes.differences)
     rows = []
     for found, scores, logit, differing in zip(plan.ensembles, by_probability, by_logit, differences, strict=True):
         members = tuple(plan.positions[member].name for member in found.members)
@@ -136,12 +137,22 @@ def geometry(endpoints: Endpoints) -> dict[str, Any]:
     }
 
 
-def connector(plan: Survey, outcomes: Outcomes, task: Classification) -> dict[str, Any] | None:
+def connector(plan: Survey, outcomes: Outcomes, task: Task) -> dict[str, Any] | None:
     """Whether the subspace connects its ends (`connectors.verdict`), or None without ends or points to judge by."""
     s = len(plan.along)
     if not s:
         return None
     per_example = task.connects_by(outcomes.points)[:s]
     draws = tuple(i for i in range(s) if plan.along[i] > 0 and plan.positions[i].kind == RANDOM)
-    found = connectors.verdict(per_example, plan.along, plan.ends, plan.combinations, draws=draws)
-    return found | {"barrier_at": plan.positions[found["barrier_at"]].name}
+    found = connectors.verdict(
+        per_example,
+        plan.along,
+        plan.ends,
+        plan.combinations,
+        draws=draws,
+        tolerance=task.tolerance,
+        higher_is_better=task.higher_is_better[task.main] is True,
+        is_fraction=task.main in task.fractions,
+    )
+    score = {"score": task.main} if task.described else {}
+    return found | {"barrier_at": plan.positions[found["barrier_at"]].name} | score

@@ -12,12 +12,12 @@ from jsubspace.evaluation.batches import ScoredBatch
 from jsubspace.evaluation.evaluator import Evaluator
 from jsubspace.evaluation.networks import Network
 from jsubspace.evaluation.survey import Survey
-from jsubspace.evaluation.tasks import Classification, Outcomes
+from jsubspace.evaluation.tasks import Outcomes, Task
 from jsubspace.runs.build import Run
 from jsubspace.types import Endpoints, Params
 
 
-def evaluator(run: Run, task: Classification, plan: Survey, by_points: bool | None = None) -> Evaluator:
+def evaluator(run: Run, task: Task, plan: Survey, by_points: bool | None = None) -> Evaluator:
     """The evaluator of a run's network on the run's devices.
 
     Args:
@@ -92,4 +92,4 @@ def scored(batches: Iterable[dict[str, Any]]) -> Iterator[ScoredBatch]:
     """A pipeline's test or validation batches as the evaluator takes them."""
     for batch in batches:
         preemption.check()
-        yield ScoredBatch((batch["image"],), batch["label"], batch["mask"])
+        yield ScoredBatch((batch["image"],), (batch["label"],), batch["mask"])

@@ -1,4 +1,4 @@
-"""Figures of one run: accuracy over the subspace, its geometry during training, its calibration."""
+"""Figures of one run: accuracy or another score over the subspace, its geometry during training, its calibration."""
 
 import importlib.util
 import pathlib
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jsubspace import preemption, shown
-from jsubspace.evaluation import plots
+from jsubspace.evaluation import plots, score_names
 from jsubspace.evaluation.plots import BLUE, GREY, ORANGE
 from jsubspace.storage import files
 
@@ -27,13 +27,15 @@ def draw(results: dict[str, Any], log: list[dict[str, Any]], folder: pathlib.Pat
         return []
     files.make_folder(folder)
     files.remove_leftovers(folder)
-    drawn = [_save(_reliability(results), folder / "reliability.png")]
+    drawn, main = [], score_names.main(results)
+    if results.get("reliability"):
+        drawn.append(_save(_reliability(results), folder / "reliability.png"))
     if len(results["points"]) > 1:
-        drawn.append(_save(plots.over_subspace(results, "accuracy", "test"), folder / "accuracy.png"))
+        drawn.append(_save(plots.over_subspace(results, main, "test"), folder / f"{main}.png"))
     if results["shifted"] and {np.size(row["alpha"]) for row in plots.grid(results)} == {1}:
-        drawn.append(_save(_under_shift(results), folder / "shifted.png"))
+        drawn.append(_save(_under_shift(results, main), folder / "shifted.png"))
     if results["plane"]:
-        drawn.append(_save(_plane(results["plane"]), folder / "plane.png"))
+        drawn.append(_save(_plane(results["plane"], main), folder / "plane.png"))
     endpoints = [
         row for row in log if row["kind"] == "endpoints" and None not in (row.get("l2"), row.get("cosine_squared"))
     ]
@@ -42,19 +44,19 @@ def draw(results: dict[str, Any], log: list[dict[str, Any]], folder: pathlib.Pat
     return drawn
 
 
-def _under_shift(results: dict[str, Any]) -> Any:
-    """Accuracy of P(alpha) on each corrupted test set, minus the midpoint's there, as in figure 9 of the paper."""
+def _under_shift(results: dict[str, Any], main: str) -> Any:
+    """The score of P(alpha) on each corrupted test set, minus the midpoint's there, as in figure 9 of the paper."""
     from matplotlib import colormaps
 
-    figure, axes = plots.axes("α", "accuracy minus that of the midpoint")
+    figure, axes = plots.axes("α", f"{score_names.title(main)} minus that of the midpoint")
     sets = {"clean": results} | results["shifted"]
     colors = colormaps["cividis"](np.linspace(0, 0.95, len(sets)))
     for color, (name, measured) in zip(colors, sets.items(), strict=True):
         points = plots.grid(measured)
-        middle = next(row["accuracy"] for row in measured["points"] if "center" in row["roles"])
+        middle = next(row[main] for row in measured["points"] if "center" in row["roles"])
         axes.plot(
             [np.asarray(row["alpha"]).item() for row in points],
-            [row["accuracy"] - middle for row in points],
+            [row[main] - middle for row in points],
             color="black" if name == "clean" else color,
             linewidth=2 if name == "clean" else 1,
             label=shown.label(name.replace("_", " ")),
@@ -64,12 +66,13 @@ def _under_shift(results: dict[str, Any]) -> Any:
     return figure
 
 
-def _plane(plane: dict[str, Any]) -> Any:
-    """Test error on the plane through three endpoints, as in figure 2 of the paper."""
+def _plane(plane: dict[str, Any], main: str) -> Any:
+    """Test error, or the score of another task, on the plane through three endpoints, as in figure 2 of the paper."""
     figure, axes = plots.axes("distance", "distance")
-    error = 1 - np.array(plane["accuracy"])
+    is_accuracy = main == "accuracy"
+    error = 1 - np.array(plane[main]) if is_accuracy else np.array(plane[main])
     filled = axes.contourf(plane["x"], plane["y"], error, levels=12, cmap="cividis")
-    figure.colorbar(filled, label="test error")
+    figure.colorbar(filled, label="test error" if is_accuracy else f"test {score_names.title(main)}")
     for number, (x, y) in enumerate(plane["corners"], 1):
         axes.plot(x, y, "o", color="white", markeredgecolor="black")
         axes.annotate(f"ω{number}", (x, y), xytext=(5, 5), textcoords="offset points", color="white")

@@ -69,7 +69,7 @@ def measure(run: Run, endpoints: Endpoints, workdir: pathlib.Path | None = None)
         "shifted": _shifted(run, evaluator, task, plan, all_rows, stats),
     }
     if workdir is not None:  # Last: until results.json is written, this file may not belong to the old one.
-        per_example.write(workdir, plan, outcomes)
+        per_example.write(workdir, plan, outcomes, task)
     return measured
 
 

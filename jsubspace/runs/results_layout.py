@@ -1,13 +1,15 @@
 """What results.json must hold: every field that a table, a figure, a comparison or a program reads.
 
-docs/results.md explains the fields. `LAYOUTS` declares them for each schema that can be read, and `check` adds the rules
-between fields.
+docs/results.md explains the fields. `layout_of` declares them for each schema that can be read, and `check` adds the rules
+between fields. Results without a field ``task`` are of a classification.
 """
 
 from typing import Any
 
+from jsubspace import shown
+from jsubspace.evaluation import score_names
 from jsubspace.evaluation.positions import CENTER_ROLE
-from jsubspace.evaluation.tasks import Classification
+from jsubspace.evaluation.tasks.task import is_name
 from jsubspace.storage.schema import (
     Either,
     Flag,
@@ -33,38 +35,18 @@ _TABLE = Listed(Listed(_NUMBER))
 
 _OFTEN = ("accuracy", "nll", "brier", "ece")
 
-_SCORES = Record(
-    dict.fromkeys(_OFTEN, _NUMBER),
-    optional=dict.fromkeys(Classification.higher_is_better, _NUMBER) | {"intervals": Named(_PAIR)},
+_TASK = Record(
+    {
+        "name": Text(longest=200),
+        "main": Text(longest=40),
+        "higher_is_better": Named(Nullable(Flag())),
+        "fractions": Listed(Text(longest=40)),
+    }
 )
-"""The scores of a row. Older files lack those that were added later."""
 
 _NAME = Text(longest=200)
 
 _ALPHA = Nullable(Either((Number(), Listed(_NUMBER), _TABLE)))
-
-_POINT = _SCORES.extended({"name": _NAME, "alpha": _ALPHA})
-
-_ENSEMBLE = Record(
-    {
-        "name": _NAME,
-        "members": Listed(_NAME, 1),
-        "mean_probability": _SCORES,
-        "mean_logit": _SCORES,
-        "tv_distance": _NUMBER,
-        "disagreement": _NUMBER,
-        "feature_cosine_squared": _NUMBER,
-    }
-)
-
-_PREDICTOR = Record(
-    {"name": _NAME, "networks": Whole(1), "accuracy": _NUMBER}, optional={**_SCORES.required, **_SCORES.optional}
-)
-
-_STOPPED = Record(
-    {"epoch": Number(0), "accuracy": Number()},
-    optional=dict.fromkeys(Classification.higher_is_better, _NUMBER) | {"tested_on": OneOf(("test", "validation"))},
-)
 
 _GEOMETRY = Record({"l2": _TABLE, "cosine_squared": _TABLE})
 
@@ -77,55 +59,83 @@ _CONNECTOR = Record(
         "barrier": _NUMBER,
         "barrier_at": _NAME,
     },
-    optional={"draws": Nullable(Whole(0)), "barrier_interval": Nullable(_PAIR)},
+    optional={"draws": Nullable(Whole(0)), "barrier_interval": Nullable(_PAIR), "score": Text(longest=40)},
 )
 
 _RELIABILITY = Record({"count": Listed(Number(0), 1), "confidence": Listed(_NUMBER, 1), "accuracy": Listed(_NUMBER, 1)})
 
-_PLANE = Record({"corners": Listed(_PAIR), "x": Listed(Number(), 2), "y": Listed(Number(), 2), "accuracy": _TABLE})
-
 _SHARPNESS = Named(Record({"eigenvalue": _NUMBER, "residual": _NUMBER}))
-
-
-def _subspace(point: Record, ensemble: Record) -> dict[str, Schema]:
-    return {
-        "endpoints": Record({}, optional=dict.fromkeys(("kernels", "all_leaves"), Nullable(_GEOMETRY))),
-        "points": Listed(point, 1),
-        "midpoint": _NAME,
-        "ensembles": Listed(ensemble),
-        "reliability": _RELIABILITY,
-        "connector": Nullable(_CONNECTOR),
-    }
-
-
-def _layout(point: Record, ensemble: Record) -> Record:
-    """The fields that every schema has."""
-    measured: dict[str, Schema] = {
-        "predictors": Listed(_PREDICTOR, 1),
-        "sharpness": Nullable(_SHARPNESS),
-        "plane": Nullable(_PLANE),
-        "shifted": Named(Record({"points": Listed(point, 1), "ensembles": Listed(ensemble)})),
-    }
-    return Record(_subspace(point, ensemble) | measured)
 
 
 _KIND: dict[str, Schema] = {"kind": Text(longest=30)}
 
-_POINT_3, _ENSEMBLE_3 = _POINT.extended(_KIND | {"roles": Listed(Text())}), _ENSEMBLE.extended(_KIND)
 
-_CHOSEN = Record(_subspace(_POINT_3, _ENSEMBLE_3) | {"best": Nullable(_NAME)})
+def layout_of(results: Any) -> Record | None:
+    """The declared fields of results, or None if this version does not read their schema.
 
-LAYOUTS = {
-    3: _layout(_POINT_3, _ENSEMBLE_3).extended(
-        {"finished": Flag(), "early_stopping": Nullable(_STOPPED)}, {"validation": Nullable(_CHOSEN)}
-    ),
-    2: _layout(_POINT, _ENSEMBLE).extended({}, {"finished": Flag(), "early_stopping": Nullable(_STOPPED)}),
-}
-"""The declared fields, by the schema of the file."""
+    Raises:
+      Mismatch: if the fields ``schema`` or ``task`` are not what they must be.
+    """
+    Record({"schema": Whole()}).check(results, "results")
+    if results["schema"] not in (2, 3):
+        return None
+    if results.get("task") is None:
+        return _layout(results["schema"], None)
+    _TASK.check(results["task"], "results.task")
+    if strange := [score for score in results["task"]["higher_is_better"] if not is_name(score)]:
+        raise Mismatch(f"results.task has a score {shown.escaped(strange[0], lines=False)!r}, which is no name")
+    if len(results["task"]["higher_is_better"]) > 100:
+        raise Mismatch("results.task has more than 100 scores")
+    if results["task"]["higher_is_better"].get(results["task"]["main"]) is None:
+        raise Mismatch("results.task.main is not one of its scores")
+    return _layout(results["schema"], results["task"])
+
+
+def _layout(schema: int, task: dict[str, Any] | None) -> Record:
+    """The fields of a schema, for the scores of a task. None is a classification."""
+    main, names = score_names.main({"task": task}), score_names.higher_is_better({"task": task})
+    scores = Record(
+        dict.fromkeys(_OFTEN if task is None else names, _NUMBER),
+        optional=dict.fromkeys(names, _NUMBER) | {"intervals": Named(_PAIR)},  # Older files lack some.
+    )
+    kind = _KIND if schema == 3 else {}
+    of_point: dict[str, Schema] = {"name": _NAME, "alpha": _ALPHA, **kind}
+    if schema == 3:
+        of_point["roles"] = Listed(Text())
+    point = scores.extended(of_point)
+    ensemble = Record({"name": _NAME, "members": Listed(_NAME, 1), "mean_probability": scores}).extended(kind)
+    if task is None:
+        differences = dict.fromkeys(("tv_distance", "disagreement", "feature_cosine_squared"), _NUMBER)
+        ensemble = ensemble.extended({"mean_logit": scores, **differences})
+    optional: dict[str, Schema] = {**scores.required, **scores.optional}
+    predictor = Record({"name": _NAME, "networks": Whole(1), main: _NUMBER}, optional=optional)
+    tested: dict[str, Schema] = {"tested_on": OneOf(("test", "validation"))}
+    stopped = Record({"epoch": Number(0), main: Number()}, optional=dict.fromkeys(names, _NUMBER) | tested)
+    at_the_end: dict[str, Schema] = {"finished": Flag(), "early_stopping": Nullable(stopped)}
+    plane = Record({"corners": Listed(_PAIR), "x": Listed(Number(), 2), "y": Listed(Number(), 2), main: _TABLE})
+    subspace: dict[str, Schema] = {
+        "endpoints": Record({}, optional=dict.fromkeys(("kernels", "all_leaves"), Nullable(_GEOMETRY))),
+        "points": Listed(point, 1),
+        "midpoint": _NAME,
+        "ensembles": Listed(ensemble),
+        "connector": Nullable(_CONNECTOR),
+    }
+    if task is None:
+        subspace["reliability"] = _RELIABILITY
+    measured: dict[str, Schema] = {
+        **subspace,
+        "predictors": Listed(predictor, 1),
+        "sharpness": Nullable(_SHARPNESS),
+        "plane": Nullable(plane),
+        "shifted": Named(Record({"points": Listed(point, 1), "ensembles": Listed(ensemble)})),
+    }
+    if schema == 2:
+        return Record(measured, at_the_end)
+    return Record(measured).extended(at_the_end, {"validation": Nullable(Record(subspace | {"best": Nullable(_NAME)}))})
 
 
 def check(results: dict[str, Any]) -> None:
-    """Checks the rules between the fields of results of schema 3 that `LAYOUTS` has accepted.
+    """Checks the rules between the fields of results of schema 3 that `layout_of` has accepted.
 
     Raises:
       Mismatch: if a rule is broken.
@@ -142,7 +152,8 @@ def check(results: dict[str, Any]) -> None:
         if "reliability" in found and len({len(found["reliability"][name]) for name in _RELIABILITY.required}) > 1:
             raise Mismatch(f"{place}.reliability has lists of different lengths")
     if plane := results["plane"]:
-        check_shape(plane["accuracy"], (len(plane["y"]), len(plane["x"])), "plane.accuracy")
+        main = score_names.main(results)
+        check_shape(plane[main], (len(plane["y"]), len(plane["x"])), f"plane.{main}")
     best = (results["validation"] or {}).get("best")
     if best is not None and best not in [row["name"] for row in results["points"]]:
         raise Mismatch(f"validation.best is {best!r}, which is not the name of a point")

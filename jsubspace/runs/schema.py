@@ -8,7 +8,6 @@ import string
 from typing import Any
 
 from jsubspace.runs import results_layout
-from jsubspace.storage.schema import Record, Schema, Whole
 
 SCHEMA = 3
 """Version of the layout of results.json."""
@@ -25,21 +24,15 @@ def upgraded(results: Any) -> dict[str, Any]:
       OtherSchema: for another schema.
       Mismatch: if a field is missing or is not what `results_layout` declares.
     """
-    layout = _layout_of(results)
+    layout = results_layout.layout_of(results)
+    if layout is None:
+        raise OtherSchema(f"schema {results['schema']!r}, and this version reads {SCHEMA} and 2")
     layout.check(results, "results")
     results = {"finished": True, "early_stopping": None, "validation": None} | results
     if results["schema"] != SCHEMA:
         results = _from_schema_2(results)
     results_layout.check(results)
     return results
-
-
-def _layout_of(results: Any) -> Schema:
-    Record({"schema": Whole()}).check(results, "results")
-    schema = results["schema"]
-    if schema not in results_layout.LAYOUTS:
-        raise OtherSchema(f"schema {schema!r}, and this version reads {SCHEMA} and 2")
-    return results_layout.LAYOUTS[schema]
 
 
 def _from_schema_2(results: dict[str, Any]) -> dict[str, Any]:

@@ -3,15 +3,13 @@
 import math
 from typing import Any
 
-from jsubspace.evaluation import tables
-from jsubspace.evaluation.tasks import Classification
+from jsubspace.evaluation import score_names, tables
 
 _NUMBERS = (
-    *Classification.higher_is_better,
     *("tv_distance", "disagreement", "disagreement_where_one_is_right"),
     *("difference", "barrier", "eigenvalue", "residual"),
 )
-"""The names under which a result is always a number."""
+"""The names under which a result is always a number, beside its scores."""
 
 
 def table(results: dict[str, Any]) -> str:
@@ -24,7 +22,7 @@ def table(results: dict[str, Any]) -> str:
     if validation := results.get("validation"):
         lines += ["", _chosen(results, validation)]
     if best := results["early_stopping"]:
-        lines += ["", _stopped(best)]
+        lines += ["", _stopped(results, best)]
     for name, found in (results["sharpness"] or {}).items():
         value, residual = found["eigenvalue"], found["residual"]
         lines += [
@@ -32,9 +30,11 @@ def table(results: dict[str, Any]) -> str:
             f"largest eigenvalue of the Hessian at {name}: {value:.4g}, residual {residual:.2g}{_unsure(found)}",
         ]
     for name, shifted in results["shifted"].items():
-        best = best_row(shifted["points"], "accuracy") or shifted["points"][0]
+        main = score_names.main(results)
+        sign = 1 if score_names.higher_is_better(results)[main] else -1
+        best = best_row(shifted["points"], main, sign) or shifted["points"][0]
         midpoint = next(row for row in shifted["points"] if "center" in row["roles"])
-        lines += ["", f"{name}: midpoint {midpoint['accuracy']:.4f}, best at {best['name']} {best['accuracy']:.4f}"]
+        lines += ["", f"{name}: midpoint {midpoint[main]:.4f}, best at {best['name']} {best[main]:.4f}"]
     return "\n".join(lines)
 
 
@@ -47,24 +47,24 @@ def best_row(rows: list[dict[str, Any]], score: str, sign: int = 1) -> dict[str,
 def _chosen(results: dict[str, Any], validation: dict[str, Any]) -> str:
     """The point that validation data chooses, with its scores on the test set."""
     if validation["best"] is None:
-        return "chosen on the validation data: nothing, since no point has a finite NLL there"
+        score = score_names.title(score_names.chosen_by(results))
+        return f"chosen on the validation data: nothing, since no point has a finite {score} there"
     point = next(row for row in results["points"] if row["name"] == validation["best"])
-    return (
-        f"chosen on the validation data, by NLL: {point['name']}, with accuracy {point['accuracy']:.4f} and NLL "
-        f"{point['nll']:.4f} on the test set"
-    )
+    chosen_by = score_names.chosen_by(results)
+    both = dict.fromkeys((score_names.main(results), chosen_by))
+    scores = " and ".join(f"{score_names.title(score)} {point[score]:.4f}" for score in both)
+    return f"chosen on the validation data, by {score_names.title(chosen_by)}: {point['name']}, with {scores} on the test set"
 
 
-def _stopped(best: dict[str, Any]) -> str:
+def _stopped(results: dict[str, Any], best: dict[str, Any]) -> str:
     """The best test during training. Results of an older version were all chosen on the test set."""
+    main = score_names.main(results)
+    score = f"{score_names.title(main)} {best[main]:.4f}"
     if best.get("tested_on", "test") == "test":
-        return (
-            f"optimal early stopping of the midpoint, chosen on the test set: accuracy {best['accuracy']:.4f} after epoch "
-            f"{best['epoch']:g}"
-        )
+        return f"optimal early stopping of the midpoint, chosen on the test set: {score} after epoch {best['epoch']:g}"
     return (
-        f"early stopping of the midpoint, chosen on the validation data: after epoch {best['epoch']:g}, with accuracy "
-        f"{best['accuracy']:.4f} on the validation data"
+        f"early stopping of the midpoint, chosen on the validation data: after epoch {best['epoch']:g}, with {score} "
+        "on the validation data"
     )
 
 
@@ -79,12 +79,14 @@ def _with_nan(results: dict[str, Any]) -> dict[str, Any]:
     None in a list, or under the name of a number, stands for a number. Other fields are None if they were not measured.
     """
 
+    names = {*_NUMBERS, *score_names.higher_is_better(results)}
+
     def filled(content: Any, name: str = "") -> Any:
         if isinstance(content, dict):
             return {inner: filled(value, inner) for inner, value in content.items()}
         if isinstance(content, list):
             return [_number(filled(value)) for value in content]
-        return _number(content) if name in _NUMBERS else content
+        return _number(content) if name in names else content
 
     return filled(results)
 

@@ -277,7 +277,7 @@ TWO = jsubspace.init_endpoints(jax.random.key(0), init_fn, 2)
         (lambda: jsubspace.measure(lambda p, x: (x, {"state": x}), TWO, LINE, [(X, Y)]), r"logits, features \[n, f\]"),
         (lambda: jsubspace.measure(predict_fn, TWO, LINE, [X]), "batch 0 is a ndarray. A batch is a tuple"),
         (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X[:3], Y)]), r"shapes \[3, 4\], \[8\]. Their leading axis"),
-        (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X, Y / 2)]), r"float32\[8\]. It must hold the labels"),
+        (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X, Y / 2)]), r"float64\[8\]. It must hold the labels"),
         (lambda: jsubspace.measure(predict_fn, TWO, LINE, [(X[:3], Y[:3]), (X, Y)]), "batch 1 has 8 examples, more than"),
     ],
 )  # fmt: skip

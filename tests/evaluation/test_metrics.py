@@ -125,7 +125,7 @@ def test_three_networks_disagree_over_all_their_pairs_together():
     classes = probs.argmax(-1)
     cases = [(i, j, n) for i in range(3) for j in range(i) for n in range(30) if labels[n] in classes[[i, j], n]]
     logits = jnp.log(probs)
-    outcomes = Classification().outcomes(logits, None, jnp.asarray(labels), ((0, 1, 2),))
+    outcomes = Classification().outcomes((logits, None), (jnp.asarray(labels),), ((0, 1, 2),))
     (found,) = Classification().differences(outcomes.differences)
     expected = np.mean([classes[i, n] != classes[j, n] for i, j, n in cases])
     assert found["disagreement_where_one_is_right"] == pytest.approx(expected, rel=1e-6)

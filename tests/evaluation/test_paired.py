@@ -15,18 +15,18 @@ NAMES = ("accuracy", "nll", "brier", "ece", "ece_debiased", "adaptive_ece")
 def predictor(rng, n, gap=0.0):
     confidence = rng.uniform(0.4, 1, n)
     correct = (rng.uniform(size=n) < confidence - gap).astype(np.float32)
-    return Scores(correct, confidence, rng.exponential(size=n), rng.uniform(0, 2, n))
+    return Scores(correct, confidence, rng.exponential(size=n), rng.uniform(0, 2, n))._asdict()
 
 
 def test_means_are_compared_example_by_example():
     rng = np.random.default_rng(0)
     a, b = predictor(rng, 500), predictor(rng, 500)
     for name in ("nll", "brier"):
-        d = getattr(a, name) - getattr(b, name)
+        d = a[name] - b[name]
         difference, interval = paired.difference([a], [b], name)
         assert difference == pytest.approx(d.mean())
         assert interval == pytest.approx(stats.t.interval(0.95, 499, d.mean(), stats.sem(d)), rel=1e-4)
-    assert paired.difference([a], [b], "accuracy")[0] == pytest.approx(a.correct.mean() - b.correct.mean())
+    assert paired.difference([a], [b], "accuracy")[0] == pytest.approx(a["correct"].mean() - b["correct"].mean())
 
 
 def test_a_predictor_does_not_differ_from_itself():
@@ -52,7 +52,7 @@ def test_every_difference_is_finite_or_none(n, seed, name, infinite):
     rng = np.random.default_rng(seed)
     a, b = predictor(rng, n), predictor(rng, n)
     if infinite:
-        b.nll[0] = np.inf
+        b["nll"][0] = np.inf
     found = paired.difference([a], [b], name)
     if (infinite and name == "nll") or (n == 1 and name != "accuracy"):
         assert found is None

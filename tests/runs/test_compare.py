@@ -31,13 +31,13 @@ def make_run(folder, kind="point", seed=0, keep=True, **fields):
     labels = np.random.default_rng(0).integers(3, size=N)
     rng = np.random.default_rng((seed, len(kind)))
     logits = 2 * np.eye(3)[labels] + rng.normal(size=(len(plan.positions), N, 3))
-    outcomes = jax.tree.map(np.asarray, task.outcomes(logits.astype(np.float32), None, labels, plan.groups))
+    outcomes = jax.tree.map(np.asarray, task.outcomes((logits.astype(np.float32), None), (labels,), plan.groups))
     rows = [{"name": plan.positions[plan.center].name, "networks": 1} | task.scores(outcomes.points)[plan.center]]
     if plan.ensembles:
         rows.append({"name": plan.ensembles[0].name, "networks": 2} | task.scores(outcomes.by_probability)[0])
     (folder / "results.json").write_text(json.dumps(results_of(settings, rows)))
     if keep:
-        per_example.write(folder, plan, outcomes)
+        per_example.write(folder, plan, outcomes, task)
     return folder
 
 
@@ -130,6 +130,6 @@ def test_scores_per_example_are_read_as_they_were_written(tmp_path):
     folder = make_run(tmp_path / "a", "line")
     found = per_example.read(folder, json.loads((folder / "results.json").read_text()))
     assert set(found) == {"0.50", "0.00 & 1.00"}
-    assert set(found["0.50"]._asdict()) == set(metrics.Scores._fields)
+    assert set(found["0.50"]) == set(metrics.Scores._fields)
     assert not list(folder.glob("*.partial"))
     assert (folder / per_example.FILE).stat().st_size < 2 * 4 * 4 * N + 3000

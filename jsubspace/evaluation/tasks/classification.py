@@ -1,13 +1,9 @@
-"""What a network is for: how its outputs are scored, and how the outputs of an ensemble's members are combined.
-
-A task has two halves. On the devices it turns outputs into a few numbers per example (`Outcomes`). On the host it turns
-these numbers into means, calibration errors and intervals, the rows of a report.
-"""
+"""Integer labels, and networks with logits as outputs."""
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,29 +11,15 @@ import numpy as np
 
 from jsubspace.evaluation import ensembles, estimates, metrics
 from jsubspace.evaluation.metrics import Difference, Scores
-
-
-class Outcomes(NamedTuple):
-    """What every example of a data set says about points and ensembles.
-
-    The last three are None if there are no ensembles.
-
-    Attributes:
-      points: scores of the p points, leaves ``[p, n]``.
-      by_probability: scores of the e ensembles by mean probability, leaves ``[e, n]``.
-      by_logit: scores of the e ensembles by mean logit, leaves ``[e, n]``.
-      differences: between the members of each ensemble, each leaf the mean over pairs of members, leaves ``[e, n]``.
-    """
-
-    points: Scores
-    by_probability: Scores | None = None
-    by_logit: Scores | None = None
-    differences: Difference | None = None
+from jsubspace.evaluation.tasks import checks
+from jsubspace.evaluation.tasks.task import Outcomes, Task, over_groups, rows_of
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification:
-    """Integer labels, and networks with logits as outputs.
+class Classification(Task):
+    """Integer labels ``[n]``, and networks that return logits ``[n, k]``, or ``(logits, features [n, f])``.
+
+    An ensemble predicts with the mean of its members' probabilities, and beside it with the mean of their logits.
 
     Args:
       num_bins: the number of bins of the calibration errors.
@@ -49,18 +31,49 @@ class Classification:
         "accuracy": True, "nll": False, "brier": False, "ece": False, "ece_debiased": False, "adaptive_ece": False
     }  # fmt: skip
     """The names of the scores."""
+    fractions: ClassVar[tuple[str, ...]] = ("accuracy",)
+    target_names: ClassVar[tuple[str, ...]] = ("labels",)
+    described: ClassVar[None] = None
+
+    def check_targets(self, number: int, *targets: Any) -> None:
+        """Raises ValueError if the labels are not one class per example."""
+        checks.check_integers(number, targets[0], 1, "It must hold the labels, one integer per example.")
+        if int(np.min(targets[0])) < 0:
+            raise ValueError(
+                f"a label of batch {number} is {int(np.min(targets[0]))}. Labels are classes, and the first class is 0."
+            )
+
+    def at_point(self, outputs: Any, targets: tuple[Any, ...], combined: bool) -> tuple[jax.Array, jax.Array | None]:
+        """Logits ``[n, k]`` and features ``[n, f]`` or None. Features are large, and only ensembles compare them.
+
+        Raises:
+          ValueError: if the outputs are something else.
+        """
+        del targets
+        logits, features = outputs if type(outputs) is tuple and len(outputs) == 2 else (outputs, None)
+        is_right = getattr(logits, "ndim", 0) == 2 and logits.shape[1] >= 2
+        if not is_right or (features is not None and getattr(features, "ndim", 0) != 2):
+            shapes = jax.tree.map(jnp.shape, outputs)
+            raise ValueError(
+                f"predict_fn returned arrays of the shapes {shapes}. For a classification it must return logits [n, k] of at least "
+                "two classes, or a tuple (logits, features [n, f]). For other outputs pass another task (Tokens, Regression, "
+                "Likelihood)."
+            )
+        if not jnp.issubdtype(logits.dtype, jnp.floating):
+            logits = logits.astype(jnp.float32)
+        return logits, features if combined else None
 
     def outcomes(
-        self, logits: jax.Array, features: jax.Array | None, labels: jax.Array, groups: tuple[tuple[int, ...], ...]
+        self, reduced: tuple[Any, Any], targets: tuple[Any, ...], groups: tuple[tuple[int, ...], ...]
     ) -> Outcomes:
         """What a batch says about points and ensembles, on the devices.
 
         Args:
-          logits: ``[p, n, k]`` of the points.
-          features: ``[p, n, f]`` of the points, or None.
-          labels: ``[n]``, integers.
+          reduced: logits ``[p, n, k]`` and features ``[p, n, f]`` of the points. The features may be None.
+          targets: the labels ``[n]``, integers.
           groups: for each ensemble, the places of its members among the points.
         """
+        (logits, features), (labels,) = reduced, targets
         logits = jnp.asarray(logits)  # The ensembles are indexed by traced numbers.
         log_probs = ensembles.log_probabilities(logits)
 
@@ -87,7 +100,13 @@ class Classification:
             )
             return metrics.score(by_probability, labels), metrics.score(by_logit, labels), mean_difference(members)
 
-        return Outcomes(metrics.score(log_probs, labels), *_over_groups(of_group, groups))
+        combined = over_groups(of_group, groups) if groups else ()
+        return Outcomes(metrics.score(log_probs, labels), *combined)
+
+    def check_outcomes(self, outcomes: Outcomes) -> None:
+        """Raises ValueError if a label is larger than every class."""
+        if np.any(np.isnan(outcomes.points.nll) & ~np.isnan(outcomes.points.confidence)):
+            raise ValueError("measure: a label is no class. The labels are integers below the number of logits.")
 
     def scores(self, per_example: Scores, num_resamples: int = 0) -> list[dict[str, Any]]:
         """Means over examples of every network, with intervals if there are resamples (`estimates`).
@@ -101,13 +120,7 @@ class Classification:
         """
         means = estimates.summarize(per_example, self.num_bins)
         bounds = estimates.intervals(per_example, self.num_bins, num_resamples) if num_resamples else {}
-        rows = []
-        for i in range(len(means["accuracy"])):
-            row: dict[str, Any] = {name: float(values[i]) for name, values in means.items()}
-            if bounds:
-                row["intervals"] = {name: values[i].tolist() for name, values in bounds.items()}
-            rows.append(row)
-        return rows
+        return rows_of(means, bounds)
 
     def differences(self, per_example: Difference) -> list[dict[str, float | None]]:
         """How differently the members of each ensemble predict: e dictionaries from leaves ``[e, n]``."""
@@ -125,16 +138,6 @@ class Classification:
         """What is compared along a subspace and at its ends, per example: ``[p, n]``, 1 for a right answer, else 0."""
         return np.asarray(per_example.correct)
 
-
-def _over_groups(function: Callable[[jax.Array], Any], groups: tuple[tuple[int, ...], ...]) -> Any:
-    """``function`` of the members of every group, stacked in the order of the groups, or three times None.
-
-    Groups of one size share one program: the pairs of a fine grid would take minutes to compile one by one.
-    """
-    if not groups:
-        return None, None, None
-    order = sorted(range(len(groups)), key=lambda i: len(groups[i]))
-    sizes = [list(same) for _, same in itertools.groupby(order, key=lambda i: len(groups[i]))]
-    found = [jax.lax.map(function, jnp.array([groups[i] for i in same])) for same in sizes]
-    back = np.argsort(order)
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[back], *found)
+    def kept(self, per_example: Scores) -> dict[str, np.ndarray]:
+        """What a run keeps of every example for comparisons (`runs.per_example`)."""
+        return per_example._asdict()
