@@ -64,7 +64,7 @@ class Evaluator:
         batch = SAME if self._by_points else SPLIT
         self._put_weights(plan.weights)
         self._stats_program = self._devices.compile(self._stats_of_batch, (SAME, SAME, batch))
-        self._scores_program = self._devices.compile(self._outcomes_of_batch, (SAME, SAME, SAME, batch))
+        self._scores_program = self._devices.compile(self._outcomes_of_batch, (SAME, SAME, batch))
 
     def at(self, weights: np.ndarray) -> "Evaluator":
         """The same programs for other points: ``weights`` like the plan's, ``[p, M]``."""
@@ -140,7 +140,7 @@ class Evaluator:
         parts = [
             jax.tree.map(lambda leaf, mask=mask: leaf[..., mask], found)
             for found, mask in self._devices.map_over(
-                lambda batch: self._scores_program(rows, self._weights, stats, batch), batches, whole=self._by_points
+                lambda batch: self._scores_program(rows, (self._weights, stats), batch), batches, whole=self._by_points
             )
         ]
         if not parts:
@@ -189,9 +189,13 @@ class Evaluator:
         return jax.lax.pmean(stats, self._devices.axis_name) if self._is_split() else stats
 
     def _outcomes_of_batch(
-        self, rows: Endpoints, weights: jax.Array, stats: Any, batch: ScoredBatch
+        self, rows: Endpoints, weights_and_stats: tuple[jax.Array, Any], batch: ScoredBatch
     ) -> tuple[Outcomes, jax.Array]:
-        """Outcomes of the whole batch, on every device, and the batch's mask."""
+        """Outcomes of the whole batch, on every device, and the batch's mask.
+
+        The statistics are no argument of their own. If they are None, the program may have as many arrays as arguments, and
+        ``pmap`` of jax 0.10 then takes the i-th array for the i-th argument.
+        """
         inputs, combined = self._network.prepare(*batch.inputs), bool(self._plan.ensembles)
 
         def at_point(weights_and_stats: tuple[jax.Array, Any]) -> Any:
@@ -202,7 +206,7 @@ class Evaluator:
             self._check_examples(reduced, len(batch.mask))
             return reduced
 
-        found = self._over_points(at_point, (weights, stats))
+        found = self._over_points(at_point, weights_and_stats)
         reduced = jax.tree.map(lambda leaf: leaf[: self._num_points], found)
         outcomes = (self._task.outcomes(reduced, batch.targets, self._plan.groups), batch.mask)
         if not self._is_split():

@@ -34,7 +34,7 @@ def scores(per_example: PerExample, summary: Summary) -> dict[str, np.ndarray]:
       >>> float(found["root"])
       2.0
     """
-    return _of(summary, {name: values.mean(-1) for name, values in _on_host(per_example).items()})
+    return _of(summary, {name: _mean(values)[..., 0] for name, values in _on_host(per_example).items()})
 
 
 def intervals(
@@ -77,7 +77,7 @@ def values(per_example: PerExample, summary: Summary) -> dict[str, np.ndarray]:
     """
     host = _on_host(per_example)
     n = next(iter(host.values())).shape[-1]
-    whole = {name: array.mean(-1, keepdims=True) for name, array in host.items()}
+    whole = {name: _mean(array) for name, array in host.items()}
     found = _of(summary, whole)
     if n == 1:
         return found
@@ -88,9 +88,15 @@ def values(per_example: PerExample, summary: Summary) -> dict[str, np.ndarray]:
 
 
 def _of(summary: Summary, means: PerExample) -> dict[str, np.ndarray]:
-    """A resample may have an infinite score, or none at all. Both are results here and no reason for a warning."""
+    """The scores of means. A resample may have a score that is not finite. It is a result here and no reason for a warning."""
     with np.errstate(all="ignore"):
         return {name: np.asarray(score, np.float64) for name, score in summary(means).items()}
+
+
+def _mean(array: np.ndarray) -> np.ndarray:
+    """``[..., n] -> [..., 1]``. The mean of two infinities of different signs is NaN."""
+    with np.errstate(invalid="ignore"):
+        return array.mean(-1, keepdims=True)
 
 
 def _on_host(per_example: PerExample) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 results.json has means. Two runs can be compared example by example only if their scores per example are kept. The file has
 ``names`` ``[q]`` of the predictors, and ``correct``, ``confidence``, ``nll`` and ``brier`` ``[q, n]`` in float32. A run with
-another task has an array for each score instead (`summaries.values`). The mean of such an array is the score.
+another task has an array for each score instead (`evaluation.summaries.values`). The mean of such an array is the score.
 """
 
 import math

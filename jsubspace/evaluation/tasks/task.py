@@ -59,7 +59,7 @@ class Task:
     @property
     def higher_is_better(self) -> Mapping[str, bool | None]:
         """The names of the scores, and whether a higher score is the better one. None means that it is neither."""
-        raise NotImplementedError(f"{type(self).__name__} lacks higher_is_better, the names of its scores.")
+        raise ValueError(f"{type(self).__name__} lacks higher_is_better, the names of its scores.")
 
     @property
     def main(self) -> str:
@@ -111,7 +111,7 @@ class Task:
         Returns:
           Numbers ``[n]`` by name.
         """
-        raise NotImplementedError(f"{type(self).__name__} lacks per_example(members, *targets).")
+        raise ValueError(f"{type(self).__name__} lacks per_example(members, *targets), its numbers per example.")
 
     def summary(self, means: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """The scores from the means over examples of what `per_example` returned. The default is the means themselves.
@@ -148,7 +148,7 @@ class Task:
         return Outcomes(points, over_groups(lambda i: of(jax.tree.map(lambda leaf: leaf[i], reduced)), groups))
 
     def scores(self, per_example: Any, num_resamples: int = 0) -> list[dict[str, Any]]:
-        """The scores of every network, with intervals if there are resamples (`summaries`).
+        """The scores of every network, with intervals if there are resamples (`evaluation.summaries`).
 
         Args:
           per_example: leaves ``[p, n]``.
@@ -165,7 +165,7 @@ class Task:
 
     def differences(self, per_example: Any) -> list[dict[str, float | None]]:
         """How differently the members of each ensemble predict. Only classification knows."""
-        raise NotImplementedError(f"{type(self).__name__} has no differences between members.")
+        raise ValueError(f"{type(self).__name__} has no differences between members.")
 
     def reliability(self, per_example: Any) -> dict[str, Any]:
         """The bins of a reliability diagram for one network, leaves ``[n]``. It is empty for a task without confidences."""
@@ -177,7 +177,7 @@ class Task:
         return self.kept(per_example)[self.main]
 
     def kept(self, per_example: Any) -> dict[str, np.ndarray]:
-        """What a run keeps of every example for comparisons (`summaries.values`): ``[..., n]`` by name."""
+        """What a run keeps of every example for comparisons (`evaluation.summaries.values`): ``[..., n]`` by name."""
         return summaries.values(per_example, self._summarized)
 
     @property
@@ -235,6 +235,8 @@ def checked(task: Any) -> Task:
             "instance of a subclass of jsubspace.Task."
         )
     name = type(task).__name__
+    if not task.higher_is_better:
+        raise ValueError(f"measure: higher_is_better of {name} is empty. It must name at least one score.")
     for score in task.higher_is_better:
         if not is_name(score):
             raise ValueError(
