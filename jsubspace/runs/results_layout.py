@@ -50,6 +50,8 @@ _ALPHA = Nullable(Either((Number(), Listed(_NUMBER), _TABLE)))
 
 _GEOMETRY = Record({"l2": _TABLE, "cosine_squared": _TABLE})
 
+_LEAVES = ("kernels", "all_leaves")
+
 _CONNECTOR = Record(
     {
         "difference": _NUMBER,
@@ -114,7 +116,7 @@ def _layout(schema: int, task: dict[str, Any] | None) -> Record:
     at_the_end: dict[str, Schema] = {"finished": Flag(), "early_stopping": Nullable(stopped)}
     plane = Record({"corners": Listed(_PAIR), "x": Listed(Number(), 2), "y": Listed(Number(), 2), main: _TABLE})
     subspace: dict[str, Schema] = {
-        "endpoints": Record({}, optional=dict.fromkeys(("kernels", "all_leaves"), Nullable(_GEOMETRY))),
+        "endpoints": Record({}, optional=dict.fromkeys(_LEAVES, Nullable(_GEOMETRY))),
         "points": Listed(point, 1),
         "midpoint": _NAME,
         "ensembles": Listed(ensemble),
@@ -146,7 +148,8 @@ def check(results: dict[str, Any]) -> None:
     for place, found in sets.items():
         if not any(CENTER_ROLE in row["roles"] for row in found["points"]):
             raise Mismatch(f"{place}.points has no point with the role {CENTER_ROLE!r}")
-        for geometry in filter(None, found.get("endpoints", {}).values()):
+        endpoints = found.get("endpoints", {})
+        for geometry in filter(None, map(endpoints.get, _LEAVES)):
             for matrix in (geometry["l2"], geometry["cosine_squared"]):
                 check_shape(matrix, (len(geometry["l2"]),) * 2, f"{place}.endpoints")
         if "reliability" in found and len({len(found["reliability"][name]) for name in _RELIABILITY.required}) > 1:

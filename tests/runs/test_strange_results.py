@@ -100,7 +100,7 @@ def test_another_schema_is_said_first(written, schema):
 
 
 def test_the_least_that_is_accepted_is_shown(written):
-    folder = written(more={"of": "another version"}, config__later=1)
+    folder = written(more={"of": "another version"}, config__later=1, endpoints={"heads": "of another version"})
     assert "0.50" in summary.table(results.read(folder))
     assert runs.train(recipes.digits_cresnet8("line"), folder)["finished"]
 
