@@ -23,6 +23,8 @@ from jsubspace.evaluation.tasks import Likelihood as Likelihood
 from jsubspace.evaluation.tasks import Regression as Regression
 from jsubspace.evaluation.tasks import Task as Task
 from jsubspace.evaluation.tasks import Tokens as Tokens
+from jsubspace.evaluation.uncertainty.measured import uncertainty as uncertainty
+from jsubspace.evaluation.uncertainty.report import UncertaintyReport as UncertaintyReport
 from jsubspace.gradients import value_and_grad as value_and_grad
 from jsubspace.gradients import value_and_grad_at as value_and_grad_at
 from jsubspace.leaf_kinds import all_leaves as all_leaves

@@ -144,14 +144,15 @@ def measure(
     plan = survey(subspace, num_points, num_random_points, key, kinds, ensemble)
     evaluator = Evaluator(networks.from_functions(predict_fn, stats_fn), task, plan, devices)
     all_rows = evaluator.rows(endpoints, subspace, key)
-    stats = None if train_batches is None else _stats(evaluator, all_rows, train_batches, weights)
+    stats = None if train_batches is None else stats_of(evaluator, all_rows, train_batches, weights)
     outcomes = evaluator.outcomes(all_rows, stats, padded(batches, task, 1 if devices is None else devices.count))
     task.check_outcomes(outcomes)
     kind = Report if validation_batches is None else ValidationReport
     return report_of(endpoints, subspace, plan, outcomes, task, num_resamples, kind)
 
 
-def _stats(evaluator: Evaluator, rows: Endpoints, batches: Batches, weights: str | None) -> Any:
+def stats_of(evaluator: Evaluator, rows: Endpoints, batches: Batches, weights: str | None) -> Any:
+    """BatchNorm statistics of every point from a user's training batches (`Evaluator.batch_stats`)."""
     pairs, given = itertools.tee(weighed(batches, weights))
     return evaluator.batch_stats(rows, (batch for batch, _ in pairs), (weight for _, weight in given))
 
