@@ -5,14 +5,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jsubspace import arguments, centers, leaf_kinds, penalties, point_gradients, points, samples, subspaces, tree
+from jsubspace import arguments, centers, leaf_kinds, penalties, point_gradients, points, samples, tree
 from jsubspace.objectives import Objective, layers_of
 from jsubspace.point_gradients import LossFn
 from jsubspace.shares import Shares
 from jsubspace.subspaces import Subspace
-from jsubspace.task_vectors import task_vectors
+from jsubspace.task_vectors import check_origin, task_vectors
 from jsubspace.types import Alpha, Endpoints, Params
 
 
@@ -34,6 +33,8 @@ class Info(NamedTuple):
     aux: Any
 
 
+CALL = "value_and_grad(loss_fn, subspace, *, beta=...)"
+
 GradFn = Callable[..., tuple[tuple[jax.Array, Info], Endpoints]]
 """``(key, endpoints, *args, **kwargs) -> ((value, info), grads)``. At given positions, ``alpha, chosen`` stand for the key."""
 
@@ -51,7 +52,7 @@ def random_gradient(
 
     If the endpoints are divided among devices, ``endpoints`` and ``grads`` are this device's shares.
     """
-    objective.check_center(subspaces.checked(subspace))
+    objective.check_center(arguments.subspace(subspace, CALL))
     grad_at = gradient_at(loss_fn, subspace, objective, shares, has_aux=has_aux, pass_alpha=pass_alpha)
     num_samples, layerwise = objective.num_samples, objective.layerwise
     samples_pair = objective.penalises(subspace) and not objective.all_pairs
@@ -60,7 +61,8 @@ def random_gradient(
     def grad_fn(
         key: jax.Array, endpoints: Endpoints, /, *args: Any, **kwargs: Any
     ) -> tuple[tuple[jax.Array, Info], Endpoints]:
-        _check_key(key)
+        arguments.key("the first argument", key, "grad_fn(key, endpoints, *args)")
+        points.num_endpoints(endpoints, subspace, "grad_fn(key, endpoints, *args)")
         alpha_key, pair_key = jax.random.split(key)
         layers = layers_of(layerwise, endpoints)
         alpha = points.sample_alpha(alpha_key, subspace, layers, None if num_samples == 1 else num_samples)
@@ -83,7 +85,8 @@ def gradient_at(
     pass_alpha: bool = False,
 ) -> GradFn:
     """`value_and_grad_at` for endpoints that lie on the devices as ``shares`` says. See `random_gradient`."""
-    subspaces.checked(subspace)
+    arguments.subspace(subspace, CALL)
+    arguments.function("loss_fn", loss_fn, "(point, *args) -> loss", CALL)
     num_samples = objective.num_samples
     has_aux, pass_alpha = arguments.truth("has_aux", has_aux), arguments.truth("pass_alpha", pass_alpha)
     task = point_gradients.task_gradient(loss_fn, has_aux, pass_alpha)
@@ -148,13 +151,18 @@ def gradient_at(
     def grad_fn(
         alpha: Alpha, chosen: tuple[int | jax.Array, ...], endpoints: Endpoints, /, *args: Any, **kwargs: Any
     ) -> tuple[tuple[jax.Array, Info], Endpoints]:
+        shares.check_axis()
         objective.batch.check((args, kwargs))
+        penalises = objective.penalises(subspace)
+        # Trees that do not fit are found here, before the loss fails on them.
+        counts = leaf_kinds.resolve_mask(objective.mask, endpoints) if penalises else None
+        origin = shares.own_part(objective.origin) if penalises and objective.origin is not None else None
+        if origin is not None:
+            check_origin(endpoints, origin)
         gradient = one_position if num_samples == 1 else several_positions
         loss, aux, grads = gradient(endpoints, alpha, (args, kwargs))
-        if not objective.penalises(subspace):
+        if not penalises:
             return (loss, Info(loss, jnp.zeros_like(loss), alpha, aux)), grads
-        counts = leaf_kinds.resolve_mask(objective.mask, endpoints)
-        origin = None if objective.origin is None else shares.own_part(objective.origin)
         compared = task_vectors(endpoints, origin, counts)  # The gradient of a task vector is the endpoint's gradient.
         penalty = penalties.penalty(compared, chosen, counts, shares.gram)
         beta = objective.beta
@@ -173,14 +181,3 @@ def _check_count(alphas: Alpha, num_samples: int) -> None:
                 f"alpha has shape {list(jnp.shape(leaf))}, but with num_samples={num_samples} its leading axis has this "
                 "length (see jsubspace.sample_alpha)."
             )
-
-
-def _check_key(key: Any) -> None:
-    dtype = getattr(key, "dtype", np.dtype(object))
-    is_key = jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ()
-    if not is_key and not (dtype == np.uint32 and key.ndim == 1):
-        given = f"{dtype}{list(key.shape)}" if hasattr(key, "shape") else f"a {type(key).__name__}"
-        raise ValueError(
-            f"the first argument is {given}, but it must be one PRNG key: grad_fn(key, endpoints, *args). Make a key by "
-            "jax.random.key(seed). For many keys, use jax.vmap."
-        )

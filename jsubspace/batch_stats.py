@@ -5,17 +5,21 @@ point that is evaluated gets its own statistics, from a pass over training data 
 does the same, and the paper follows it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import tree
+from jsubspace import arguments, tree
 from jsubspace.types import Params
 
 BatchStats = Any
+
+_CALL = "reestimate_batch_stats(stats_fn, point, batches)"
+
+_WEIGHTS = 'It must be "size", one number per batch, or None for equal weights.'
 
 BY_SIZE = "size"
 """Weighs every batch by the number of its examples."""
@@ -62,10 +66,16 @@ def reestimate_batch_stats(
       >>> reestimate_batch_stats(stats_fn, point, batches, weights="size")["mean"].tolist()
       [2.0, 2.0]
     """
+    arguments.function("stats_fn", stats_fn, "(point, *batch) -> statistics", _CALL)
+    if point is None or jax.tree.leaves(point):  # A network of BatchNorm alone may have no parameters.
+        arguments.check_arrays("point", point, "one network", _CALL)
+    arguments.check_batches("batches", batches, _CALL)
     stats_fn = jax.jit(stats_fn)
     total, sum_of_weights, like = None, 0.0, None
     for batch, weight in weighed(batches, weights):
         stats = stats_fn(point, *batch)
+        if stats is None:
+            raise ValueError("stats_fn returned None, but it must return the statistics of a batch, a tree of arrays.")
         part = scaled(stats, weight)
         total, like = part if total is None else jax.tree.map(jnp.add, total, part), stats
         sum_of_weights += weight
@@ -80,9 +90,13 @@ def weighed(
     batches: Iterable[Any], weights: Iterable[float] | str | None = None
 ) -> Iterator[tuple[tuple[Any, ...], float]]:
     """Batches and their weights, checked as `reestimate_batch_stats` says."""
+    if weights is not None and (
+        not isinstance(weights, Iterable) or isinstance(weights, Mapping) or arguments.is_key(weights)
+    ):
+        raise ValueError(f"weights is {arguments.described(weights)}. {_WEIGHTS}")
     given = None if weights is None or isinstance(weights, str) else iter(weights)
     if isinstance(weights, str) and weights != BY_SIZE:
-        raise ValueError(f'weights is {weights!r}. It must be "size", one number per batch, or None for equal weights.')
+        raise ValueError(f"weights is {weights!r}. {_WEIGHTS}")
     first = 0
     for number, batch in enumerate(batches):
         if not isinstance(batch, tuple | list) or not batch:
@@ -103,12 +117,18 @@ def weighed(
                 f"batch {number} has one example and batch 0 has {first}. Its statistics would count as much as a whole "
                 'batch. Leave it out, or weigh the batches by size (weights="size").'
             )
-        weight = 1.0 if weights is None else float(size) if given is None else float(next(given, np.nan))
+        weight = 1.0 if weights is None else float(size) if given is None else _number(next(given, np.nan))
         if not 0 <= weight < np.inf:
             raise ValueError(f"batch {number} has the weight {weight}. Give one finite number of at least 0 per batch.")
         yield tuple(batch), weight
     if given is not None and next(given, None) is not None:
         raise ValueError("there are more weights than batches. Give one number per batch.")
+
+
+def _number(weight: Any) -> float:
+    if not arguments.are_real_numbers(weight) or np.shape(weight) != ():
+        raise ValueError(f"one of the weights is {arguments.described(weight)}. {_WEIGHTS}")
+    return float(weight)
 
 
 def scaled(stats: BatchStats, weight: float = 1.0) -> BatchStats:

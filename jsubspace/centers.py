@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import subspaces
+from jsubspace import arguments
 from jsubspace.subspaces import Subspace
 from jsubspace.types import Alpha
 
@@ -46,7 +46,8 @@ def pull_back_weights(subspace: Subspace, weights: Any, kind: str) -> Any:
       w like the weights. For "plain" they are the weights themselves.
 
     Example:
-      >>> pull_back_weights(subspaces.Line(), jnp.array([0.75, 0.25]), CENTER).tolist()
+      >>> import jsubspace
+      >>> pull_back_weights(jsubspace.Line(), jnp.array([0.75, 0.25]), CENTER).tolist()
       [1.25, 0.75]
     """
     if kind == PLAIN:
@@ -84,7 +85,7 @@ def check_center(subspace: Subspace, option: str) -> None:
     Warns:
       UserWarning: if the weights at the center are unequal, as those of a curve with several bends.
     """
-    center = center_coefficients(subspaces.checked(subspace))
+    center = center_coefficients(arguments.subspace(subspace))
     least, largest = int(center.argmin()), int(center.argmax())
     if center[least] <= 1e-6:
         raise ValueError(

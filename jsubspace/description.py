@@ -88,7 +88,7 @@ def describe(endpoints: Endpoints, mask: Mask = None) -> Description:
       ['dense']['kernel']  [3, 4]  ['dense']  yes     1.000
       2 endpoints of 16 numbers. The penalty sees 12 of them, and their mean cos² is 1.
     """
-    m, counts = tree.num_endpoints(endpoints), leaf_kinds.resolve_mask(mask, endpoints)
+    m, counts = tree.num_endpoints(endpoints, "describe(endpoints, mask)"), leaf_kinds.resolve_mask(mask, endpoints)
     paths = jax.tree_util.tree_leaves_with_path(endpoints)
     abstract = any(isinstance(leaf, jax.ShapeDtypeStruct) for _, leaf in paths)
     shares, cosine = ([None] * len(paths), None) if m == 1 or abstract else _shares(endpoints, counts)

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import axis_names
-from jsubspace.tree import conformed, leaf_name, same_structure, shared_leaves
+from jsubspace import arguments, axis_names
+from jsubspace.tree import conformed, difference, leaf_name, same_structure, shared_leaves
 from jsubspace.types import Endpoints, LayerNames, LeafMask, Params
 
 _NOT_KERNELS = {"bias", "scale", "offset", "shift", "gamma", "beta", "gain"}
@@ -55,6 +55,7 @@ def kernels(endpoints: Endpoints) -> LeafMask:
       >>> kernels({"blocks": {"attention_norm": jnp.zeros([2, 12, 64]), "wq": jnp.zeros([2, 12, 64, 64])}})
       {'blocks': {'attention_norm': False, 'wq': True}}
     """
+    arguments.check_arrays("endpoints", endpoints, "stacked networks", "kernels(endpoints)")
     unboxed = _unboxed(endpoints)
     ranks = {
         _names(unboxed(path)): jnp.ndim(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(endpoints)
@@ -76,6 +77,7 @@ def kernels(endpoints: Endpoints) -> LeafMask:
 
 def all_leaves(endpoints: Endpoints) -> LeafMask:
     """True for every leaf: the penalty over the whole parameter vector, as equation 5 is written."""
+    arguments.check_arrays("endpoints", endpoints, "stacked networks", "all_leaves(endpoints)")
     return jax.tree.map(lambda _: True, endpoints)
 
 
@@ -90,8 +92,28 @@ def layers(tree: Params) -> LayerNames:
       >>> layers({"conv": {"kernel": 0.0}, "norm": {"scale": 0.0, "bias": 0.0}})
       {'conv': {'kernel': "['conv']"}, 'norm': {'bias': "['norm']", 'scale': "['norm']"}}
     """
+    arguments.check_arrays("tree", tree, "a network", "layers(tree)")
     unboxed = _unboxed(tree)
     return jax.tree_util.tree_map_with_path(lambda path, _: jax.tree_util.keystr(unboxed(path)[:-1]), tree)
+
+
+def check_layers(name: str, layers: LayerNames, allowed: str = "a tree like the endpoints", call: str = "") -> None:
+    """Raises a ValueError if ``layers`` is no tree of names of layers, which are strings or integers.
+
+    Args:
+      name: what the argument is called, for a message.
+      layers: a name per leaf.
+      allowed: what the argument may be, for a message.
+      call: shows the order of the arguments in a message.
+    """
+    must = f"it must be {allowed} with the name of a layer per leaf (see jsubspace.layers)."
+    leaves = jax.tree_util.tree_leaves_with_path(layers)
+    if not leaves or isinstance(layers, int):
+        raise ValueError(f"{name} is {arguments.described(layers)}, but {must}{arguments.order(call)}")
+    for path, leaf in leaves:
+        if isinstance(leaf, bool) or not isinstance(leaf, str | int | np.integer):
+            place = f"leaf {leaf_name(path)} of {name}" if path else name
+            raise ValueError(f"{place} is {arguments.described(leaf)}, but {must}{arguments.order(call)}")
 
 
 def resolve_mask(mask: LeafMask | Callable[[Endpoints], LeafMask] | None, endpoints: Endpoints) -> LeafMask:
@@ -129,16 +151,20 @@ def tree_of_bools(name: str, mask: LeafMask | Callable[[Endpoints], LeafMask], e
       ValueError: if the structures of the mask and of the endpoints differ, or a leaf of the mask is no bool.
     """
     is_tree = any(isinstance(leaf, bool | np.bool_) for leaf in jax.tree.leaves(mask))
+    if isinstance(mask, type):
+        raise ValueError(
+            f"the {name} is {arguments.described(mask)}, but it must be a tree of bools or a function endpoints -> tree."
+        )
     tree = mask(endpoints) if callable(mask) and not is_tree else mask
     if not same_structure(tree, endpoints):
         raise ValueError(
-            f"the {name} has the structure {jax.tree.structure(tree)} but the endpoints have {jax.tree.structure(endpoints)}. "
-            "Give one bool per leaf."
+            f"the {name} has the structure of another tree than the endpoints: {difference(tree, endpoints)}. Give one bool per "
+            "leaf."
         )
     for path, chosen in jax.tree_util.tree_leaves_with_path(tree):
         if not isinstance(chosen, bool | np.bool_):
             raise ValueError(
-                f"leaf {leaf_name(path)} of the {name} is {chosen!r}. It must be a Python bool, which is known before the "
+                f"leaf {leaf_name(path)} of the {name} is {arguments.described(chosen)}. It must be a Python bool, which is known before the "
                 "program runs."
             )
     return conformed(tree, endpoints)

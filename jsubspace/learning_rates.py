@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import arguments, centers, subspaces
+from jsubspace import arguments, centers
 from jsubspace.subspaces import Subspace
 
 NUM_DRAWS = 2**16
@@ -84,11 +84,12 @@ def rates(
         ``pull_back="center"`` does not fit the subspace.
 
     Example:
-      >>> rates(subspaces.Line(), learning_rate=0.1, decay=1e-4).sgd
+      >>> import jsubspace
+      >>> rates(jsubspace.Line(), learning_rate=0.1, decay=1e-4).sgd
       Rate(learning_rate=0.05, decay=0.0002)
-      >>> round(rates(subspaces.Line(), learning_rate=1.0).adam.learning_rate, 2)
+      >>> round(rates(jsubspace.Line(), learning_rate=1.0).adam.learning_rate, 2)
       0.87
-      >>> rates(subspaces.Line(), learning_rate=0.1, decay=1e-4, pull_back="center").sgd
+      >>> rates(jsubspace.Line(), learning_rate=0.1, decay=1e-4, pull_back="center").sgd
       Rate(learning_rate=0.1, decay=0.0001)
     """
     numbers = {"learning_rate": learning_rate, "decay": decay}
@@ -105,9 +106,8 @@ def rates(
         raise ValueError(f"rates: decay is {decay!r}, but a weight decay is a finite number of at least 0.")
     if arguments.integer("rates: num_samples", num_samples) < 1:
         raise ValueError(f"rates: num_samples is {num_samples}, but a step takes at least one sample of alpha.")
-    if pull_back not in centers.PULL_BACKS:
-        raise ValueError(f'rates: pull_back is {pull_back!r}, but it must be "plain" or "center".')
-    subspaces.checked(subspace)
+    arguments.one_of("rates: pull_back", pull_back, centers.PULL_BACKS)
+    arguments.subspace(subspace, "rates(subspace, learning_rate, decay)")
     if pull_back == centers.CENTER:
         centers.check_center(subspace, 'pull_back="center"')
 

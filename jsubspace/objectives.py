@@ -1,7 +1,6 @@
 """The options of Algorithm 1."""
 
 import dataclasses
-from collections.abc import Hashable
 
 import jax
 import numpy as np
@@ -63,11 +62,10 @@ class Objective:
             raise ValueError(
                 f"spread is {self.spread}, but it must be between 0 (the center alone) and 1 (all positions)."
             )
-        if self.pull_back not in centers.PULL_BACKS:
-            raise ValueError(f'pull_back is {self.pull_back!r}, but it must be "plain" or "center".')
-        if self.at_point is not None and not callable(self.at_point):
+        arguments.one_of("pull_back", self.pull_back, centers.PULL_BACKS)
+        if self.at_point is not None and (not callable(self.at_point) or isinstance(self.at_point, type)):
             raise ValueError(
-                f"at_point is {self.at_point!r}, but it must be a function from a gradient to a gradient. For a transformation "
+                f"at_point is {arguments.described(self.at_point)}, but it must be a function from a gradient to a gradient. For a transformation "
                 "tx of optax that needs no state, pass lambda grad: tx.update(grad, tx.init(grad))[0]."
             )
         if self.num_samples < 1:
@@ -97,11 +95,10 @@ def layers_of(layerwise: bool | LayerNames, endpoints: Endpoints) -> LayerNames 
     """The layers that ``layerwise`` stands for, or None for one alpha."""
     if isinstance(layerwise, bool):
         return leaf_kinds.layers(endpoints) if layerwise else None
-    names = jax.tree.leaves(layerwise)
-    are_names = not any(isinstance(name, bool) or not isinstance(name, Hashable) for name in names)
-    if isinstance(layerwise, int) or not are_names or not tree.same_structure(layerwise, endpoints):
+    leaf_kinds.check_layers("layerwise", layerwise, "True, False, or a tree like the endpoints")
+    if not tree.same_structure(layerwise, endpoints):
         raise ValueError(
-            f"layerwise is {layerwise!r}. It must be True, False, or a tree like the endpoints with the name of a layer per leaf "
-            "(see jsubspace.layers)."
+            f"layerwise is {arguments.described(layerwise)}. It must be True, False, or a tree like the endpoints with the name of a "
+            f"layer per leaf (see jsubspace.layers), but {tree.difference(layerwise, endpoints)}."
         )
     return layerwise

@@ -5,13 +5,14 @@ transforms do not mind. But a norm over the tree would mix the endpoints, and a 
 mask that leaves biases out of the weight decay) would take a bias ``[m, n]`` for a matrix.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jsubspace import axis_names, tree
+from jsubspace import arguments, axis_names, tree
 from jsubspace.types import Endpoints
 
 
@@ -37,6 +38,9 @@ class StateWithShared(NamedTuple):
 
     endpoints: Any
     shared: Any
+
+
+_UPDATE = "update(gradients, state, endpoints)"
 
 
 def per_endpoint(optimizer: Any) -> Any:
@@ -80,26 +84,33 @@ def per_endpoint(optimizer: Any) -> Any:
         optimizer = optimizer.gradient_transformation()
     if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
         raise ValueError(
-            f"per_endpoint takes an optimizer with init and update, such as optax.adam(1e-3), and not {optimizer!r}."
+            f"per_endpoint takes an optimizer with init and update, such as optax.adam(1e-3), and not "
+            f"{arguments.described(optimizer)}."
         )
 
+    @functools.lru_cache(maxsize=16)
+    def state_like(structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> Any:
+        """The shapes of the state of a part. They are kept, because an update that is not compiled needs them every time."""
+        return jax.eval_shape(jax.vmap(optimizer.init), jax.tree.unflatten(structure, leaves))
+
     def init(params: Endpoints) -> Any:
-        parts = _parts_of(params)
+        parts = _parts_of("endpoints", params, "init(endpoints)")
         if not parts:
             return optimizer.init(params)
         return _joined([axis_names.added(jax.vmap(optimizer.init)(part.of(params))) for part in parts])
 
     def update(updates: Endpoints, state: Any, params: Endpoints | None = None, **extra: Any) -> tuple[Any, Any]:
-        parts = _parts_of(updates)
+        if params is not None:
+            _check_alike(params, updates)
+        parts = _parts_of("gradients", updates, _UPDATE)
         if not parts:
             return optimizer.update(updates, state, params, **extra)
-        if params is not None and (not tree.same_structure(params, updates) or _parts_of(params) != parts):
-            raise ValueError(
-                "per_endpoint: the gradients and the endpoints differ in their structure or in the rows of a leaf. The order of "
-                "the arguments is update(gradients, state, endpoints)."
-            )
         given_out = {name: value for name, value in extra.items() if _are_alike(value, updates)}
         states = [state] if len(parts) == 1 else _two_states(state)
+        for part, of_part in zip(parts, states, strict=True):
+            leaves_of, structure = jax.tree.flatten(part.of(updates if params is None else params))
+            shapes = tuple(jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves_of)
+            _check_state(of_part, state_like(structure, shapes), part.num_rows, params is not None)
         leaves, new_states = [], []
         for part, of_part in zip(parts, states, strict=True):
             rows = {name: part.of(value) for name, value in given_out.items()}
@@ -130,14 +141,27 @@ class _Part(NamedTuple):
         return axis_names.removed(jax.tree.unflatten(structure, kept), before_the_axis=True)
 
 
-def _parts_of(endpoints: Endpoints) -> list[_Part]:
-    """The endpoints' own leaves, then the shared ones if there are any. No part for a tree without leaves."""
+def _parts_of(name: str, endpoints: Endpoints, call: str) -> list[_Part]:
+    """The endpoints' own leaves, then the shared ones if there are any. No part for a tree without leaves.
+
+    Args:
+      name: what the tree is called in a message.
+      endpoints: leaves ``[m, *s]`` or ``[1, *s]``, or their gradients.
+      call: shows the order of the arguments in a message.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(endpoints)
+    if leaves or endpoints is None:
+        arguments.check_arrays(f"per_endpoint: {name}", endpoints, "a tree with leaves [m, *s]", call)
     for path, leaf in leaves:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            raise ValueError(
+                f"per_endpoint: leaf {tree.leaf_name(path)} of the {name} has dtype {jnp.result_type(leaf)}, and only floating-point "
+                f"leaves are trained. Keep counters, keys and other state apart from the parameters.{arguments.order(call)}"
+            )
         if jnp.ndim(leaf) == 0:
             raise ValueError(
-                f"per_endpoint: leaf {jax.tree_util.keystr(path)} is a scalar without an endpoint axis. Stack networks with "
-                "jsubspace.init_endpoints."
+                f"per_endpoint: leaf {tree.leaf_name(path)} of the {name} is a scalar without an endpoint axis. Stack networks with "
+                f"jsubspace.init_endpoints.{arguments.order(call)}"
             )
     rows = [jnp.shape(leaf)[0] for _, leaf in leaves]
     most = max(rows, default=1)
@@ -161,20 +185,60 @@ def _update_rows(
     def update_row(updates: Any, state: Any, params: Any, rows: dict[str, Any]) -> tuple[Any, Any]:
         return optimizer.update(updates, state, params, **rows, **same)
 
-    of_rows = jax.tree_util.tree_map_with_path(lambda path, leaf: _rows_of_state(path, leaf, part.num_rows), state)
+    of_rows = jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (part.num_rows,)) if jnp.ndim(leaf) == 0 else leaf, state
+    )
     of_params = None if params is None else part.of(params)
     return jax.vmap(update_row)(part.of(updates), axis_names.removed(of_rows, before_the_axis=True), of_params, rows)
 
 
-def _rows_of_state(path: tuple[Any, ...], leaf: Any, num_rows: int) -> Any:
-    if jnp.ndim(leaf) == 0:
-        return jnp.broadcast_to(leaf, (num_rows,))
-    if jnp.shape(leaf)[0] != num_rows:
+def _check_alike(params: Endpoints, updates: Endpoints) -> None:
+    """Raises a ValueError if the gradients do not belong to the endpoints ``params``."""
+    order = arguments.order(_UPDATE)
+    if not tree.same_structure(params, updates):
         raise ValueError(
-            f"per_endpoint: {jax.tree_util.keystr(path)} of the optimizer's state has {jnp.shape(leaf)[0]} rows, but the "
-            f"gradients have {num_rows}. Make the state of these endpoints with init(endpoints)."
+            f"per_endpoint: the endpoints have the structure of another tree than the gradients: {tree.difference(params, updates)}."
+            f"{order}"
         )
-    return leaf
+    _parts_of("endpoints", params, _UPDATE)
+    for (path, leaf), update in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(updates), strict=True):
+        shape, of_update = jnp.shape(leaf), jnp.shape(update)
+        # Differentially private SGD takes a gradient per example, with the examples behind the endpoint axis.
+        if shape != of_update and shape != of_update[:1] + of_update[2:]:
+            raise ValueError(
+                f"per_endpoint: leaf {tree.leaf_name(path)} of the endpoints has the shape {list(shape)}, but its gradient "
+                f"has {list(of_update)}.{order}"
+            )
+
+
+def _check_state(state: Any, expected: Any, num_rows: int, all_axes: bool) -> None:
+    """Raises a ValueError if the state was made for other endpoints, or by another optimizer.
+
+    Args:
+      state: the state of a part.
+      expected: a state with the right shapes.
+      num_rows: the length of the first axis.
+      all_axes: whether the other axes of ``expected`` are known too.
+    """
+    remedy = f"Make the state of these endpoints with init(endpoints).{arguments.order(_UPDATE)}"
+    if not tree.same_structure(state, expected):
+        raise ValueError(
+            "per_endpoint: the state was made by another optimizer or for another tree than these endpoints: "
+            f"{tree.difference(state, expected)}. {remedy}"
+        )
+    for (path, leaf), shape in zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(expected), strict=True):
+        if jnp.ndim(leaf) == 0:  # A user may put a number in the place of a hyperparameter.
+            continue
+        if jnp.shape(leaf)[0] != num_rows:
+            raise ValueError(
+                f"per_endpoint: {jax.tree_util.keystr(path)} of the optimizer's state has {jnp.shape(leaf)[0]} rows, but the "
+                f"gradients have {num_rows}. {remedy}"
+            )
+        if all_axes and jnp.shape(leaf) != shape.shape:
+            raise ValueError(
+                f"per_endpoint: {jax.tree_util.keystr(path)} of the optimizer's state has the shape {list(jnp.shape(leaf))}, but "
+                f"these endpoints have {list(shape.shape)} there. {remedy}"
+            )
 
 
 def _two_states(state: Any) -> StateWithShared:

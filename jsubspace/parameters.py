@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jsubspace import axis_names
+from jsubspace import arguments, axis_names
 from jsubspace.types import Params
 
 _STATE_OF_NNX = {"BatchStat", "Cache", "Intermediate", "Perturbation"}
@@ -82,6 +82,8 @@ def checked(init_fn: Callable[[jax.Array], Params]) -> Callable[[jax.Array], Par
 
     def init(key: jax.Array) -> Params:
         network = init_fn(key)
+        if not jax.tree.leaves(network):
+            raise ValueError(f"init_fn returned {arguments.described(network)}, but it must return a network, a tree of arrays.")
         check_network(network)
         return network
 

@@ -44,6 +44,7 @@ def sample_pair(key: jax.Array, num_endpoints: int) -> tuple[Any, Any]:
     Raises:
       ValueError: if there are fewer than two endpoints.
     """
+    arguments.key("sample_pair: key", key, "sample_pair(key, num_endpoints)")
     num_endpoints = arguments.integer("sample_pair: num_endpoints", num_endpoints)
     pairs = list(itertools.combinations(range(num_endpoints), 2))
     if not pairs:
@@ -76,7 +77,7 @@ def cosine_squared(
       >>> round(float(cosine_squared({"kernel": jnp.array([[[1.0, 0.0]], [[1.0, 1.0]]])}, 0, 1)), 6)
       0.5
     """
-    m = tree.num_endpoints(endpoints)
+    m = tree.num_endpoints(endpoints, "cosine_squared(endpoints, j, k, mask)")
     rows = arguments.row("j", j, m), arguments.row("k", k, m)
     exist = jnp.all(jnp.array([(row >= 0) & (row < m) for row in rows]))  # Traced rows are known only here.
     found = mean_cosine_squared(_rows(endpoints, rows), mask, origin=origin)
@@ -85,7 +86,7 @@ def cosine_squared(
 
 def mean_cosine_squared(endpoints: Endpoints, mask: Mask = None, *, origin: Params | None = None) -> jax.Array:
     """The mean of `cosine_squared` over all pairs of different endpoints: the expectation in equation 5."""
-    m = tree.num_endpoints(endpoints)
+    m = tree.num_endpoints(endpoints, "mean_cosine_squared(endpoints, mask)")
     return _mean_over_pairs(_all_cosines(endpoints, mask, origin)[0]) if m > 1 else _no_pair()
 
 
@@ -102,7 +103,7 @@ def distances(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
     The distances are computed from the differences. Inner products would cancel for endpoints that are close together.
     The gradient of a distance of 0 is 0.
     """
-    m = tree.num_endpoints(endpoints)
+    m = tree.num_endpoints(endpoints, "distances(endpoints, mask)")
     counts = leaf_kinds.resolve_mask(mask, endpoints)
     rows = [
         jax.tree.map(lambda leaf: leaf.astype(tree.accumulator(leaf.dtype)), tree.row(endpoints, i)) for i in range(m)
@@ -250,7 +251,10 @@ def penalty(
 
 def _all_cosines(endpoints: Endpoints, mask: Mask, origin: Params | None) -> tuple[jax.Array, jax.Array]:
     """`cosines.cosines` of all endpoints, or of their task vectors. The inverse norms are those of scaled endpoints."""
-    m, counts = tree.num_endpoints(endpoints), leaf_kinds.resolve_mask(mask, endpoints)
+    m, counts = (
+        tree.num_endpoints(endpoints, "cosines_squared(endpoints, mask)"),
+        leaf_kinds.resolve_mask(mask, endpoints),
+    )
     endpoints, rows = task_vectors(endpoints, origin, counts), tuple(range(m))
     scales = factors(tree.gram(scaled_rows(jax.lax.stop_gradient(endpoints), rows, jnp.ones(m)), counts))
     # The rows are always compared twice, without `corrected` and its condition. Only a measurement can afford it.

@@ -7,10 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import arguments, axis_names, centers, description, leaf_kinds, parameters, subspaces, tree
+from jsubspace import arguments, axis_names, centers, description, leaf_kinds, parameters, tree
 from jsubspace.penalties import Mask
 from jsubspace.subspaces import Line, Simplex, Subspace
 from jsubspace.types import Alpha, Endpoints, LayerNames, Params
+
+_INIT = "init_endpoints(key, init_fn, subspace)"
+_INTERPOLATE = "interpolate(endpoints, alpha, subspace)"
+_SAMPLE = "sample_alpha(key, subspace, layers, num_samples)"
 
 ENDPOINT, NETWORK = "endpoint", "network"
 """The networks that have the scale of an initialisation: each endpoint, or the center."""
@@ -71,7 +75,9 @@ def init_endpoints(
     if isinstance(subspace, bool | int | float | np.generic):
         m = arguments.integer("init_endpoints: the number of endpoints", subspace)
     else:
-        m = subspaces.checked(subspace).num_endpoints
+        m = arguments.subspace(subspace, _INIT).num_endpoints
+    arguments.key("key", key, _INIT)
+    arguments.function("init_fn", init_fn, "key -> network", _INIT)
     if m < 1:
         raise ValueError(f"init_endpoints: num_endpoints is {m}. A subspace has at least one endpoint.")
     init_fn = parameters.checked(init_fn)
@@ -85,10 +91,10 @@ def init_endpoints(
     tree.num_endpoints(endpoints)
     if shared is not None:
         endpoints = _with_shared(endpoints, shared, m)
-    if center_scale not in (ENDPOINT, NETWORK) or (center_scale == NETWORK and common_start):
-        start = "With a common start it is the network already. " if common_start else ""
+    arguments.one_of("init_endpoints: center_scale", center_scale, (ENDPOINT, NETWORK))
+    if center_scale == NETWORK and common_start:
         raise ValueError(
-            f'init_endpoints: center_scale is {center_scale!r}. {start}It must be "endpoint" or "network".'
+            'init_endpoints: center_scale is "network". With a common start each endpoint is the network already. It must be "endpoint" then.'
         )
     if center_scale == NETWORK:
         endpoints = _with_longer_kernels(endpoints, Simplex(m) if isinstance(subspace, int | np.integer) else subspace)
@@ -146,7 +152,7 @@ def interpolate(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = 
     References:
       Wortsman et al., Learning Neural Network Subspaces, 2021, section 3.
     """
-    return tree.contract(endpoints, coefficients(endpoints, alpha, subspace))
+    return tree.contract(endpoints, coefficients(endpoints, alpha, subspace, _INTERPOLATE))
 
 
 def midpoint(endpoints: Endpoints, subspace: Subspace | None = None) -> Params:
@@ -155,7 +161,9 @@ def midpoint(endpoints: Endpoints, subspace: Subspace | None = None) -> Params:
     Without a subspace, it is the mean of the endpoints, which is the center of a line and of a simplex. Pass
     ``Curve()`` for the curve's own center P(1/2) = omega_1 / 4 + omega_2 / 4 + omega_3 / 2.
     """
-    subspace = Simplex(tree.num_endpoints(endpoints)) if subspace is None else subspace
+    call = "midpoint(endpoints, subspace)"
+    m = tree.num_endpoints(endpoints, call)
+    subspace = Simplex(m) if subspace is None else arguments.subspace(subspace, call)
     return interpolate(endpoints, subspace.center, subspace)
 
 
@@ -179,25 +187,46 @@ def sample_alpha(
       >>> sample_alpha(jax.random.key(0), Simplex(3)).shape
       (3,)
     """
-    subspaces.checked(subspace)
+    arguments.key("key", key, _SAMPLE)
+    arguments.subspace(subspace, _SAMPLE)
     leading = () if num_samples is None else (arguments.integer("sample_alpha: num_samples", num_samples),)
     if layers is None:
         return subspace.sample(key, leading)
+    leaf_kinds.check_layers("layers", layers, call=_SAMPLE)
     names = list(dict.fromkeys(jax.tree.leaves(layers)))
     draws = dict(zip(names, subspace.sample(key, (len(names), *leading)), strict=True))
     return jax.tree.map(lambda name: draws[name], layers)
 
 
-def coefficients(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = None) -> Any:
-    """The weights c(alpha) of the endpoints: ``[m]``, or a tree of them for a layerwise alpha. See `interpolate`."""
-    m = tree.num_endpoints(endpoints)
-    if subspace is not None and subspaces.checked(subspace).num_endpoints != m:
-        raise ValueError(
-            f"{subspace} has {subspace.num_endpoints} endpoints but the parameters have {m} (the length of their leading axis)."
-        )
+def coefficients(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = None, call: str = "") -> Any:
+    """The weights c(alpha) of the endpoints: ``[m]``, or a tree of them for a layerwise alpha. See `interpolate`.
+
+    ``call`` shows the order of the arguments in a message.
+    """
+    m = num_endpoints(endpoints, subspace, call)
     if _is_layerwise(alpha, endpoints, m, subspace):
         return jax.tree.map(lambda a: _coefficients(_as_array(a), m, subspace), alpha)
-    return _coefficients(_as_array(alpha), m, subspace)
+    if jax.tree_util.all_leaves([alpha]) or arguments.are_real_numbers(alpha):
+        return _coefficients(_as_array(alpha), m, subspace)
+    raise ValueError(
+        f"alpha is {arguments.described(alpha)}. It must be an array, or for layerwise positions a tree like the endpoints with one "
+        f"alpha per leaf (see jsubspace.sample_alpha), but {tree.difference(alpha, endpoints)}.{arguments.order(call)}"
+    )
+
+
+def num_endpoints(endpoints: Endpoints, subspace: Subspace | None = None, call: str = "") -> int:
+    """m of the endpoints, which ``subspace`` has too. ``call`` shows the order of the arguments in a message.
+
+    Raises:
+      ValueError: if the endpoints are no stacked networks, or the subspace has another m.
+    """
+    m = tree.num_endpoints(endpoints, call)
+    if subspace is not None and arguments.subspace(subspace, call).num_endpoints != m:
+        raise ValueError(
+            f"{subspace} has {subspace.num_endpoints} endpoints but the parameters have {m} (the length of their leading axis)."
+            f"{arguments.order(call)}"
+        )
+    return m
 
 
 def _is_layerwise(alpha: Alpha, endpoints: Endpoints, m: int, subspace: Subspace | None) -> bool:
@@ -248,12 +277,8 @@ def _implied_subspace(alpha: jax.Array, m: int) -> Subspace:
 
 def _as_array(alpha: Any) -> jax.Array:
     """alpha as an array of a definite floating-point dtype. A Python float has a weak type, which costs a second trace."""
-    try:
-        array = jnp.asarray(alpha)
-    except TypeError:
-        raise ValueError(
-            "alpha is neither an array nor a tree like the endpoints. For layerwise positions give one alpha per leaf "
-            "(see jsubspace.sample_alpha)."
-        ) from None
+    if not arguments.are_real_numbers(alpha):
+        raise ValueError(f"alpha is {arguments.described(alpha)}, but a position is a number or an array of numbers.")
+    array = jnp.asarray(alpha)
     dtype = array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.float32
     return jax.lax.convert_element_type(array, tree.accumulator(dtype))

@@ -92,7 +92,7 @@ def dealt(inputs: Inputs, num_samples: int, batch: Batch) -> tuple[dict[int, jax
     parts = {}
     for i, (path, leaf) in enumerate(leaves):
         name, place = jax.tree_util.keystr(path[1:]), _place(path[1])
-        if _is_key(leaf) and jnp.ndim(leaf) == 0:
+        if arguments.is_key(leaf) and jnp.ndim(leaf) == 0:
             parts[i] = jax.random.split(leaf, num_samples)
             continue
         _check_not_raw(name, leaf, num_samples)
@@ -144,10 +144,6 @@ def _place(entry: Any) -> int | str:
     """The number or the name of an argument, from its entry in the path of a leaf."""
     place: int | str = entry.key if isinstance(entry, jax.tree_util.DictKey) else entry.idx
     return place
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(getattr(leaf, "dtype", np.dtype(object)), jax.dtypes.prng_key)
 
 
 def _several(name: str, value: Any) -> tuple[Any, ...]:

@@ -42,6 +42,16 @@ class Shares:
         """The number of devices, a constant of the traced program."""
         return 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
 
+    def check_axis(self) -> None:
+        """Raises a ValueError if nothing around this function has an axis of the name ``axis_name``."""
+        try:
+            self.count()
+        except (NameError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"axis_name is {self.axis_name!r}, but no pmap or shard_map around the step has an axis of this name. Without "
+                "devices to average over, leave axis_name out."
+            ) from error
+
     def mean(self, x: Any) -> Any:
         """The mean over devices of a value that is not divided."""
         return x if self.axis_name is None else jax.lax.pmean(x, self.axis_name)

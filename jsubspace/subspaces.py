@@ -76,20 +76,6 @@ class Subspace(Protocol):
         """
 
 
-def checked(subspace: Any) -> Any:
-    """The subspace itself.
-
-    Raises:
-      ValueError: if it is a class, or no subspace.
-    """
-    if isinstance(subspace, type):
-        name = subspace.__name__
-        raise ValueError(f"{name} is a class, and a subspace is an instance of it. Write {name}(), with parentheses.")
-    if not hasattr(subspace, "num_endpoints"):
-        raise ValueError(f"{subspace!r} is not a subspace. Pass jsubspace.Line(), for example.")
-    return subspace
-
-
 def is_path(subspace: Subspace) -> bool:
     """Whether the subspace is a path from one end to another: two ends and a scalar alpha."""
     return subspace.alpha_shape == () and len(subspace.ends) == 2

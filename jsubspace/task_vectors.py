@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsubspace import tree
+from jsubspace import arguments, tree
 from jsubspace.types import Endpoints, LeafMask, Params
 
 
@@ -35,9 +35,10 @@ def check_origin(endpoints: Endpoints, origin: Params) -> None:
     """Raises a ValueError if ``origin`` is not one network with the leaves ``[*s]`` of the endpoints ``[m, *s]``."""
     if not tree.same_structure(origin, endpoints):
         raise ValueError(
-            f"the origin has the structure {jax.tree.structure(origin)} but the endpoints have "
-            f"{jax.tree.structure(endpoints)}. Give one network of their architecture."
+            f"the origin has the structure of another network than the endpoints: {tree.difference(origin, endpoints)}. Give one "
+            "network of their architecture."
         )
+    arguments.check_arrays("origin", origin, "one network like an endpoint")
     for (path, start), leaf in zip(
         jax.tree_util.tree_leaves_with_path(origin), jax.tree.leaves(endpoints), strict=True
     ):

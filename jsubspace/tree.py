@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import axis_names, parameters
+from jsubspace import arguments, axis_names, parameters
 from jsubspace.types import Endpoints, LeafMask, Params
 
 
@@ -33,8 +33,8 @@ def stack(networks: Sequence[Params]) -> Endpoints:
       >>> stack([{"w": jnp.zeros(3)}, {"w": jnp.ones(3)}])["w"].shape
       (2, 3)
     """
-    if not isinstance(networks, Sequence):
-        raise ValueError(f"stack takes a list of networks, not a {type(networks).__name__}.")
+    if not isinstance(networks, Sequence) or isinstance(networks, str):
+        raise ValueError(f"stack takes a list of networks, not {arguments.described(networks)}.")
     if not networks:
         raise ValueError("stack: no networks were given, but at least one is needed.")
     first = jax.tree_util.tree_leaves_with_path(networks[0])
@@ -43,8 +43,8 @@ def stack(networks: Sequence[Params]) -> Endpoints:
         parameters.check_network(network)
         if jax.tree.structure(network) != structure:
             raise ValueError(
-                f"stack: network {i} has the structure {jax.tree.structure(network)} but network 0 has "
-                f"{structure}. Stack networks of one architecture."
+                f"stack: network {i} has the structure of another network than network 0: "
+                f"{difference(network, networks[0])}. Stack networks of one architecture."
             )
         for (path, a), b in zip(first, jax.tree.leaves(network), strict=True):
             if jnp.shape(a) != jnp.shape(b) or jnp.result_type(a) != jnp.result_type(b):
@@ -60,7 +60,8 @@ def unstack(endpoints: Endpoints) -> list[Params]:
 
     Each network has the row of a leaf that all endpoints share.
     """
-    return [axis_names.removed(row(endpoints, i)) for i in range(num_endpoints(endpoints))]
+    m = num_endpoints(endpoints, "unstack(endpoints)")
+    return [axis_names.removed(row(endpoints, i)) for i in range(m)]
 
 
 def row(endpoints: Endpoints, i: Any) -> Params:
@@ -68,8 +69,10 @@ def row(endpoints: Endpoints, i: Any) -> Params:
     return jax.tree.map(lambda leaf: leaf[0 if leaf.shape[0] == 1 else i], endpoints)
 
 
-def num_endpoints(endpoints: Endpoints) -> int:
+def num_endpoints(endpoints: Endpoints, call: str = "") -> int:
     """m, the largest length of the leading axis. Every leaf has m rows, or one row, which all endpoints share.
+
+    ``call`` shows the order of the arguments in a message.
 
     Raises:
       ValueError: if the tree has no leaves, if a leaf has no leading axis or no floating-point dtype, if a leaf is known as
@@ -77,22 +80,27 @@ def num_endpoints(endpoints: Endpoints) -> int:
         the leading axis. The message names the leaves.
     """
     leaves = jax.tree_util.tree_leaves_with_path(endpoints)
-    if not leaves:
-        raise ValueError("the endpoints have no leaves. Stack networks with parameters (see jsubspace.init_endpoints).")
+    order = arguments.order(call)
+    if not leaves and endpoints is not None:
+        raise ValueError(
+            f"the endpoints have no leaves. Stack networks with parameters (see jsubspace.init_endpoints).{order}"
+        )
+    arguments.check_arrays("endpoints", endpoints, "stacked networks, as from jsubspace.init_endpoints", call)
     parameters.check_endpoints(endpoints)
     for path, leaf in leaves:
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise ValueError(
                 f"leaf {leaf_name(path)} has dtype {jnp.result_type(leaf)}, and only floating-point leaves have points between them. "
-                f"Keep counters, keys and other state apart from the parameters. {parameters.REMEDY}"
+                f"Keep counters, keys and other state apart from the parameters. {parameters.REMEDY}{order}"
             )
         if jnp.ndim(leaf) == 0:
             raise ValueError(
-                f"leaf {leaf_name(path)} is a scalar without an endpoint axis. Stack networks with jsubspace.init_endpoints."
+                f"leaf {leaf_name(path)} is a scalar without an endpoint axis. Stack networks with jsubspace.init_endpoints.{order}"
             )
         if jnp.shape(leaf)[0] < 1:
             raise ValueError(
                 f"leaf {leaf_name(path)} has no row: the endpoint axis has length 0, but a subspace has at least one endpoint."
+                + order
             )
         _check_not_cut(path, leaf)
     several = [(path, jnp.shape(leaf)[0]) for path, leaf in leaves if jnp.shape(leaf)[0] > 1]
@@ -101,6 +109,7 @@ def num_endpoints(endpoints: Endpoints) -> int:
             raise ValueError(
                 f"leaf {leaf_name(several[0][0])} has {several[0][1]} endpoints but {leaf_name(path)} has {rows}. Stack the same "
                 "number of networks in every leaf (see jsubspace.init_endpoints). Only a leaf with one row is shared by all."
+                + order
             )
     return several[0][1] if several else 1
 
@@ -188,6 +197,28 @@ def same_structure(a: Any, b: Any) -> bool:
     """Whether two trees have the same structure. Their leaves and the names of their axes (`axis_names`) may differ."""
     structures: Any = [jax.tree.structure(a), jax.tree.structure(b)]
     return structures[0] == structures[1] or _bare_structure(a) == _bare_structure(b)
+
+
+def difference(a: Any, b: Any) -> str:
+    """How the structure of ``a`` differs from that of ``b``, in words for a message that names a leaf.
+
+    Example:
+      >>> difference({"kernel": 1.0}, {"kernel": 1.0, "bias": 2.0})
+      "it lacks leaf ['bias']"
+      >>> difference({"kernel": 1.0, "scale": 1.0}, {"kernel": 1.0})
+      "it has leaf ['scale'], which they lack"
+    """
+    if not jax.tree_util.tree_leaves_with_path(a) or jax.tree_util.all_leaves([a]):
+        return f"it is {arguments.described(a)}"
+    of_a, of_b = (
+        [leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(axis_names.bare(t))] for t in (a, b)
+    )
+    lacking, more = ([name for name in these if name not in those] for these, those in ((of_b, of_a), (of_a, of_b)))
+    if lacking:
+        return f"it lacks leaf {lacking[0]}"
+    if more:
+        return f"it has leaf {more[0]}, which they lack"
+    return f"it has the structure {jax.tree.structure(a)}, and they have {jax.tree.structure(b)}"
 
 
 def conformed(tree: Any, like: Any) -> Any:

@@ -249,11 +249,15 @@ def test_it_is_traced_once():
     ("call", "message"),
     [
         (lambda tx: jsubspace.per_endpoint(optax.adam), r"per_endpoint takes an optimizer .* such as optax\.adam\(1e-3\)"),
-        (lambda tx: tx.init({"a": jnp.ones(())}), r"leaf \['a'\] is a scalar without an endpoint axis"),
+        (lambda tx: tx.init({"a": jnp.ones(())}), r"leaf \['a'\] of the endpoints is a scalar without an endpoint axis"),
         (lambda tx: tx.init({"a": jnp.ones((3, 2)), "b": jnp.ones((2, 2))}), r"leaf \['b'\] has 2 rows, and other leaves have 3"),
         (lambda tx: tx.update(leaves_of(0, 3), tx.init(ENDPOINTS)), "count of the optimizer's state has 2 rows, but the gradients have 3"),
-        (lambda tx: tx.update(ENDPOINTS, tx.init(ENDPOINTS), SHARED), "the gradients and the endpoints differ"),
-        (lambda tx: tx.update(ENDPOINTS, tx.init(ENDPOINTS), leaves_of(0, 3)), "the gradients and the endpoints differ"),
+        (lambda tx: tx.update(ENDPOINTS, tx.init(ENDPOINTS), SHARED), r"it has leaf \['head'\], which they lack\. The order is update\(gradients, state, e"),
+        (lambda tx: tx.update(ENDPOINTS, tx.init(ENDPOINTS), leaves_of(0, 3)), r"leaf \['bias'\] of the endpoints has the shape \[3, 3\], but its gradient has \[2, 3\]"),
+        (lambda tx: tx.update(ENDPOINTS, tx.init({"bias": ENDPOINTS["bias"]}), ENDPOINTS), r"made by another optimizer or for another tree .*: it lacks leaf \[0\]\.mu\['[a-z]*'\]"),
+        (lambda tx: tx.update(ENDPOINTS, jsubspace.per_endpoint(optax.sgd(0.1)).init(ENDPOINTS), ENDPOINTS), "made by another optimizer or for another tree"),
+        (lambda tx: tx.update(ENDPOINTS, ENDPOINTS), r"the state was made by another optimizer .* The order is update\(gradients, state, e"),
+        (lambda tx: tx.update(ENDPOINTS, tx.init(jax.tree.map(lambda leaf: leaf[:, :1], ENDPOINTS)), ENDPOINTS), r"of the optimizer's state has the shape \[2, 1.*, but these endpoints have \[2, 3"),
         (lambda tx: tx.update(SHARED, tx.init(ENDPOINTS), SHARED), "the state was made without shared leaves"),
     ],
 )  # fmt: skip

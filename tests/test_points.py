@@ -117,7 +117,7 @@ def test_alpha_is_not_rounded_to_a_narrow_leaf():
         (2, [0.5, 0.5], Line(), r"alpha has shape \[2\] but Line\(\) takes \[\]"),
         (3, 0.5, Simplex(3), r"alpha has shape \[\] but Simplex\(num_endpoints=3\) takes \[3\]"),
         (2, 0.5, Curve(), r"Curve\(num_bends=1\) has 3 endpoints but the parameters have 2"),
-        (2, {"w": 0.5}, None, "alpha is neither an array nor a tree like the endpoints"),
+        (2, {"w": 0.5}, None, "alpha is a dict .* a tree like the endpoints with one alpha per leaf .*it lacks leaf"),
     ],
 )
 def test_alphas_that_do_not_fit(m, alpha, subspace, message):

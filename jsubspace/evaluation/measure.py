@@ -6,7 +6,7 @@ from typing import Any, TypedDict, Unpack, overload
 
 import jax
 
-from jsubspace import subspaces, tree
+from jsubspace import arguments, subspaces, tree
 from jsubspace.batch_stats import weighed
 from jsubspace.evaluation import networks, rows
 from jsubspace.evaluation.batches import Batches, padded
@@ -124,19 +124,23 @@ def measure(
       >>> report.center.accuracy, round(report.center.nll, 3), round(report.at(1).nll, 3)
       (1.0, 0.201, 0.127)
     """
-    if not callable(predict_fn):
-        raise ValueError(
-            f"measure: predict_fn is a {type(predict_fn).__name__}. The order is measure(predict_fn, endpoints, subspace, batches)."
-        )
+    call = "measure(predict_fn, endpoints, subspace, test_batches)"
+    arguments.function("measure: predict_fn", predict_fn, "(point, *inputs) -> logits", call)
     batches = validation_batches if test_batches is None else test_batches
     if batches is None or (test_batches is not None and validation_batches is not None):
         raise ValueError("measure: give test_batches, or validation_batches to choose a point by. One of the two.")
+    arguments.check_batches(
+        "measure: test_batches" if validation_batches is None else "measure: validation_batches", batches, call
+    )
     if (stats_fn is None) != (train_batches is None):
         raise ValueError(
             "measure: stats_fn and train_batches belong together: the statistics of every point come from training batches."
         )
-    m = tree.num_endpoints(endpoints)
-    if m != subspaces.checked(subspace).num_endpoints:
+    if stats_fn is not None:
+        arguments.function("measure: stats_fn", stats_fn, "(point, *batch) -> statistics")
+        arguments.check_batches("measure: train_batches", train_batches)
+    m = tree.num_endpoints(endpoints, call)
+    if m != arguments.subspace(subspace, call).num_endpoints:
         raise ValueError(f"measure: {subspace} has {subspace.num_endpoints} endpoints but {m} were given.")
     task = Classification() if task is None else checked(task)
     kinds = usual_kinds(subspace) if random_points is None else random_points

@@ -1,0 +1,358 @@
+"""Every public function with every wrong thing in the place of every argument, and with its arguments in every order."""
+
+import itertools
+import linecache
+import pathlib
+import re
+import traceback
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import jsubspace
+
+KEY = jax.random.key(0)
+LINE = jsubspace.Line()
+PACKAGE = str(pathlib.Path(jsubspace.__file__).parent)
+
+NETWORK = {"dense": {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}, "head": {"kernel": jnp.ones((3, 5))}}
+LEAVES = {"dense/kernel": (4, 3), "dense/bias": (3,), "head/kernel": (3, 5)}
+
+
+def stacked(m, network=NETWORK):
+    return jax.tree.map(lambda leaf: jnp.stack([(i + 1) * leaf for i in range(m)]), network)
+
+
+ENDPOINTS = stacked(2)
+X, Y = jnp.ones((6, 4)), jnp.arange(6) % 5
+BATCHES = [(X, Y)]
+
+
+def init_fn(key):
+    return jax.tree.map(lambda leaf: jax.random.normal(key, leaf.shape), NETWORK)
+
+
+def predict_fn(point, x):
+    return (x @ point["dense"]["kernel"] + point["dense"]["bias"]) @ point["head"]["kernel"]
+
+
+def loss_fn(point, x, y):
+    return optax.softmax_cross_entropy_with_integer_labels(predict_fn(point, x), y).mean()
+
+
+def stats_fn(point, x, y):
+    return {"mean": jnp.mean(x @ point["dense"]["kernel"], axis=0)}
+
+
+OPTIMIZER = jsubspace.per_endpoint(optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1)))
+STATE = OPTIMIZER.init(ENDPOINTS)
+MASK = jsubspace.kernels(ENDPOINTS)
+
+WRONG = {
+    "None": None,
+    "text": "line",
+    "flag": True,
+    "integer": 3,
+    "number": 0.5,
+    "object": object(),
+    "function": lambda *args: None,
+    "class": jsubspace.Line,
+    "line": LINE,
+    "simplex": jsubspace.Simplex(3),
+    "key": KEY,
+    "keys": jax.random.split(KEY, 2),
+    "raw key": jax.random.PRNGKey(0),
+    "vector": jnp.array([0.5, 0.5]),
+    "integers": jnp.arange(6),
+    "complex": 1j * jnp.ones(2),
+    "empty": {},
+    "network": NETWORK,
+    "list of networks": [NETWORK, NETWORK],
+    "endpoints": ENDPOINTS,
+    "endpoints of another m": stacked(3),
+    "endpoints of another tree": stacked(2, {"layer": NETWORK["dense"]}),
+    "endpoints with one leaf more": stacked(2, NETWORK | {"scale": jnp.ones(3)}),
+    "endpoints of another width": stacked(2, jax.tree.map(lambda leaf: jnp.ones([n + 1 for n in leaf.shape]), NETWORK)),
+    "endpoints of integers": jax.tree.map(lambda leaf: leaf.astype(int), ENDPOINTS),
+    "endpoints with unequal rows": ENDPOINTS | {"head": {"kernel": jnp.ones((3, 3, 5))}},
+    "mask": MASK,
+    "mask of another tree": {"layer": MASK["dense"]},
+    "layers": jsubspace.layers(NETWORK),
+    "optimizer": optax.adam(0.1),
+    "state": STATE,
+    "batches": BATCHES,
+}
+
+ANY_ENDPOINTS = "endpoints", "endpoints of another m", "endpoints of another width"
+ANY_TREE = (
+    *(
+        "integer",
+        "number",
+        "raw key",
+        "vector",
+        "integers",
+        "complex",
+        "network",
+        "list of networks",
+        "state",
+        "batches",
+    ),
+    *(name for name in WRONG if name.startswith("endpoints")),
+)
+ANY_STACKED = "vector", "endpoints", "endpoints of another tree", "endpoints with one leaf more", ANY_ENDPOINTS[-1]
+KEYS = "key", "raw key"
+NUMBERS = "integer", "number"
+MASKS = "None", "mask"
+
+
+def gradient(key, endpoints, x, y):
+    return jsubspace.value_and_grad(loss_fn, LINE)(key, endpoints, x, y)
+
+
+def gradient_at(alpha, chosen, endpoints):
+    return jsubspace.value_and_grad_at(loss_fn, LINE)(alpha, chosen, endpoints, X, Y)
+
+
+def with_options(**options):
+    return gradients_of(loss_fn, LINE, **options)
+
+
+def gradients_of(loss_fn, subspace, **options):
+    return jsubspace.value_and_grad(loss_fn, subspace, **options)(KEY, ENDPOINTS, X, Y)
+
+
+def gradients_at(loss_fn, subspace):
+    return jsubspace.value_and_grad_at(loss_fn, subspace)(0.5, (0, 1), ENDPOINTS, X, Y)
+
+
+# A function, its right arguments, and what else is right in the place of each of them.
+CALLS = {
+    "value_and_grad": (gradients_of, {"loss_fn": (loss_fn, ()), "subspace": (LINE, ("line",))}),
+    "value_and_grad_at": (gradients_at, {"loss_fn": (loss_fn, ()), "subspace": (LINE, ("line",))}),
+    "its options": (
+        with_options,
+        {
+            "beta": (1.0, NUMBERS),
+            "layerwise": (False, ("flag", "layers")),
+            "num_samples": (1, ("integer",)),
+            "batch_argnums": (None, ("None",)),
+            "batch_argnames": (None, ("None",)),
+            "all_pairs": (False, ("flag",)),
+            "mask": (None, MASKS),
+            "origin": (None, ("None", "network")),
+            "at_point": (None, ("None",)),
+            "sam_rho": (0.0, NUMBERS),
+            "pull_back": ("plain", ()),
+            "spread": (1.0, ("number",)),
+            "has_aux": (False, ()),
+            "pass_alpha": (False, ()),
+            "axis_name": (None, ("None",)),
+        },
+    ),
+    "grad_fn": (
+        gradient,
+        {
+            "key": (KEY, KEYS),
+            "endpoints": (ENDPOINTS, ("endpoints", "endpoints with one leaf more")),
+            "x": (X, ()),
+            "y": (Y, ("integers",)),
+        },
+    ),
+    "grad_fn at a point": (
+        gradient_at,
+        {
+            "alpha": (0.5, NUMBERS),
+            "chosen": ((0, 1), ()),
+            "endpoints": (ENDPOINTS, ("endpoints", "endpoints with one leaf more")),
+        },
+    ),
+    "init_endpoints": (
+        jsubspace.init_endpoints,
+        {
+            "key": (KEY, KEYS),
+            "init_fn": (init_fn, ()),
+            "subspace": (LINE, ("integer", "line", "simplex")),
+            "common_start": (False, ("flag",)),
+            "shared": (None, MASKS),
+            "center_scale": ("endpoint", ()),
+        },
+    ),
+    "interpolate": (
+        jsubspace.interpolate,
+        {"endpoints": (ENDPOINTS, ANY_STACKED), "alpha": (0.5, NUMBERS), "subspace": (LINE, ("None", "line"))},
+    ),
+    "midpoint": (
+        jsubspace.midpoint,
+        {"endpoints": (ENDPOINTS, ANY_STACKED), "subspace": (LINE, ("None", "line"))},
+    ),
+    "sample_alpha": (
+        jsubspace.sample_alpha,
+        {
+            "key": (KEY, KEYS),
+            "subspace": (LINE, ("line", "simplex")),
+            "layers": (jsubspace.layers(NETWORK), ("None", "text", "layers")),
+            "num_samples": (2, ("None", "integer")),
+        },
+    ),
+    "sample_pair": (jsubspace.sample_pair, {"key": (KEY, KEYS), "num_endpoints": (3, ("integer",))}),
+    "cosine_squared": (
+        jsubspace.cosine_squared,
+        {"endpoints": (ENDPOINTS, ANY_ENDPOINTS), "j": (0, ()), "k": (1, ()), "mask": (MASK, MASKS)},
+    ),
+    **{
+        function.__name__: (function, {"endpoints": (ENDPOINTS, ANY_ENDPOINTS), "mask": (MASK, MASKS)})
+        for function in (
+            jsubspace.cosines_squared, jsubspace.mean_cosine_squared, jsubspace.distances, jsubspace.describe,
+        )
+    },
+    "kernels": (jsubspace.kernels, {"endpoints": (ENDPOINTS, ANY_TREE)}),
+    "all_leaves": (jsubspace.all_leaves, {"endpoints": (ENDPOINTS, ANY_TREE)}),
+    "layers": (jsubspace.layers, {"tree": (NETWORK, ANY_TREE)}),
+    "stack": (jsubspace.stack, {"networks": ([NETWORK, NETWORK], ("list of networks", "batches"))}),
+    "unstack": (jsubspace.unstack, {"endpoints": (ENDPOINTS, (*ANY_STACKED, "endpoints of another m"))}),
+    "per_endpoint": (
+        lambda optimizer: jsubspace.per_endpoint(optimizer).init(ENDPOINTS),
+        {"optimizer": (optax.adam(0.1), ("optimizer",))},
+    ),
+    "init": (
+        OPTIMIZER.init,
+        {"endpoints": (ENDPOINTS, ("complex", "empty", "endpoints of another m", *ANY_STACKED))},
+    ),
+    "update": (
+        OPTIMIZER.update,
+        {
+            "gradients": (ENDPOINTS, ("endpoints",)),
+            "state": (STATE, ("state",)),
+            "endpoints": (ENDPOINTS, ("endpoints",)),
+        },
+    ),
+    "rates": (
+        jsubspace.rates,
+        {"subspace": (LINE, ("line", "simplex")), "learning_rate": (0.1, NUMBERS), "decay": (0.0, NUMBERS)},
+    ),
+    "reestimate_batch_stats": (
+        jsubspace.reestimate_batch_stats,
+        {
+            "stats_fn": (stats_fn, ()),
+            "point": (NETWORK, (*ANY_TREE, "empty")),
+            "batches": (BATCHES, ("batches",)),
+            "weights": (None, ("None",)),
+        },
+    ),
+    "measure": (
+        jsubspace.measure,
+        {
+            "predict_fn": (predict_fn, ()),
+            "endpoints": (ENDPOINTS, ("endpoints", "endpoints with one leaf more")),
+            "subspace": (LINE, ("line",)),
+            "test_batches": (BATCHES, ("batches",)),
+        },
+    ),
+}  # fmt: skip
+
+# What only the user's own function can find wrong, and what optax says itself.
+OTHERS_FIND = {
+    ("grad_fn", "x"): tuple(WRONG),
+    ("grad_fn", "y"): tuple(WRONG),
+    ("grad_fn", "endpoints"): ("endpoints of another tree", "endpoints of another width"),
+    ("grad_fn at a point", "endpoints"): ("endpoints of another tree", "endpoints of another width"),
+    ("measure", "endpoints"): ("vector", "endpoints of another tree", "endpoints of another width"),
+    ("reestimate_batch_stats", "point"): (*ANY_TREE, "empty"),
+    ("update", "endpoints"): ("None",),
+}
+
+# What a message calls an argument, if that is not its name.
+ABOUT = {
+    "subspace": "subspace|Simplex|number of endpoints|Line",
+    "endpoints": "endpoint|mask",
+    "j": "row|endpoint 3",
+    "k": "row|endpoint 3",
+    "learning_rate": "rate",
+    "optimizer": "optimizer",
+    "loss_fn": "loss",
+    "key": "key",
+    "chosen": "chosen|row|endpoint",
+    "batches": "batch",
+    "test_batches": "batch",
+    "init_fn": "init_fn",
+    "stats_fn": "stats_fn",
+    "networks": "network",
+}
+
+# Orders in which nothing is wrong, or nothing that the library can see.
+SAME = {
+    ("grad_fn", ("key", "endpoints", "y", "x")),
+    ("cosine_squared", ("endpoints", "k", "j", "mask")),
+    ("update", ("endpoints", "state", "gradients")),
+}
+EVERY_ARGUMENT = [(name, argument) for name, (_, arguments) in CALLS.items() for argument in arguments]
+
+
+def outcome(call):
+    """The message of a refusal by this library's own check, or why there is none."""
+    try:
+        call()
+    except (ValueError, TypeError) as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        if where.filename.startswith(PACKAGE) and linecache.getline(where.filename, where.lineno).strip().startswith(
+            "raise"
+        ):
+            return str(error)
+        return where
+    except Exception as error:
+        return traceback.extract_tb(error.__traceback__)[-1]
+    return None
+
+
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype")
+@pytest.mark.parametrize(("name", "argument"), EVERY_ARGUMENT)
+def test_a_wrong_argument_is_refused(name, argument):
+    function, arguments = CALLS[name]
+    right = {other: value for other, (value, _) in arguments.items()}
+    fails = []
+    for kind, value in WRONG.items():
+        if kind in arguments[argument][1] or kind in OTHERS_FIND.get((name, argument), ()):
+            continue
+        changed = right | {argument: value}
+        message = outcome(
+            lambda changed=changed: function(**changed) if name == "its options" else function(*changed.values())
+        )
+        if not isinstance(message, str) or not re.search(ABOUT.get(argument, argument) + r"|leaf [\[(]", message):
+            fails.append((kind, message))
+    assert not fails
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "its options"])
+def test_a_wrong_order_is_refused(name):
+    function, arguments = CALLS[name]
+    right = {argument: value for argument, (value, _) in arguments.items()}
+    function(*right.values())
+    fails = []
+    for order in itertools.permutations(right):
+        if (
+            order == tuple(right)
+            or (name, order) in SAME
+            or all(right[a] is b for a, b in zip(order, right.values(), strict=True))
+        ):
+            continue
+        message = outcome(lambda order=order: function(*(right[argument] for argument in order)))
+        if not isinstance(message, str):
+            fails.append((order, message))
+    assert not fails
+
+
+def test_what_is_right_is_not_refused():
+    """The exceptions of the tables above are true: nothing in them is refused by the library's own checks."""
+    for name, (function, arguments) in CALLS.items():
+        right = {other: value for other, (value, _) in arguments.items()}
+        for argument, (_, allowed) in arguments.items():
+            for kind in allowed:
+                changed = right | {argument: WRONG[kind]}
+                message = outcome(
+                    lambda changed=changed, function=function, name=name: (
+                        function(**changed) if name == "its options" else function(*changed.values())
+                    )
+                )
+                assert not isinstance(message, str), (name, argument, kind, message)
