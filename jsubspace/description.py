@@ -9,7 +9,8 @@ import numpy as np
 
 from jsubspace import leaf_kinds, tree
 from jsubspace.penalties import Mask
-from jsubspace.types import Endpoints
+from jsubspace.task_vectors import check_origin, task_vectors
+from jsubspace.types import Endpoints, Params
 
 
 class Leaf(NamedTuple):
@@ -40,11 +41,13 @@ class Description(NamedTuple):
       num_endpoints: m.
       rows: one `Leaf` per leaf.
       cosine_squared: the mean cos² over all pairs of endpoints, or None for one endpoint or for shapes without numbers.
+      of_task_vectors: whether cos² compares differences from an origin.
     """
 
     num_endpoints: int
     rows: tuple[Leaf, ...]
     cosine_squared: float | None
+    of_task_vectors: bool = False
 
     def __str__(self) -> str:
         numbers = sum(int(np.prod(row.shape)) for row in self.rows)
@@ -58,7 +61,8 @@ class Description(NamedTuple):
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
         ]
-        cosine = "" if self.cosine_squared is None else f", and their mean cos² is {self.cosine_squared:.2g}"
+        compared = "the mean cos² of their task vectors" if self.of_task_vectors else "their mean cos²"
+        cosine = "" if self.cosine_squared is None else f", and {compared} is {self.cosine_squared:.2g}"
         shared = sum(int(np.prod(row.shape)) for row in self.rows if row.shared)
         lines.append(
             f"{self.num_endpoints} endpoints of {numbers} numbers. The penalty sees {counted} of them{cosine}."
@@ -67,19 +71,20 @@ class Description(NamedTuple):
         return "\n".join(lines)
 
 
-def describe(endpoints: Endpoints, mask: Mask = None) -> Description:
+def describe(endpoints: Endpoints, mask: Mask = None, *, origin: Params | None = None) -> Description:
     """Which leaves the endpoints have, and which of them the penalty sees.
 
     Args:
       endpoints: leaves ``[m, *s]``, or their shapes as `jax.eval_shape` returns them. A leaf with one row is listed as
         shared: look whether it is meant to be, since a shape alone cannot tell it from a mistake.
       mask: as in `jsubspace.value_and_grad`.
+      origin: one network, leaves ``[*s]``, for the cos² of the task vectors omega - origin, as in `jsubspace.value_and_grad`.
 
     Returns:
       A `Description`. ``print`` shows it as a table.
 
     Raises:
-      ValueError: if the endpoints are no stacked networks, or the mask does not fit them.
+      ValueError: if the endpoints are no stacked networks, or the mask or the origin does not fit them.
 
     Example:
       >>> print(describe({"dense": {"kernel": jnp.ones((2, 3, 4)), "bias": jnp.ones((2, 4))}}))
@@ -91,7 +96,12 @@ def describe(endpoints: Endpoints, mask: Mask = None) -> Description:
     m, counts = tree.num_endpoints(endpoints, "describe(endpoints, mask)"), leaf_kinds.resolve_mask(mask, endpoints)
     paths = jax.tree_util.tree_leaves_with_path(endpoints)
     abstract = any(isinstance(leaf, jax.ShapeDtypeStruct) for _, leaf in paths)
-    shares, cosine = ([None] * len(paths), None) if m == 1 or abstract else _shares(endpoints, counts)
+    if origin is not None:
+        check_origin(endpoints, origin)
+    shares: list[float | None] = [None] * len(paths)
+    cosine = None
+    if m > 1 and not abstract:
+        shares, cosine = _shares(task_vectors(endpoints, origin, counts), counts)
     rows = [
         Leaf(tree.leaf_name(path), tuple(leaf.shape[1:]), layer, counted, shared, share)
         for (path, leaf), layer, counted, shared, share in zip(
@@ -103,7 +113,7 @@ def describe(endpoints: Endpoints, mask: Mask = None) -> Description:
             strict=True,
         )
     ]
-    return Description(m, tuple(rows), cosine)
+    return Description(m, tuple(rows), cosine, origin is not None)
 
 
 def warn_if_alike(endpoints: Endpoints) -> None:

@@ -100,6 +100,8 @@ def cosines_squared(endpoints: Endpoints, mask: Mask = None, *, origin: Params |
 def distances(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
     """L2 distance |omega_j - omega_k| of every pair over the counting leaves: ``[m, m]``, zeros on the diagonal.
 
+    There is no ``origin`` here: task vectors are as far apart as the endpoints are.
+
     The distances are computed from the differences. Inner products would cancel for endpoints that are close together.
     The gradient of a distance of 0 is 0.
     """
@@ -120,12 +122,15 @@ def distances(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
     return jnp.stack([jnp.stack([zero if j == k else upper[min(j, k), max(j, k)] for k in range(m)]) for j in range(m)])
 
 
-def geometry(endpoints: Endpoints, mask: Mask = None) -> dict[str, jax.Array]:
-    """How far apart the endpoints are: the means over pairs of L2 distance and of cos^2, scalars (figure 3)."""
+def geometry(endpoints: Endpoints, mask: Mask = None, *, origin: Params | None = None) -> dict[str, jax.Array]:
+    """How far apart the endpoints are: the means over pairs of L2 distance and of cos^2, scalars (figure 3).
+
+    With an ``origin``, cos^2 compares the task vectors omega - origin. The distances do not depend on it.
+    """
     above = jnp.triu_indices(tree.num_endpoints(endpoints), k=1)
     return {
         "l2": jnp.mean(distances(endpoints, mask)[above]),
-        "cosine_squared": jnp.mean(cosines_squared(endpoints, mask)[above]),
+        "cosine_squared": jnp.mean(cosines_squared(endpoints, mask, origin=origin)[above]),
     }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jsubspace
-from jsubspace import Line, Simplex, gradients
+from jsubspace import Line, Simplex, gradients, penalties
 
 KEY = jax.random.key(3)
 
@@ -313,6 +313,26 @@ def test_cosines_of_task_vectors(mask, names, x64):
     )
     mean = expected[np.triu_indices(3, 1)].mean()
     np.testing.assert_allclose(jsubspace.mean_cosine_squared(endpoints, mask, origin=origin), mean, rtol=1e-10)
+    geometry = penalties.geometry(endpoints, mask, origin=origin)
+    np.testing.assert_allclose(geometry["cosine_squared"], mean, rtol=1e-10)
+    # Task vectors are as far apart as the endpoints, so that distances need no origin.
+    deltas = jax.tree.map(jnp.subtract, endpoints, origin)
+    np.testing.assert_allclose(geometry["l2"], penalties.geometry(deltas, mask)["l2"], rtol=1e-10)
+
+
+@pytest.mark.parametrize("mask", [None, jsubspace.all_leaves])
+def test_a_description_of_task_vectors_is_that_of_deltas(mask, x64):
+    endpoints, origin, _ = networks(Simplex(3))
+    found = jsubspace.describe(endpoints, mask, origin=origin)
+    expected = jsubspace.describe(jax.tree.map(jnp.subtract, endpoints, origin), mask)
+    assert found.cosine_squared == pytest.approx(expected.cosine_squared, rel=1e-10)
+    assert found.cosine_squared < 0.3 < 0.9 < jsubspace.describe(endpoints, mask).cosine_squared
+    close([row.share for row in found.rows if row.counts], [row.share for row in expected.rows if row.counts])
+    assert [row._replace(share=None) for row in found.rows] == [row._replace(share=None) for row in expected.rows]
+    assert "the mean cos² of their task vectors is" in str(found)
+    assert "their mean cos² is" in str(expected)
+    shapes = jax.eval_shape(lambda: endpoints)
+    assert jsubspace.describe(shapes, mask, origin=origin).cosine_squared is None
 
 
 @pytest.mark.parametrize("settings", [{"all_pairs": True}, {}, {"mask": jsubspace.all_leaves}], ids=", ".join)
@@ -371,6 +391,9 @@ def test_an_origin_of_another_network():
             lambda wrong=wrong: jsubspace.cosine_squared(endpoints, 0, 1, origin=wrong),
             lambda wrong=wrong: jsubspace.mean_cosine_squared(endpoints, origin=wrong),
             lambda wrong=wrong: jsubspace.cosines_squared(endpoints, origin=wrong),
+            lambda wrong=wrong: penalties.geometry(endpoints, origin=wrong),
+            lambda wrong=wrong: jsubspace.describe(endpoints, origin=wrong),
+            lambda wrong=wrong: jsubspace.describe(jax.eval_shape(lambda: endpoints), origin=wrong),
         ):
             with pytest.raises(ValueError, match=message):
                 call()
