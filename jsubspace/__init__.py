@@ -27,9 +27,9 @@ from jsubspace.evaluation.uncertainty.measured import uncertainty as uncertainty
 from jsubspace.evaluation.uncertainty.report import UncertaintyReport as UncertaintyReport
 from jsubspace.gradients import value_and_grad as value_and_grad
 from jsubspace.gradients import value_and_grad_at as value_and_grad_at
+from jsubspace.layer_names import layers as layers
 from jsubspace.leaf_kinds import all_leaves as all_leaves
 from jsubspace.leaf_kinds import kernels as kernels
-from jsubspace.leaf_kinds import layers as layers
 from jsubspace.learning_rates import Rate as Rate
 from jsubspace.learning_rates import Rates as Rates
 from jsubspace.learning_rates import rates as rates
@@ -42,7 +42,7 @@ from jsubspace.penalties import sample_pair as sample_pair
 from jsubspace.points import init_endpoints as init_endpoints
 from jsubspace.points import interpolate as interpolate
 from jsubspace.points import midpoint as midpoint
-from jsubspace.points import sample_alpha as sample_alpha
+from jsubspace.positions import sample_alpha as sample_alpha
 from jsubspace.subspaces import Chain as Chain
 from jsubspace.subspaces import Curve as Curve
 from jsubspace.subspaces import Line as Line

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsubspace import arguments, centers, leaf_kinds, penalties, point_gradients, points, samples, tree
+from jsubspace import arguments, centers, leaf_kinds, penalties, point_gradients, positions, samples, tree
 from jsubspace.objectives import Objective, layers_of
 from jsubspace.point_gradients import LossFn
 from jsubspace.shares import Shares
@@ -62,10 +62,10 @@ def random_gradient(
         key: jax.Array, endpoints: Endpoints, /, *args: Any, **kwargs: Any
     ) -> tuple[tuple[jax.Array, Info], Endpoints]:
         arguments.key("the first argument", key, "grad_fn(key, endpoints, *args)")
-        points.num_endpoints(endpoints, subspace, "grad_fn(key, endpoints, *args)")
+        positions.num_endpoints(endpoints, subspace, "grad_fn(key, endpoints, *args)")
         alpha_key, pair_key = jax.random.split(key)
         layers = layers_of(layerwise, endpoints)
-        alpha = points.sample_alpha(alpha_key, subspace, layers, None if num_samples == 1 else num_samples)
+        alpha = positions.sample_alpha(alpha_key, subspace, layers, None if num_samples == 1 else num_samples)
         alpha = centers.drawn_together(subspace, alpha, objective.spread)
         chosen: tuple[int | jax.Array, ...] = tuple(range(subspace.num_endpoints))
         if samples_pair:
@@ -101,7 +101,7 @@ def gradient_at(
         """Loss, aux and gradient of the network at alpha on this device, and the endpoints' weights in the mean over
         devices. The weights contain the mean's division: a separate division would be one more pass over the gradient."""
         args, kwargs = inputs
-        coefficients = points.coefficients(endpoints, alpha, subspace)
+        coefficients = positions.coefficients(endpoints, alpha, subspace)
         point = tree.contract(endpoints, coefficients)
         weights = centers.pull_back_weights(subspace, coefficients, objective.pull_back)
         weights = tree.weights_per_leaf(endpoints, weights)

@@ -39,7 +39,7 @@ def pull_back_weights(subspace: Subspace, weights: Any, kind: str) -> Any:
 
     Args:
       subspace: the subspace that is trained.
-      weights: c, ``[m]``, or (layerwise) a tree of them.
+      weights: c, ``[m]``, or (layerwise) a tree of them. Layers that are stacked for a scan have ``[m, L]``.
       kind: one of `PULL_BACKS`.
 
     Returns:
@@ -55,8 +55,8 @@ def pull_back_weights(subspace: Subspace, weights: Any, kind: str) -> Any:
     center = center_coefficients(subspace)
 
     def nearest(c: jax.Array) -> jax.Array:
-        start = jnp.asarray(center, c.dtype)
-        return c + (1 - jnp.sum(start * c)) * (start / jnp.sum(start * start))
+        start = jnp.reshape(jnp.asarray(center, c.dtype), (-1,) + (1,) * (c.ndim - 1))
+        return c + (1 - jnp.sum(start * c, axis=0)) * (start / jnp.sum(start * start))
 
     return jax.tree.map(nearest, weights)
 
@@ -70,7 +70,8 @@ def drawn_together(subspace: Subspace, alpha: Alpha, spread: float | jax.Array) 
         return alpha
 
     def moved(alpha: jax.Array) -> jax.Array:
-        r, center = jnp.asarray(spread, alpha.dtype), jnp.asarray(subspace.center, alpha.dtype)
+        r = jnp.asarray(spread, alpha.dtype)
+        center = jnp.broadcast_to(jnp.asarray(subspace.center, alpha.dtype), alpha.shape)
         return (1 - r) * center + r * alpha
 
     return jax.tree.map(moved, alpha)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import leaf_kinds, tree
+from jsubspace import layer_names, leaf_kinds, tree
 from jsubspace.penalties import Mask
 from jsubspace.task_vectors import check_origin, task_vectors
 from jsubspace.types import Endpoints, Params
@@ -106,7 +106,7 @@ def describe(endpoints: Endpoints, mask: Mask = None, *, origin: Params | None =
         Leaf(tree.leaf_name(path), tuple(leaf.shape[1:]), layer, counted, shared, share)
         for (path, leaf), layer, counted, shared, share in zip(
             paths,
-            jax.tree.leaves(leaf_kinds.layers(endpoints)),
+            jax.tree.leaves(layer_names.layers(endpoints)),
             jax.tree.leaves(counts),
             jax.tree.leaves(tree.shared_leaves(endpoints)),
             shares,

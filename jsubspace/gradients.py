@@ -53,7 +53,8 @@ def value_and_grad(
         scalar, for a schedule or a vmap: call value_and_grad inside the step, as in ``beta=schedule(step)``. Nothing is
         compiled again when the scalar changes. Its value cannot be checked, and a traced 0 still computes the penalty.
       layerwise: whether to draw a separate alpha for every layer. True stands for the layers that `jsubspace.layers`
-        finds, and a tree of layer names stands for itself.
+        finds, and a tree of layer names stands for itself. For layers that are stacked for a scan, pass
+        ``jsubspace.layers(endpoints, scanned="blocks")``: each of them then has an alpha of its own.
       num_samples: S, the number of positions per step (appendix B). The arrays of the batch are cut into S equal parts along
         their leading axis: example i goes to part i modulo S. The loss is the mean over the parts. Typed PRNG keys are
         split, so that each part has a key of its own.

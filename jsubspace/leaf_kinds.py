@@ -1,4 +1,4 @@
-"""What a leaf of a network is: whether it is a kernel, and the name of its layer. Trees carry this in names, shapes and classes.
+"""Which leaves of a network are kernels. Trees carry this in names, shapes and classes.
 
 The penalty compares kernels, the weights that multiply inputs. Biases and the parameters of normalisation start alike in
 every endpoint and stay alike. If the penalty saw them, it could be met by turning kernels against them.
@@ -17,7 +17,7 @@ import numpy as np
 
 from jsubspace import arguments, axis_names
 from jsubspace.tree import conformed, difference, leaf_name, same_structure, shared_leaves
-from jsubspace.types import Endpoints, LayerNames, LeafMask, Params
+from jsubspace.types import Endpoints, LeafMask
 
 _NOT_KERNELS = {"bias", "scale", "offset", "shift", "gamma", "beta", "gain"}
 """Words in the name of a parameter that adds to activations, or multiplies each activation by a number of its own."""
@@ -56,13 +56,13 @@ def kernels(endpoints: Endpoints) -> LeafMask:
       {'blocks': {'attention_norm': False, 'wq': True}}
     """
     arguments.check_arrays("endpoints", endpoints, "stacked networks", "kernels(endpoints)")
-    unboxed = _unboxed(endpoints)
+    unboxed = without_boxes(endpoints)
     ranks = {
-        _names(unboxed(path)): jnp.ndim(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(endpoints)
+        names_of(unboxed(path)): jnp.ndim(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(endpoints)
     }  # A leaf b is judged by the w beside it.
 
     def is_kernel(path: tuple[Any, ...], leaf: Any, in_norm: bool) -> bool:
-        names = _names(path)
+        names = names_of(path)
         own, module = names[-1:], names[-2:-1]
         words = {word.lower() for name in own for word in _WORDS.findall(name)}
         if jnp.ndim(leaf) - 1 < 2 or words & _NOT_KERNELS or in_norm or any(map(_is_norm, (*own, *module))):
@@ -79,41 +79,6 @@ def all_leaves(endpoints: Endpoints) -> LeafMask:
     """True for every leaf: the penalty over the whole parameter vector, as equation 5 is written."""
     arguments.check_arrays("endpoints", endpoints, "stacked networks", "all_leaves(endpoints)")
     return jax.tree.map(lambda _: True, endpoints)
-
-
-def layers(tree: Params) -> LayerNames:
-    """The name of every leaf's layer: the path of the module that holds the leaf, without the leaf's own name.
-
-    A kernel and its bias are therefore one layer, and so are scale and bias of a BatchNorm. A convolution and the
-    BatchNorm behind it are two layers, as in the paper's layerwise training. Layers that are stacked for a scan are leaves of
-    one array, so all of them are one layer here.
-
-    Example:
-      >>> layers({"conv": {"kernel": 0.0}, "norm": {"scale": 0.0, "bias": 0.0}})
-      {'conv': {'kernel': "['conv']"}, 'norm': {'bias': "['norm']", 'scale': "['norm']"}}
-    """
-    arguments.check_arrays("tree", tree, "a network", "layers(tree)")
-    unboxed = _unboxed(tree)
-    return jax.tree_util.tree_map_with_path(lambda path, _: jax.tree_util.keystr(unboxed(path)[:-1]), tree)
-
-
-def check_layers(name: str, layers: LayerNames, allowed: str = "a tree like the endpoints", call: str = "") -> None:
-    """Raises a ValueError if ``layers`` is no tree of names of layers, which are strings or integers.
-
-    Args:
-      name: what the argument is called, for a message.
-      layers: a name per leaf.
-      allowed: what the argument may be, for a message.
-      call: shows the order of the arguments in a message.
-    """
-    must = f"it must be {allowed} with the name of a layer per leaf (see jsubspace.layers)."
-    leaves = jax.tree_util.tree_leaves_with_path(layers)
-    if not leaves or isinstance(layers, int):
-        raise ValueError(f"{name} is {arguments.described(layers)}, but {must}{arguments.order(call)}")
-    for path, leaf in leaves:
-        if isinstance(leaf, bool) or not isinstance(leaf, str | int | np.integer):
-            place = f"leaf {leaf_name(path)} of {name}" if path else name
-            raise ValueError(f"{place} is {arguments.described(leaf)}, but {must}{arguments.order(call)}")
 
 
 def resolve_mask(mask: LeafMask | Callable[[Endpoints], LeafMask] | None, endpoints: Endpoints) -> LeafMask:
@@ -181,7 +146,7 @@ def _judged(
     Args:
       tree: a node of the whole tree.
       judge: is given the path without boxes.
-      unboxed: of `_unboxed`, for the whole tree.
+      unboxed: of `without_boxes`, for the whole tree.
       place: the path of the node.
     """
     is_norm = _is_norm_module(tree)
@@ -211,12 +176,12 @@ def _is_norm(name: str) -> bool:
     return any(word.lower() in _NORMS or word.lower().endswith("norm") for word in _WORDS.findall(name))
 
 
-def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
+def names_of(path: tuple[Any, ...]) -> tuple[str, ...]:
     """The names on a path. A key of Haiku is a path itself, with slashes."""
     return tuple(name for key in path for name in jax.tree_util.keystr((key,), simple=True).split("/"))
 
 
-def _unboxed(tree: Any) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+def without_boxes(tree: Any) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
     """Takes from the path of a leaf the ``.value`` that Flax puts around an array. A parameter may have this name, too."""
     nodes = jax.tree_util.tree_leaves_with_path(tree, is_leaf=axis_names.is_box)
     boxes = {path for path, node in nodes if axis_names.is_box(node)}

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from jsubspace import arguments, centers, leaf_kinds, penalties, tree
+from jsubspace import arguments, centers, layer_names, penalties, tree
 from jsubspace.point_gradients import PointFn
 from jsubspace.samples import Batch
 from jsubspace.subspaces import Subspace
@@ -20,7 +20,7 @@ class Objective:
       beta: strength of the penalty, at least 0: a number, or a traced scalar. With the number 0, or one endpoint, no
         penalty is computed.
       layerwise: whether every layer has an alpha of its own. True stands for the layers that `jsubspace.layers` finds,
-        and a tree of layer names stands for itself.
+        and a tree of layer names stands for itself (`jsubspace.layers` with ``scanned`` names stacked layers).
       num_samples: S, the number of positions per step (appendix B of the paper).
       all_pairs: whether the penalty is the exact mean over pairs instead of one random pair per step.
       mask: the leaves that the penalty sees: a tree of bools, a function ``endpoints -> tree``, or None for the kernels
@@ -94,11 +94,12 @@ def _is_on(strength: float | jax.Array) -> bool:
 def layers_of(layerwise: bool | LayerNames, endpoints: Endpoints) -> LayerNames | None:
     """The layers that ``layerwise`` stands for, or None for one alpha."""
     if isinstance(layerwise, bool):
-        return leaf_kinds.layers(endpoints) if layerwise else None
-    leaf_kinds.check_layers("layerwise", layerwise, "True, False, or a tree like the endpoints")
+        return layer_names.layers(endpoints) if layerwise else None
+    layer_names.check_layers("layerwise", layerwise, "True, False, or a tree like the endpoints")
     if not tree.same_structure(layerwise, endpoints):
         raise ValueError(
             f"layerwise is {arguments.described(layerwise)}. It must be True, False, or a tree like the endpoints with the name of a "
             f"layer per leaf (see jsubspace.layers), but {tree.difference(layerwise, endpoints)}."
         )
+    layer_names.check_lengths(layerwise, endpoints)
     return layerwise

@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import arguments, axis_names, centers, description, leaf_kinds, parameters, tree
+from jsubspace import arguments, axis_names, centers, description, leaf_kinds, parameters, positions, tree
 from jsubspace.penalties import Mask
-from jsubspace.subspaces import Line, Simplex, Subspace
-from jsubspace.types import Alpha, Endpoints, LayerNames, Params
+from jsubspace.subspaces import Simplex, Subspace
+from jsubspace.types import Alpha, Endpoints, Params
 
 _INIT = "init_endpoints(key, init_fn, subspace)"
 _INTERPOLATE = "interpolate(endpoints, alpha, subspace)"
-_SAMPLE = "sample_alpha(key, subspace, layers, num_samples)"
 
 ENDPOINT, NETWORK = "endpoint", "network"
 """The networks that have the scale of an initialisation: each endpoint, or the center."""
@@ -63,10 +62,10 @@ def init_endpoints(
 
     Example:
       >>> init_fn = lambda key: {"kernel": jax.random.normal(key, (3, 4))}
-      >>> init_endpoints(jax.random.key(0), init_fn, Line())["kernel"].shape
+      >>> init_endpoints(jax.random.key(0), init_fn, 2)["kernel"].shape
       (2, 3, 4)
       >>> init_fn = lambda key: {"kernel": jax.random.normal(key, (3, 4)), "bias": jnp.zeros(4)}
-      >>> init_endpoints(jax.random.key(0), init_fn, Line(), shared={"kernel": False, "bias": True})["bias"].shape
+      >>> init_endpoints(jax.random.key(0), init_fn, 2, shared={"kernel": False, "bias": True})["bias"].shape
       (1, 4)
     """
     for name in renamed:
@@ -133,7 +132,7 @@ def interpolate(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = 
     Args:
       endpoints: leaves ``[m, *s]``, or ``[1, *s]`` for a leaf that all endpoints share.
       alpha: an array ``[*subspace.alpha_shape]``, or (layerwise) a tree like ``endpoints`` with one such
-        array per leaf. Outside its domain it extrapolates: on a line, -0.05 is a little before omega_1.
+        array per leaf, or ``[L, *subspace.alpha_shape]`` for a leaf ``[m, L, *s]`` of L stacked layers. Outside its domain it extrapolates: on a line, -0.05 is a little before omega_1.
       subspace: the subspace in which alpha is a position. Without it, the shape of alpha decides: a scalar is a position
         on a `Line` (m = 2), and a vector ``[m]`` holds the weights of a `Simplex`.
 
@@ -152,7 +151,7 @@ def interpolate(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = 
     References:
       Wortsman et al., Learning Neural Network Subspaces, 2021, section 3.
     """
-    return tree.contract(endpoints, coefficients(endpoints, alpha, subspace, _INTERPOLATE))
+    return tree.contract(endpoints, positions.coefficients(endpoints, alpha, subspace, _INTERPOLATE))
 
 
 def midpoint(endpoints: Endpoints, subspace: Subspace | None = None) -> Params:
@@ -165,120 +164,3 @@ def midpoint(endpoints: Endpoints, subspace: Subspace | None = None) -> Params:
     m = tree.num_endpoints(endpoints, call)
     subspace = Simplex(m) if subspace is None else arguments.subspace(subspace, call)
     return interpolate(endpoints, subspace.center, subspace)
-
-
-def sample_alpha(
-    key: jax.Array, subspace: Subspace, layers: LayerNames | None = None, num_samples: int | None = None
-) -> Alpha:
-    """Draws alpha uniformly from the subspace's domain.
-
-    Args:
-      key: a PRNG key.
-      subspace: the subspace to draw from.
-      layers: for layerwise training, the name of every leaf's layer (`jsubspace.layers`, or a tree of your
-        own). Each layer gets its own draw, and the leaves of a layer share it.
-      num_samples: S, to draw S independent positions for S parts of a batch (appendix B).
-
-    Returns:
-      alpha, ``[*subspace.alpha_shape]``, or a tree of them like ``layers``. With num_samples, each array
-      has a leading axis ``[S]``.
-
-    Example:
-      >>> sample_alpha(jax.random.key(0), Simplex(3)).shape
-      (3,)
-    """
-    arguments.key("key", key, _SAMPLE)
-    arguments.subspace(subspace, _SAMPLE)
-    leading = () if num_samples is None else (arguments.integer("sample_alpha: num_samples", num_samples),)
-    if layers is None:
-        return subspace.sample(key, leading)
-    leaf_kinds.check_layers("layers", layers, call=_SAMPLE)
-    names = list(dict.fromkeys(jax.tree.leaves(layers)))
-    draws = dict(zip(names, subspace.sample(key, (len(names), *leading)), strict=True))
-    return jax.tree.map(lambda name: draws[name], layers)
-
-
-def coefficients(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = None, call: str = "") -> Any:
-    """The weights c(alpha) of the endpoints: ``[m]``, or a tree of them for a layerwise alpha. See `interpolate`.
-
-    ``call`` shows the order of the arguments in a message.
-    """
-    m = num_endpoints(endpoints, subspace, call)
-    if _is_layerwise(alpha, endpoints, m, subspace):
-        return jax.tree.map(lambda a: _coefficients(_as_array(a), m, subspace), alpha)
-    if jax.tree_util.all_leaves([alpha]) or arguments.are_real_numbers(alpha):
-        return _coefficients(_as_array(alpha), m, subspace)
-    raise ValueError(
-        f"alpha is {arguments.described(alpha)}. It must be an array, or for layerwise positions a tree like the endpoints with one "
-        f"alpha per leaf (see jsubspace.sample_alpha), but {tree.difference(alpha, endpoints)}.{arguments.order(call)}"
-    )
-
-
-def num_endpoints(endpoints: Endpoints, subspace: Subspace | None = None, call: str = "") -> int:
-    """m of the endpoints, which ``subspace`` has too. ``call`` shows the order of the arguments in a message.
-
-    Raises:
-      ValueError: if the endpoints are no stacked networks, or the subspace has another m.
-    """
-    m = tree.num_endpoints(endpoints, call)
-    if subspace is not None and arguments.subspace(subspace, call).num_endpoints != m:
-        raise ValueError(
-            f"{subspace} has {subspace.num_endpoints} endpoints but the parameters have {m} (the length of their leading axis)."
-            f"{arguments.order(call)}"
-        )
-    return m
-
-
-def _is_layerwise(alpha: Alpha, endpoints: Endpoints, m: int, subspace: Subspace | None) -> bool:
-    """Whether alpha holds one position per leaf. A list of numbers may also be one position: the weights of the endpoints."""
-    if not tree.same_structure(alpha, endpoints):
-        return False
-    leaves = jax.tree.leaves(alpha)
-    if not isinstance(alpha, list | tuple) or len(leaves) != m or any(jnp.ndim(leaf) for leaf in leaves):
-        return True
-    if subspace is None:
-        raise ValueError(
-            f"alpha is a {type(alpha).__name__} of {m} numbers, and the endpoints have {m} leaves. It may hold one position per "
-            f"leaf or one weight per endpoint. Name the subspace, as in jsubspace.interpolate(endpoints, alpha, Simplex({m}))."
-        )
-    return subspace.alpha_shape == ()
-
-
-def _coefficients(alpha: jax.Array, m: int, subspace: Subspace | None) -> jax.Array:
-    subspace = _implied_subspace(alpha, m) if subspace is None else subspace
-    if alpha.shape != subspace.alpha_shape:
-        raise ValueError(f"alpha has shape {list(alpha.shape)} but {subspace} takes {list(subspace.alpha_shape)}.")
-    weights = subspace.coefficients(alpha)
-    if not isinstance(weights, jax.core.Tracer):  # Inside jit, the numbers are not known.
-        _check_sum(np.asarray(weights, np.float64), subspace)
-    return weights
-
-
-def _check_sum(weights: np.ndarray, subspace: Subspace) -> None:
-    total = float(weights.sum())
-    # bfloat16 has two digits, and large weights of both signs cancel. A NaN is refused too.
-    if not abs(total - 1) < 1e-2 + 1e-6 * np.abs(weights).sum():
-        raise ValueError(
-            f"the weights of the endpoints must sum to 1, but in {subspace} the weights {weights.tolist()} sum to {total:g}. "
-            "Divide them by their sum. (Weights below 0 or above 1 are allowed: they extrapolate.)"
-        )
-
-
-def _implied_subspace(alpha: jax.Array, m: int) -> Subspace:
-    if alpha.shape == () and m == 2:
-        return Line()
-    if alpha.shape == (m,):
-        return Simplex(m)
-    raise ValueError(
-        f"alpha of shape {list(alpha.shape)} does not say where in a subspace with {m} endpoints it lies: pass the weights of the "
-        f"endpoints, of shape [{m}], or name the subspace, as in jsubspace.interpolate(endpoints, alpha, jsubspace.Curve())."
-    )
-
-
-def _as_array(alpha: Any) -> jax.Array:
-    """alpha as an array of a definite floating-point dtype. A Python float has a weak type, which costs a second trace."""
-    if not arguments.are_real_numbers(alpha):
-        raise ValueError(f"alpha is {arguments.described(alpha)}, but a position is a number or an array of numbers.")
-    array = jnp.asarray(alpha)
-    dtype = array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.float32
-    return jax.lax.convert_element_type(array, tree.accumulator(dtype))

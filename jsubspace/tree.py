@@ -138,7 +138,8 @@ def contract(endpoints: Endpoints, weights: Any) -> Params:
 
     Args:
       endpoints: leaves ``[m, *s]``, or ``[1, *s]`` for a shared leaf, whose row is the network's whatever c is.
-      weights: c, ``[m]``, or (layerwise) a tree like ``endpoints`` with one ``[m]`` per leaf.
+      weights: c, ``[m]``, or (layerwise) a tree like ``endpoints`` with one ``[m]`` per leaf. A leaf ``[m, L, *s]`` of L
+        layers that are stacked for a scan may have the weights ``[m, L]``.
 
     Returns:
       A network with leaves ``[*s]``, each in the dtype of its leaf. The weight vector e_i gives omega_i, bit for bit,
@@ -252,9 +253,10 @@ def _bare_structure(tree: Any) -> Any:
 
 
 def _sum_of_slices(wide: jax.Array, c: jax.Array) -> jax.Array:
-    total = _product(c[0], wide[0])
+    columns = c if c.ndim == 1 else _column(c, wide)
+    total = _product(columns[0], wide[0])
     for i in range(1, wide.shape[0]):
-        total += _product(c[i], wide[i])
+        total += _product(columns[i], wide[i])
     return total
 
 
@@ -273,8 +275,8 @@ def _product(c: jax.Array, row: jax.Array) -> jax.Array:
 
 
 def _column(c: jax.Array, leaf: jax.Array) -> jax.Array:
-    """``[m] -> [m, 1, ..., 1]`` in the leaf's dtype, to scale the rows of a ``[m, *s]`` leaf."""
-    return jnp.reshape(c, (-1,) + (1,) * (leaf.ndim - 1)).astype(leaf.dtype)
+    """``[m] -> [m, 1, ..., 1]`` in the leaf's dtype, to scale the rows of a ``[m, *s]`` leaf. ``[m, L]`` scales both axes."""
+    return jnp.reshape(c, c.shape + (1,) * (leaf.ndim - c.ndim)).astype(leaf.dtype)
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:

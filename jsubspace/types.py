@@ -13,10 +13,12 @@ Endpoints: TypeAlias = Any
 """The parameters of a subspace: the same pytree with leaves ``[m, *s]``, ``omega_i`` in row i."""
 
 Alpha: TypeAlias = Any
-"""A position in a subspace: one array, or (layerwise) a tree like the network with one array per leaf."""
+"""A position in a subspace: one array, or (layerwise) a tree like the network with one array per leaf.
+A leaf of L layers that are stacked for a scan may have one position per layer, ``[L, *alpha_shape]``."""
 
 LeafMask: TypeAlias = Any
 """A tree like the network with one Python bool per leaf, which says whether the leaf counts."""
 
 LayerNames: TypeAlias = Any
-"""A tree like the network with one name per leaf. Leaves with the same name form a layer and share their alpha."""
+"""A tree like the network with one name per leaf. Leaves with the same name form a layer and share their alpha. The name of
+layers that are stacked for a scan is a `layer_names.ScannedLayers`, with an alpha per stacked layer."""

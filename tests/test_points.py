@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jsubspace
-from jsubspace import Curve, Line, Point, Simplex, points
+from jsubspace import Curve, Line, Point, Simplex, positions
 
 SUBSPACES = [Point(), Line(), Curve(), Curve(2), Simplex(2), Simplex(3)]
 
@@ -54,7 +54,7 @@ def test_what_cannot_be_initialised(common_start):
 @pytest.mark.parametrize("layerwise", [False, True])
 def test_interpolate_against_numpy(subspace, layerwise, x64):
     endpoints = random_endpoints(subspace.num_endpoints, jnp.float64)
-    alpha = points.sample_alpha(jax.random.key(0), subspace, jsubspace.layers(endpoints) if layerwise else None)
+    alpha = positions.sample_alpha(jax.random.key(0), subspace, jsubspace.layers(endpoints) if layerwise else None)
     network = jsubspace.interpolate(endpoints, alpha, subspace)
     alphas = alpha if layerwise else jax.tree.map(lambda _: alpha, endpoints)
 
@@ -142,15 +142,15 @@ def test_shapes_of_alpha(subspace, num_samples):
     endpoints = random_endpoints(subspace.num_endpoints)
     layers = jsubspace.layers(endpoints)
     shape = (*leading, *subspace.alpha_shape)
-    assert points.sample_alpha(jax.random.key(0), subspace, num_samples=num_samples).shape == shape
-    layerwise = points.sample_alpha(jax.random.key(0), subspace, layers, num_samples)
+    assert positions.sample_alpha(jax.random.key(0), subspace, num_samples=num_samples).shape == shape
+    layerwise = positions.sample_alpha(jax.random.key(0), subspace, layers, num_samples)
     assert jax.tree.structure(layerwise) == jax.tree.structure(endpoints)
     assert all(leaf.shape == shape for leaf in jax.tree.leaves(layerwise))
 
 
 def test_leaves_of_a_layer_share_their_alpha_and_layers_do_not():
     layers = jsubspace.layers(random_endpoints(2))
-    sample = jax.jit(lambda key: points.sample_alpha(key, Line(), layers))
+    sample = jax.jit(lambda key: positions.sample_alpha(key, Line(), layers))
     alphas = jax.vmap(sample)(jax.random.split(jax.random.key(0), 20_000))
     conv, scale, bias = alphas["conv"]["kernel"], alphas["norm"]["scale"], alphas["norm"]["bias"]
     np.testing.assert_array_equal(scale, bias)
@@ -160,7 +160,7 @@ def test_leaves_of_a_layer_share_their_alpha_and_layers_do_not():
 
 
 def test_samples_of_a_step_are_independent():
-    a, b = jax.vmap(lambda key: points.sample_alpha(key, Line(), num_samples=2))(
+    a, b = jax.vmap(lambda key: positions.sample_alpha(key, Line(), num_samples=2))(
         jax.random.split(jax.random.key(0), 20_000)
     ).T
     assert abs(np.corrcoef(a, b)[0, 1]) < 0.03

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import jsubspace
-from jsubspace import gradients, leaf_kinds, penalties, points, tree
+from jsubspace import gradients, layer_names, penalties, points, positions, tree
 from jsubspace.data import augment
 from jsubspace.evaluation import averaging, curvature, ensembles, metrics
 from jsubspace.training import optim
@@ -64,7 +64,9 @@ def test_points_and_gradients(mode, subspace, dtype):
         alphas = subspace.sample(KEY, (3,))
         finite((subspace.coefficients(alphas), jsubspace.midpoint(endpoints, subspace), subspace.grid(3)))
         finite(
-            points.interpolate(endpoints, points.sample_alpha(KEY, subspace, leaf_kinds.layers(endpoints)), subspace)
+            points.interpolate(
+                endpoints, positions.sample_alpha(KEY, subspace, layer_names.layers(endpoints)), subspace
+            )
         )
         finite(averaging.weightwise_points(KEY, endpoints, subspace, 2))
         finite(tree.stack(tree.unstack(endpoints)))
@@ -140,13 +142,13 @@ def test_a_hundred_steps_are_those_of_the_plain_formula(subspace, layerwise):
     m = subspace.num_endpoints
     start = jsubspace.init_endpoints(KEY, init_fn, subspace)
     x, labels = jax.random.normal(KEY, (16, 4)), jnp.arange(16) % 3
-    layers = leaf_kinds.layers(start) if layerwise else None
+    layers = layer_names.layers(start) if layerwise else None
     grad_fn = jsubspace.value_and_grad(loss_fn, subspace, layerwise=layerwise, all_pairs=True)
     pairs = [(j, k) for j in range(m) for k in range(j + 1, m)]
 
     @jax.jit
     def step(key, ours, theirs):
-        alpha = points.sample_alpha(jax.random.split(key)[0], subspace, layers)
+        alpha = positions.sample_alpha(jax.random.split(key)[0], subspace, layers)
         value, grads = plain_step(subspace, 1.0, theirs, alpha, pairs, x, labels)
         (our_value, _), our_grads = grad_fn(key, ours, x, labels)
         moved = [jax.tree.map(lambda e, g: e - 0.05 * g, e, g) for e, g in ((ours, our_grads), (theirs, grads))]

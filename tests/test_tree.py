@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jsubspace
-from jsubspace import leaf_kinds, tree
+from jsubspace import layer_names, leaf_kinds, tree
 
 DTYPES = [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64]
 
@@ -202,7 +202,7 @@ def equinox_arrays(key):
 def test_layers_and_kernels_of_other_libraries(init):
     """A convolution and its normalisation are two layers, their own parameters share one; only kernels count."""
     endpoints = jsubspace.init_endpoints(jax.random.key(0), init, 2)
-    layers = jax.tree_util.tree_leaves_with_path(leaf_kinds.layers(endpoints))
+    layers = jax.tree_util.tree_leaves_with_path(layer_names.layers(endpoints))
     owners = [next(n for n in ("conv", "norm", "dense") if n in jax.tree_util.keystr(path)) for path, _ in layers]
     names = [name for _, name in layers]
     assert len(names) == 6

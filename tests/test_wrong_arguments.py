@@ -210,6 +210,10 @@ CALLS = {
     "kernels": (jsubspace.kernels, {"endpoints": (ENDPOINTS, ANY_TREE)}),
     "all_leaves": (jsubspace.all_leaves, {"endpoints": (ENDPOINTS, ANY_TREE)}),
     "layers": (jsubspace.layers, {"tree": (NETWORK, ANY_TREE)}),
+    "layers that are scanned": (
+        lambda scanned: jsubspace.layers(ENDPOINTS, scanned),
+        {"scanned": ("head", ())},
+    ),
     "stack": (jsubspace.stack, {"networks": ([NETWORK, NETWORK], ("list of networks", "batches"))}),
     "unstack": (jsubspace.unstack, {"endpoints": (ENDPOINTS, (*ANY_STACKED, "endpoints of another m"))}),
     "per_endpoint": (

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jsubspace import arguments, leaf_kinds, points, subspaces, tree
+from jsubspace import arguments, layer_names, points, positions, subspaces, tree
 from jsubspace.subspaces import Subspace
 from jsubspace.types import Endpoints, Params
 
@@ -70,12 +70,12 @@ def random_points(key: jax.Array, endpoints: Endpoints, subspace: Subspace, num_
 
 def layerwise_points(key: jax.Array, endpoints: Endpoints, subspace: Subspace, num_samples: int) -> Endpoints:
     """Networks at positions drawn for every layer, as in layerwise training: leaves ``[s, *s]``."""
-    layers = leaf_kinds.layers(endpoints)
+    layers = layer_names.layers(endpoints)
     return _draw(
         key,
         num_samples,
         endpoints,
-        lambda key: points.interpolate(endpoints, points.sample_alpha(key, subspace, layers), subspace),
+        lambda key: points.interpolate(endpoints, positions.sample_alpha(key, subspace, layers), subspace),
     )
 
 
