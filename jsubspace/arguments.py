@@ -191,7 +191,7 @@ def _short(text: str, longest: int = 60) -> str:
 
 
 def one_of(name: str, value: Any, words: Sequence[str]) -> None:
-    """Raises a ValueError if ``value`` is none of the words."""
+    """Raises a ValueError if ``value`` is not one of the words."""
     if not isinstance(value, str) or value not in words:
         choices = " or ".join(f'"{word}"' for word in words)
         raise ValueError(f"{name} is {described(value)}, but it must be {choices}.")

@@ -84,7 +84,7 @@ def check_center(subspace: Subspace, option: str) -> None:
       ValueError: if an endpoint has no weight at the center, as the ends of a chain and a part of a ring have none.
 
     Warns:
-      UserWarning: if the weights at the center are unequal, as those of a curve with several bends.
+      UserWarning: if the weights at the center are unequal, as on a curve with several bends.
     """
     center = center_coefficients(arguments.subspace(subspace))
     least, largest = int(center.argmin()), int(center.argmax())

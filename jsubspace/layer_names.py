@@ -39,7 +39,7 @@ def layers(tree: Params | Endpoints, scanned: str | Sequence[str] = ()) -> Layer
 
     Args:
       tree: a network or endpoints. With ``scanned`` it must be endpoints, with leaves ``[m, L, *s]`` for L stacked layers.
-      scanned: the modules whose layers are stacked, by name, as "blocks". A name may have several parts, as
+      scanned: the names of the modules with stacked layers, as "blocks". A name may have several parts, as
         "decoder/blocks", and the wildcards of a shell. "*" stands for all modules. Every layer of such a module gets an alpha
         of its own.
 

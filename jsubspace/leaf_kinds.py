@@ -26,7 +26,7 @@ _NORMS = {"ln", "bn", "gn", "rms", "norms", "normalization", "normalisation"}
 """Words, besides every word that ends with "norm", in the name of a layer of normalisation or of its parameter."""
 
 _NORM_CLASS = re.compile(r".*norm(\d+d)?", re.IGNORECASE)
-"""The names of classes of normalisation: LayerNorm, BatchNorm2d. A PreNormBlock is none."""
+"""The names of classes of normalisation: LayerNorm, BatchNorm2d. A PreNormBlock is no such class."""
 
 _OF_INPUTS = {"kernel", "weight", "w", "embedding"}
 """Names of kernels, also of those that have a single input or a single output."""
@@ -82,7 +82,7 @@ def all_leaves(endpoints: Endpoints) -> LeafMask:
 
 
 def resolve_mask(mask: LeafMask | Callable[[Endpoints], LeafMask] | None, endpoints: Endpoints) -> LeafMask:
-    """The leaves that the penalty sees, as a tree of bools: those of ``mask`` (`tree_of_bools`), without shared leaves.
+    """The leaves that the penalty sees, as a tree of bools: the leaves of ``mask`` (`tree_of_bools`), without shared leaves.
 
     None stands for `kernels`. A leaf that all endpoints share is the same in all of them and is never compared.
 

@@ -83,7 +83,9 @@ def checked(init_fn: Callable[[jax.Array], Params]) -> Callable[[jax.Array], Par
     def init(key: jax.Array) -> Params:
         network = init_fn(key)
         if not jax.tree.leaves(network):
-            raise ValueError(f"init_fn returned {arguments.described(network)}, but it must return a network, a tree of arrays.")
+            raise ValueError(
+                f"init_fn returned {arguments.described(network)}, but it must return a network, a tree of arrays."
+            )
         check_network(network)
         return network
 

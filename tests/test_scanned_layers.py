@@ -49,9 +49,7 @@ def close(actual, expected, rtol=1e-12, atol=1e-12):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), actual, expected)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"num_samples": 4}, {"pull_back": "center", "sam_rho": 0.1}]
-)
+@pytest.mark.parametrize("options", [{}, {"num_samples": 4}, {"pull_back": "center", "sam_rho": 0.1}])
 @pytest.mark.parametrize("subspace", SUBSPACES, ids=repr)
 def test_it_is_the_unrolled_network(subspace, options, x64):
     endpoints, batch = problem(subspace)
