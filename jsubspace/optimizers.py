@@ -107,18 +107,22 @@ def per_endpoint(optimizer: Any) -> Any:
             return optimizer.update(updates, state, params, **extra)
         given_out = {name: value for name, value in extra.items() if _are_alike(value, updates)}
         states = [state] if len(parts) == 1 else _two_states(state)
-        for part, of_part in zip(parts, states, strict=True):
-            leaves_of, structure = jax.tree.flatten(part.of(updates if params is None else params))
-            shapes = tuple(jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves_of)
-            _check_state(of_part, state_like(structure, shapes), part.num_rows, params is not None)
         leaves, new_states = [], []
         for part, of_part in zip(parts, states, strict=True):
+            of_params, structure = jax.tree.flatten(part.of(updates if params is None else params))
+            shapes = tuple(jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in of_params)
+            doubt = _check_state(of_part, state_like(structure, shapes), part.num_rows, params is not None)
             rows = {name: part.of(value) for name, value in given_out.items()}
             same = {name: value for name, value in extra.items() if name not in given_out}
             if getattr(same.get("value"), "shape", None) == (parts[0].num_rows,):
                 value = same.pop("value")
                 rows["value"] = value if part is parts[0] else jnp.mean(value, keepdims=True)
-            change, new_state = _update_rows(optimizer, part, updates, of_part, params, rows, same)
+            try:
+                change, new_state = _update_rows(optimizer, part, updates, of_part, params, rows, same)
+            except Exception as error:
+                if doubt:
+                    raise ValueError(doubt) from error
+                raise
             leaves.append(jax.tree.leaves(change))
             new_states.append(axis_names.added(new_state))
         return _merged(updates, parts, leaves), _joined(new_states)
@@ -211,22 +215,35 @@ def _check_alike(params: Endpoints, updates: Endpoints) -> None:
             )
 
 
-def _check_state(state: Any, expected: Any, num_rows: int, all_axes: bool) -> None:
-    """Raises a ValueError if the state was made for other endpoints, or by another optimizer.
+def _check_state(state: Any, expected: Any, num_rows: int, all_axes: bool) -> str:
+    """What is said if the update fails, because the state has another structure than a new state. Else an empty text.
+
+    Such a state need not be wrong, because an optimizer may add entries to its state (``optax.measure_with_ema``).
 
     Args:
       state: the state of a part.
-      expected: a state with the right shapes.
+      expected: a new state with the right shapes.
       num_rows: the length of the first axis.
       all_axes: whether the other axes of ``expected`` are known too.
+
+    Raises:
+      ValueError: if the state was made for other endpoints, or is no state of this optimizer.
     """
     remedy = f"Make the state of these endpoints with init(endpoints).{arguments.order(_UPDATE)}"
+    leaves, shapes = jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(expected)
+    message = ""
+    if leaves:
+        arguments.check_arrays("per_endpoint: the state", state, "the state from init(endpoints)", _UPDATE)
     if not tree.same_structure(state, expected):
-        raise ValueError(
+        message = (
             "per_endpoint: the state was made by another optimizer or for another tree than these endpoints: "
             f"{tree.difference(state, expected)}. {remedy}"
         )
-    for (path, leaf), shape in zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(expected), strict=True):
+        are_sequences = isinstance(state, list | tuple) and isinstance(expected, list | tuple)
+        if type(state) is not type(expected) and not are_sequences:
+            raise ValueError(message)
+        shapes = [None] * len(leaves)
+    for (path, leaf), shape in zip(leaves, shapes, strict=True):
         if jnp.ndim(leaf) == 0:  # A user may put a number in the place of a hyperparameter.
             continue
         if jnp.shape(leaf)[0] != num_rows:
@@ -234,11 +251,12 @@ def _check_state(state: Any, expected: Any, num_rows: int, all_axes: bool) -> No
                 f"per_endpoint: {jax.tree_util.keystr(path)} of the optimizer's state has {jnp.shape(leaf)[0]} rows, but the "
                 f"gradients have {num_rows}. {remedy}"
             )
-        if all_axes and jnp.shape(leaf) != shape.shape:
+        if all_axes and shape is not None and jnp.shape(leaf) != shape.shape:
             raise ValueError(
                 f"per_endpoint: {jax.tree_util.keystr(path)} of the optimizer's state has the shape {list(jnp.shape(leaf))}, but "
                 f"these endpoints have {list(shape.shape)} there. {remedy}"
             )
+    return message
 
 
 def _two_states(state: Any) -> StateWithShared:
