@@ -127,6 +127,17 @@ def gradients_at(loss_fn, subspace):
     return jsubspace.value_and_grad_at(loss_fn, subspace)(0.5, (0, 1), ENDPOINTS, X, Y)
 
 
+def uncertainty(predict_fn, endpoints, subspace, validation_batches, test_batches):
+    return jsubspace.uncertainty(
+        predict_fn,
+        endpoints,
+        subspace,
+        validation_batches=validation_batches,
+        test_batches=test_batches,
+        num_resamples=0,
+    )
+
+
 # A function, its right arguments, and what else is right in the place of each of them.
 CALLS = {
     "value_and_grad": (gradients_of, {"loss_fn": (loss_fn, ()), "subspace": (LINE, ("line",))}),
@@ -245,6 +256,16 @@ CALLS = {
             "weights": (None, ("None",)),
         },
     ),
+    "uncertainty": (
+        uncertainty,
+        {
+            "predict_fn": (predict_fn, ()),
+            "endpoints": (ENDPOINTS, ("endpoints", "endpoints with one leaf more")),
+            "subspace": (LINE, ("line",)),
+            "validation_batches": (BATCHES, ("batches",)),
+            "test_batches": (BATCHES, ("batches",)),
+        },
+    ),
     "measure": (
         jsubspace.measure,
         {
@@ -262,6 +283,7 @@ OTHERS_FIND = {
     ("grad_fn", "y"): tuple(WRONG),
     ("grad_fn", "endpoints"): ("endpoints of another tree", "endpoints of another width"),
     ("grad_fn at a point", "endpoints"): ("endpoints of another tree", "endpoints of another width"),
+    ("uncertainty", "endpoints"): ("vector", "endpoints of another tree", "endpoints of another width"),
     ("measure", "endpoints"): ("vector", "endpoints of another tree", "endpoints of another width"),
     ("reestimate_batch_stats", "point"): (*ANY_TREE, "empty"),
     ("update", "endpoints"): ("None",),
@@ -280,6 +302,7 @@ ABOUT = {
     "chosen": "chosen|row|endpoint",
     "batches": "batch",
     "test_batches": "batch",
+    "validation_batches": "batch",
     "init_fn": "init_fn",
     "stats_fn": "stats_fn",
     "networks": "network",

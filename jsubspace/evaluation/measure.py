@@ -1,7 +1,7 @@
 """Measures a subspace of anybody's networks: from endpoints and batches to a report."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack, overload
 
 import jax
@@ -124,24 +124,12 @@ def measure(
       >>> report.center.accuracy, round(report.center.nll, 3), round(report.at(1).nll, 3)
       (1.0, 0.201, 0.127)
     """
-    call = "measure(predict_fn, endpoints, subspace, test_batches)"
-    arguments.function("measure: predict_fn", predict_fn, "(point, *inputs) -> logits", call)
     batches = validation_batches if test_batches is None else test_batches
     if batches is None or (test_batches is not None and validation_batches is not None):
         raise ValueError("measure: give test_batches, or validation_batches to choose a point by. One of the two.")
-    arguments.check_batches(
-        "measure: test_batches" if validation_batches is None else "measure: validation_batches", batches, call
-    )
-    if (stats_fn is None) != (train_batches is None):
-        raise ValueError(
-            "measure: stats_fn and train_batches belong together: the statistics of every point come from training batches."
-        )
-    if stats_fn is not None:
-        arguments.function("measure: stats_fn", stats_fn, "(point, *batch) -> statistics")
-        arguments.check_batches("measure: train_batches", train_batches)
-    m = tree.num_endpoints(endpoints, call)
-    if m != arguments.subspace(subspace, call).num_endpoints:
-        raise ValueError(f"measure: {subspace} has {subspace.num_endpoints} endpoints but {m} were given.")
+    read = {"test_batches" if validation_batches is None else "validation_batches": batches}
+    call = "measure(predict_fn, endpoints, subspace, test_batches)"
+    check_inputs("measure", call, predict_fn, endpoints, subspace, read, stats_fn, train_batches)
     task = Classification() if task is None else checked(task)
     kinds = usual_kinds(subspace) if random_points is None else random_points
     key = jax.random.key(0) if key is None else key
@@ -153,6 +141,39 @@ def measure(
     task.check_outcomes(outcomes)
     kind = Report if validation_batches is None else ValidationReport
     return report_of(endpoints, subspace, plan, outcomes, task, num_resamples, kind)
+
+
+def check_inputs(
+    name: str,
+    call: str,
+    predict_fn: Any,
+    endpoints: Any,
+    subspace: Any,
+    batches: Mapping[str, Any],
+    stats_fn: Any,
+    train_batches: Any,
+) -> None:
+    """Raises a ValueError if an argument is of a wrong kind, or endpoints and subspace do not fit.
+
+    Args:
+      name: what the measuring function is called, for a message.
+      call: shows the order of its arguments in a message.
+      predict_fn, endpoints, subspace, stats_fn, train_batches: its arguments.
+      batches: its other arguments that hold batches, by name.
+    """
+    arguments.function(f"{name}: predict_fn", predict_fn, "(point, *inputs) -> logits", call)
+    for argument, value in batches.items():
+        arguments.check_batches(f"{name}: {argument}", value, call)
+    if (stats_fn is None) != (train_batches is None):
+        raise ValueError(
+            f"{name}: stats_fn and train_batches belong together: the statistics of every point come from training batches."
+        )
+    if stats_fn is not None:
+        arguments.function(f"{name}: stats_fn", stats_fn, "(point, *batch) -> statistics")
+        arguments.check_batches(f"{name}: train_batches", train_batches)
+    m = tree.num_endpoints(endpoints, call)
+    if m != arguments.subspace(subspace, call).num_endpoints:
+        raise ValueError(f"{name}: {subspace} has {subspace.num_endpoints} endpoints but {m} were given.")
 
 
 def stats_of(evaluator: Evaluator, rows: Endpoints, batches: Batches, weights: str | None) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jsubspace import subspaces, tree
+from jsubspace import arguments
 from jsubspace.evaluation import measure as measuring
 from jsubspace.evaluation import networks
 from jsubspace.evaluation.batches import Batches, padded
@@ -72,24 +72,25 @@ def uncertainty(
 
     Example:
       >>> import jax.numpy as jnp
+      >>> import jsubspace
       >>> endpoints = {"kernel": jnp.stack([jnp.eye(2), 2 * jnp.eye(2)])}
       >>> x, y = jnp.tile(jnp.eye(2), (20, 1)), jnp.tile(jnp.arange(2), 20).at[0].set(1)
       >>> predict_fn = lambda point, x: x @ point["kernel"]
       >>> report = uncertainty(
-      ...     predict_fn, endpoints, subspaces.Line(), validation_batches=[(x, y)], test_batches=[(x, y)], num_resamples=9
+      ...     predict_fn, endpoints, jsubspace.Line(), validation_batches=[(x, y)], test_batches=[(x, y)], num_resamples=9
       ... )
       >>> round(report.center.temperature, 3)  # The NLL is lowest where 39 of 40 labels have a probability of 39/40.
       0.409
     """
-    if not 0 < miscoverage < 1:
-        raise ValueError(f"miscoverage is {miscoverage!r}. It must be between 0 and 1, for example 0.1.")
-    m = tree.num_endpoints(endpoints)
-    if m != subspaces.checked(subspace).num_endpoints:
-        raise ValueError(f"uncertainty: {subspace} has {subspace.num_endpoints} endpoints but {m} were given.")
-    if (stats_fn is None) != (train_batches is None):
+    if not arguments.are_real_numbers(miscoverage) or np.shape(miscoverage) != () or not 0 < miscoverage < 1:
         raise ValueError(
-            "uncertainty: stats_fn and train_batches belong together: the statistics of every point come from training batches."
+            f"miscoverage is {arguments.described(miscoverage)}. It must be between 0 and 1, for example 0.1."
         )
+    read = {"validation_batches": validation_batches, "test_batches": test_batches}
+    if outside_batches is not None:
+        read["outside_batches"] = outside_batches
+    call = "uncertainty(predict_fn, endpoints, subspace, *, validation_batches=..., test_batches=...)"
+    measuring.check_inputs("uncertainty", call, predict_fn, endpoints, subspace, read, stats_fn, train_batches)
     plan = survey(subspace, num_points=3, ensemble=ensemble)
     network, count = networks.from_functions(predict_fn, stats_fn), 1 if devices is None else devices.count
     calibrating = Evaluator(network, Calibrating(), plan, devices)
