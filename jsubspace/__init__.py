@@ -25,6 +25,7 @@ from jsubspace.evaluation.tasks import Task as Task
 from jsubspace.evaluation.tasks import Tokens as Tokens
 from jsubspace.evaluation.uncertainty.measured import uncertainty as uncertainty
 from jsubspace.evaluation.uncertainty.report import UncertaintyReport as UncertaintyReport
+from jsubspace.fine_tuning import deltas as deltas
 from jsubspace.gradients import value_and_grad as value_and_grad
 from jsubspace.gradients import value_and_grad_at as value_and_grad_at
 from jsubspace.layer_names import layers as layers
@@ -43,6 +44,7 @@ from jsubspace.points import init_endpoints as init_endpoints
 from jsubspace.points import interpolate as interpolate
 from jsubspace.points import midpoint as midpoint
 from jsubspace.positions import sample_alpha as sample_alpha
+from jsubspace.products import as_products as as_products
 from jsubspace.subspaces import Chain as Chain
 from jsubspace.subspaces import Curve as Curve
 from jsubspace.subspaces import Line as Line

@@ -6,13 +6,25 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsubspace import arguments, centers, leaf_kinds, penalties, point_gradients, positions, samples, tree
+from jsubspace import (
+    arguments,
+    centers,
+    leaf_kinds,
+    penalties,
+    point_gradients,
+    positions,
+    product_cosines,
+    product_penalties,
+    products,
+    samples,
+    tree,
+)
 from jsubspace.objectives import Objective, layers_of
 from jsubspace.point_gradients import LossFn
 from jsubspace.shares import Shares
 from jsubspace.subspaces import Subspace
 from jsubspace.task_vectors import check_origin, task_vectors
-from jsubspace.types import Alpha, Endpoints, Params
+from jsubspace.types import Alpha, Endpoints, LeafMask, Params
 
 
 class Info(NamedTuple):
@@ -87,7 +99,8 @@ def gradient_at(
     """`value_and_grad_at` for endpoints that lie on the devices as ``shares`` says. See `random_gradient`."""
     arguments.subspace(subspace, CALL)
     arguments.function("loss_fn", loss_fn, "(point, *args) -> loss", CALL)
-    num_samples = objective.num_samples
+    num_samples, pairs = objective.num_samples, objective.products
+    arithmetic: Any = tree if pairs is None else products.Arithmetic(pairs)
     has_aux, pass_alpha = arguments.truth("has_aux", has_aux), arguments.truth("pass_alpha", pass_alpha)
     task = point_gradients.task_gradient(loss_fn, has_aux, pass_alpha)
     # There are S networks at points and m endpoints. The devices exchange whichever are fewer, unless the mean over
@@ -102,9 +115,9 @@ def gradient_at(
         devices. The weights contain the mean's division: a separate division would be one more pass over the gradient."""
         args, kwargs = inputs
         coefficients = positions.coefficients(endpoints, alpha, subspace)
-        point = tree.contract(endpoints, coefficients)
+        point = arithmetic.contract(endpoints, coefficients)
         weights = centers.pull_back_weights(subspace, coefficients, objective.pull_back)
-        weights = tree.weights_per_leaf(endpoints, weights)
+        weights = arithmetic.weights_per_leaf(endpoints, weights)
 
         def gradient(point: Params) -> tuple[tuple[jax.Array, Any], Params]:
             result, grad = task(shares.gather(point) if divided else point, alpha, *args, **kwargs)
@@ -125,7 +138,7 @@ def gradient_at(
 
     def one_position(endpoints: Endpoints, alpha: Alpha, inputs: samples.Inputs) -> tuple[jax.Array, Any, Endpoints]:
         loss, aux, grad, weights = of_point(endpoints, alpha, inputs)
-        return shares.mean(loss), aux, tree.pull_back(added_up(grad), weights)
+        return shares.mean(loss), aux, arithmetic.pull_back(added_up(grad), weights)
 
     def several_positions(
         endpoints: Endpoints, alphas: Alpha, inputs: samples.Inputs
@@ -139,7 +152,7 @@ def gradient_at(
         )
 
         def pull_back(grads: Params) -> Endpoints:
-            return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), jax.vmap(tree.pull_back)(grads, weights))
+            return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), jax.vmap(arithmetic.pull_back)(grads, weights))
 
         if by_points:
             grads = pull_back(added_up(grads, leading=1))
@@ -148,6 +161,23 @@ def gradient_at(
             grads = shares.scatter(of_endpoints, leading=1)
         return shares.mean(jnp.mean(losses)), aux, grads
 
+    def counted(endpoints: Endpoints) -> LeafMask:
+        """The leaves that the penalty sees."""
+        if pairs is None:
+            return leaf_kinds.resolve_mask(objective.mask, endpoints)
+        return product_cosines.counted(objective.mask, endpoints, pairs)
+
+    def penalty(
+        endpoints: Endpoints, chosen: tuple[int | jax.Array, ...], counts: LeafMask, origin: Params | None
+    ) -> tuple[jax.Array, Callable[[Endpoints, float | jax.Array], Endpoints]]:
+        """The value, and ``(grads, beta) -> grads + beta * gradient``."""
+        if pairs is not None:
+            of_products = product_penalties.penalty(endpoints, chosen, counts, pairs, origin)
+            return of_products.value, of_products.add_gradient
+        compared = task_vectors(endpoints, origin, counts)  # The gradient of a task vector is the endpoint's gradient.
+        found = penalties.penalty(compared, chosen, counts, shares.gram)
+        return found.value, lambda grads, beta: found.add_gradient(grads, compared, beta)
+
     def grad_fn(
         alpha: Alpha, chosen: tuple[int | jax.Array, ...], endpoints: Endpoints, /, *args: Any, **kwargs: Any
     ) -> tuple[tuple[jax.Array, Info], Endpoints]:
@@ -155,7 +185,7 @@ def gradient_at(
         objective.batch.check((args, kwargs))
         penalises = objective.penalises(subspace)
         # Trees that do not fit are found here, before the loss fails on them.
-        counts = leaf_kinds.resolve_mask(objective.mask, endpoints) if penalises else None
+        counts = counted(endpoints) if penalises else None
         origin = shares.own_part(objective.origin) if penalises and objective.origin is not None else None
         if origin is not None:
             check_origin(endpoints, origin)
@@ -163,13 +193,11 @@ def gradient_at(
         loss, aux, grads = gradient(endpoints, alpha, (args, kwargs))
         if not penalises:
             return (loss, Info(loss, jnp.zeros_like(loss), alpha, aux)), grads
-        compared = task_vectors(endpoints, origin, counts)  # The gradient of a task vector is the endpoint's gradient.
-        penalty = penalties.penalty(compared, chosen, counts, shares.gram)
+        value, add_gradient = penalty(endpoints, chosen, counts, origin)
         beta = objective.beta
         if isinstance(beta, jax.Array):
-            beta = jax.lax.convert_element_type(beta, penalty.value.dtype)
-        grads = penalty.add_gradient(grads, compared, beta)
-        return (loss + beta * penalty.value, Info(loss, penalty.value, alpha, aux)), grads
+            beta = jax.lax.convert_element_type(beta, value.dtype)
+        return (loss + beta * value, Info(loss, value, alpha, aux)), add_gradient(grads, beta)
 
     return grad_fn
 

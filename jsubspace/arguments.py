@@ -4,7 +4,7 @@ A check looks at kinds, shapes and dtypes. It reads no number of an array, so th
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -249,6 +249,21 @@ def different_rows(name: str, values: Sequence[Any], m: int) -> tuple[Any, ...]:
             f"{name} is {rows}. The same endpoint stands in it twice, and no endpoint has a pair with itself."
         )
     return rows
+
+
+def rows_of_pairs(name: str, values: Sequence[Any], m: int) -> tuple[Any, ...]:
+    """`different_rows` that form at least one pair.
+
+    Raises:
+      ValueError: as `different_rows` does, and if there are fewer than two rows.
+    """
+    rows = different_rows(name, values, m)
+    return rows if len(rows) > 1 else no_pair()
+
+
+def no_pair() -> NoReturn:
+    """Raises the ValueError for one endpoint where a pair is needed."""
+    raise ValueError("one endpoint has no pair, and the penalty needs two endpoints.")
 
 
 def words(text: str) -> tuple[str, ...]:

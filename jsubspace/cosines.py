@@ -46,6 +46,12 @@ def squared(cosine: jax.Array) -> jax.Array:
     return square - jax.lax.stop_gradient(jnp.maximum(square - 1, 0))
 
 
+def mean_over_pairs(cosine: jax.Array) -> jax.Array:
+    """The mean of cos^2 above the diagonal of the cosines ``[p, p]``."""
+    above = jnp.triu_indices(len(cosine), k=1)
+    return jnp.mean(squared(cosine)[above])
+
+
 def factors(gram: jax.Array) -> jax.Array:
     """``[p]``: the power of two by which each endpoint is multiplied before its inner products are right. Usually 1."""
     norms = jax.lax.stop_gradient(jnp.diagonal(gram))

@@ -15,6 +15,7 @@ import jax
 
 from jsubspace import penalties
 from jsubspace.algorithm import GradFn, gradient_at, random_gradient
+from jsubspace.factors import Pairs
 from jsubspace.objectives import Objective
 from jsubspace.point_gradients import LossFn, PointFn
 from jsubspace.samples import Batch
@@ -35,6 +36,7 @@ def value_and_grad(
     all_pairs: bool = False,
     mask: penalties.Mask = None,
     origin: Params | None = None,
+    products: Pairs | None = None,
     at_point: PointFn | None = None,
     sam_rho: float | jax.Array = 0.0,
     pull_back: str = "plain",
@@ -67,6 +69,9 @@ def value_and_grad(
       origin: one network, leaves ``[*s]``, from which the endpoints were fine-tuned. The penalty then compares the task vectors
         omega_i - origin. Its gradient turns a task vector and does not lengthen it. For a large network, call value_and_grad inside
         the step and give the origin as an argument of the step, so that it is no constant of the compiled program.
+      products: names of low-rank factors in the order of their product, as in ``("lora_a", "lora_b")``, or several such pairs.
+        Positions and the penalty are then those of the products: the point has sum_i c_i A_i B_i, in factors of rank m r
+        (`jsubspace.as_products`, which midpoint, interpolate and measure need, too). By default they are those of the factors.
       at_point: a function ``grad -> grad`` of the task's gradient at each point, before the gradient is pulled back. It gets the
         mean over all devices, whole, with the network's leaves ``[*s]``, and returns the same form. Clipping here treats
         it as one network's gradient. The function keeps no state, and the penalty's gradient does not pass it.
@@ -121,6 +126,7 @@ def value_and_grad(
         origin=origin,
         pull_back=pull_back,
         spread=spread,
+        products=products,
     )
     return random_gradient(loss_fn, subspace, objective, Shares(axis_name), has_aux=has_aux, pass_alpha=pass_alpha)
 
@@ -135,6 +141,7 @@ def value_and_grad_at(
     batch_argnames: str | Sequence[str] | None = None,
     mask: penalties.Mask = None,
     origin: Params | None = None,
+    products: Pairs | None = None,
     at_point: PointFn | None = None,
     sam_rho: float | jax.Array = 0.0,
     pull_back: str = "plain",
@@ -158,5 +165,6 @@ def value_and_grad_at(
         sam_rho=sam_rho,
         origin=origin,
         pull_back=pull_back,
+        products=products,
     )
     return gradient_at(loss_fn, subspace, objective, Shares(axis_name), has_aux=has_aux, pass_alpha=pass_alpha)

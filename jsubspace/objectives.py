@@ -5,7 +5,8 @@ import dataclasses
 import jax
 import numpy as np
 
-from jsubspace import arguments, centers, layer_names, penalties, tree
+from jsubspace import arguments, centers, factors, layer_names, penalties, tree
+from jsubspace.factors import Pairs
 from jsubspace.point_gradients import PointFn
 from jsubspace.samples import Batch
 from jsubspace.subspaces import Subspace
@@ -33,6 +34,7 @@ class Objective:
       pull_back: "plain" or "center", the weights with which the gradient is pulled back (`centers.pull_back_weights`).
       spread: r, between 0 and 1, the factor of the distance of alpha to the center (`centers.drawn_together`). A number, or
         a traced scalar.
+      products: the names of low-rank factors whose products have positions and are compared (`products.as_products`), or None.
 
     Raises:
       ValueError: if an option is out of range.
@@ -49,6 +51,7 @@ class Objective:
     origin: Params | None = None
     pull_back: str = centers.PLAIN
     spread: float | jax.Array = 1.0
+    products: Pairs | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.layerwise, np.bool_):
@@ -68,6 +71,13 @@ class Objective:
                 f"at_point is {arguments.described(self.at_point)}, but it must be a function from a gradient to a gradient. For a transformation "
                 "tx of optax that needs no state, pass lambda grad: tx.update(grad, tx.init(grad))[0]."
             )
+        if self.products is not None:
+            object.__setattr__(self, "products", factors.checked(self.products))
+            if self.pull_back != centers.PLAIN:
+                raise ValueError(
+                    f'pull_back is "{self.pull_back}", but with products the gradient of a first factor holds the coefficient already, '
+                    'through the second factor of the point. Use pull_back="plain", or train on the factors.'
+                )
         if self.num_samples < 1:
             raise ValueError(f"num_samples is {self.num_samples}, but a step takes at least one sample of alpha.")
 

@@ -20,13 +20,15 @@ normal number (`cosines`). A NaN or an infinity in an endpoint makes cos^2 NaN.
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jsubspace import arguments, leaf_kinds, tree
-from jsubspace.cosines import corrected, cosines, factors, scaled_rows, squared
+from jsubspace.cosines import corrected, cosines, factors, mean_over_pairs, scaled_rows, squared
+from jsubspace.factors import Pairs
+from jsubspace.product_cosines import counted, product_cosines
 from jsubspace.task_vectors import task_vectors
 from jsubspace.types import Endpoints, LeafMask, Params
 
@@ -56,7 +58,13 @@ def sample_pair(key: jax.Array, num_endpoints: int) -> tuple[Any, Any]:
 
 
 def cosine_squared(
-    endpoints: Endpoints, j: Any, k: Any, mask: Mask = None, *, origin: Params | None = None
+    endpoints: Endpoints,
+    j: Any,
+    k: Any,
+    mask: Mask = None,
+    *,
+    origin: Params | None = None,
+    products: Pairs | None = None,
 ) -> jax.Array:
     """cos^2 of endpoints j and k: a scalar in [0, 1]. It is 0 if one of the two endpoints is the zero vector.
 
@@ -69,6 +77,7 @@ def cosine_squared(
         0.1 instead of 1e-6.
       origin: one network, leaves ``[*s]``, for the cosine of the task vectors omega - origin. None compares the endpoints
         themselves. Networks that were fine-tuned from the origin all have a cosine near 1 without it.
+      products: names of low-rank factors, as in `jsubspace.as_products`, whose products are compared in their place.
 
     Raises:
       ValueError: if an endpoint j or k does not exist. A traced row cannot be checked, and gives NaN if it does not exist.
@@ -80,19 +89,23 @@ def cosine_squared(
     m = tree.num_endpoints(endpoints, "cosine_squared(endpoints, j, k, mask)")
     rows = arguments.row("j", j, m), arguments.row("k", k, m)
     exist = jnp.all(jnp.array([(row >= 0) & (row < m) for row in rows]))  # Traced rows are known only here.
-    found = mean_cosine_squared(_rows(endpoints, rows), mask, origin=origin)
+    found = mean_cosine_squared(tree.chosen_rows(endpoints, rows), mask, origin=origin, products=products)
     return jnp.where(exist, found, jnp.nan)
 
 
-def mean_cosine_squared(endpoints: Endpoints, mask: Mask = None, *, origin: Params | None = None) -> jax.Array:
+def mean_cosine_squared(
+    endpoints: Endpoints, mask: Mask = None, *, origin: Params | None = None, products: Pairs | None = None
+) -> jax.Array:
     """The mean of `cosine_squared` over all pairs of different endpoints: the expectation in equation 5."""
     m = tree.num_endpoints(endpoints, "mean_cosine_squared(endpoints, mask)")
-    return _mean_over_pairs(_all_cosines(endpoints, mask, origin)[0]) if m > 1 else _no_pair()
+    return mean_over_pairs(_all_cosines(endpoints, mask, origin, products)[0]) if m > 1 else arguments.no_pair()
 
 
-def cosines_squared(endpoints: Endpoints, mask: Mask = None, *, origin: Params | None = None) -> jax.Array:
+def cosines_squared(
+    endpoints: Endpoints, mask: Mask = None, *, origin: Params | None = None, products: Pairs | None = None
+) -> jax.Array:
     """cos^2 of every pair: ``[m, m]``, symmetric. The diagonal is 1, and 0 for an endpoint that is the zero vector."""
-    found, inverse_norms = _all_cosines(endpoints, mask, origin)
+    found, inverse_norms = _all_cosines(endpoints, mask, origin, products)
     on_diagonal = jax.lax.stop_gradient(squared(jnp.sign(inverse_norms)))
     return jnp.where(jnp.eye(len(found), dtype=bool), on_diagonal[:, None], squared(found))
 
@@ -209,9 +222,7 @@ def penalty(
     If the endpoints are divided among devices, ``gram_fn`` is `shares.Shares.gram`.
     """
     m = tree.num_endpoints(endpoints)
-    chosen = arguments.different_rows("chosen", chosen, m)
-    if len(chosen) < 2:
-        _no_pair()
+    chosen = arguments.rows_of_pairs("chosen", chosen, m)
     rows = [tree.row(endpoints, i) for i in chosen]
     gram, pair_sum = gram_fn(rows, mask), None
     if len(chosen) == 2 < m:
@@ -244,7 +255,7 @@ def penalty(
         unlike = jnp.stack([(own - other) * inverse_norms, jnp.broadcast_to(other, (2,))], axis=1)
         sum_weights = jnp.zeros((m, 2), gram.dtype).at[places].set(jnp.where(is_usual, usual, unlike))
     return Penalty(
-        value=_mean_over_pairs(cosine),
+        value=mean_over_pairs(cosine),
         weights=jnp.zeros((m, p), gram.dtype).at[places].set(weights),
         inverse_norms=jnp.zeros(m, gram.dtype).at[places].set(inverse_norms),
         chosen=chosen,
@@ -254,8 +265,12 @@ def penalty(
     )
 
 
-def _all_cosines(endpoints: Endpoints, mask: Mask, origin: Params | None) -> tuple[jax.Array, jax.Array]:
+def _all_cosines(
+    endpoints: Endpoints, mask: Mask, origin: Params | None, pairs: Pairs | None
+) -> tuple[jax.Array, jax.Array]:
     """`cosines.cosines` of all endpoints, or of their task vectors. The inverse norms are those of scaled endpoints."""
+    if pairs is not None:
+        return product_cosines(endpoints, counted(mask, endpoints, pairs), pairs, origin)
     m, counts = (
         tree.num_endpoints(endpoints, "cosines_squared(endpoints, mask)"),
         leaf_kinds.resolve_mask(mask, endpoints),
@@ -266,23 +281,5 @@ def _all_cosines(endpoints: Endpoints, mask: Mask, origin: Params | None) -> tup
     return cosines(tree.gram(scaled_rows(endpoints, rows, scales), counts))
 
 
-def _mean_over_pairs(cosine: jax.Array) -> jax.Array:
-    """The mean of cos^2 above the diagonal of the cosines ``[p, p]``."""
-    above = jnp.triu_indices(len(cosine), k=1)
-    return jnp.mean(squared(cosine)[above])
-
-
-def _no_pair() -> NoReturn:
-    raise ValueError("one endpoint has no pair, and the penalty needs two endpoints.")
-
-
 def _sum(rows: Sequence[Params]) -> Params:
     return jax.tree.map(lambda *leaves: sum(leaf.astype(tree.accumulator(leaf.dtype)) for leaf in leaves), *rows)
-
-
-def _rows(endpoints: Endpoints, chosen: tuple[Any, ...]) -> Endpoints:
-    return jax.tree.map(
-        lambda leaf, is_shared: leaf if is_shared else jnp.stack([leaf[i] for i in chosen]),
-        endpoints,
-        tree.shared_leaves(endpoints),
-    )

@@ -71,14 +71,9 @@ def init_endpoints(
     for name in renamed:
         hint = f"; it is called {_NEW_NAMES[name]} now" if name in _NEW_NAMES else ""
         raise TypeError(f"init_endpoints has no argument {name}{hint}.")
-    if isinstance(subspace, bool | int | float | np.generic):
-        m = arguments.integer("init_endpoints: the number of endpoints", subspace)
-    else:
-        m = arguments.subspace(subspace, _INIT).num_endpoints
+    m = number_of_endpoints(subspace, "init_endpoints", _INIT)
     arguments.key("key", key, _INIT)
     arguments.function("init_fn", init_fn, "key -> network", _INIT)
-    if m < 1:
-        raise ValueError(f"init_endpoints: num_endpoints is {m}. A subspace has at least one endpoint.")
     init_fn = parameters.checked(init_fn)
     if arguments.truth("init_endpoints: common_start", common_start):
         network = init_fn(jax.random.split(key, 1)[0])
@@ -124,6 +119,17 @@ def _with_longer_kernels(endpoints: Endpoints, subspace: Subspace) -> Endpoints:
     return jax.tree.map(
         lambda leaf, is_kernel, one: leaf / length if is_kernel and not one else leaf, endpoints, kernels, shared
     )
+
+
+def number_of_endpoints(subspace: Subspace | int, caller: str, call: str) -> int:
+    """m of a subspace, or m itself. A ValueError names the function ``caller`` and shows its ``call``."""
+    if isinstance(subspace, bool | int | float | np.generic):
+        m = arguments.integer(f"{caller}: the number of endpoints", subspace)
+    else:
+        m = arguments.subspace(subspace, call).num_endpoints
+    if m < 1:
+        raise ValueError(f"{caller}: num_endpoints is {m}. A subspace has at least one endpoint.")
+    return m
 
 
 def interpolate(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = None) -> Params:

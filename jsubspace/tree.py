@@ -69,6 +69,15 @@ def row(endpoints: Endpoints, i: Any) -> Params:
     return jax.tree.map(lambda leaf: leaf[0 if leaf.shape[0] == 1 else i], endpoints)
 
 
+def chosen_rows(endpoints: Endpoints, chosen: Sequence[Any]) -> Endpoints:
+    """The endpoints in these rows, ``[p, *s]``, integers or traced. Shared leaves stay one row."""
+    return jax.tree.map(
+        lambda leaf, is_shared: leaf if is_shared else jnp.stack([leaf[i] for i in chosen]),
+        endpoints,
+        shared_leaves(endpoints),
+    )
+
+
 def num_endpoints(endpoints: Endpoints, call: str = "") -> int:
     """m, the largest length of the leading axis. Every leaf has m rows, or one row, which all endpoints share.
 
@@ -170,7 +179,7 @@ def pull_back(point: Params, weights: Any) -> Endpoints:
 
     def pull_back_leaf(leaf: jax.Array, c: jax.Array) -> jax.Array:
         wide = leaf.astype(accumulator(leaf.dtype))[None]
-        return (_column(c, wide) * wide).astype(leaf.dtype)
+        return (column(c, wide) * wide).astype(leaf.dtype)
 
     return axis_names.added(jax.tree.map(pull_back_leaf, point, _per_leaf(point, weights)))
 
@@ -253,28 +262,28 @@ def _bare_structure(tree: Any) -> Any:
 
 
 def _sum_of_slices(wide: jax.Array, c: jax.Array) -> jax.Array:
-    columns = c if c.ndim == 1 else _column(c, wide)
-    total = _product(columns[0], wide[0])
+    columns = c if c.ndim == 1 else column(c, wide)
+    total = product(columns[0], wide[0])
     for i in range(1, wide.shape[0]):
-        total += _product(columns[i], wide[i])
+        total += product(columns[i], wide[i])
     return total
 
 
 def _sum_over_rows(wide: jax.Array, c: jax.Array) -> jax.Array:
-    return weighted_sum(_column(c, wide), wide)
+    return weighted_sum(column(c, wide), wide)
 
 
 def weighted_sum(weights: jax.Array, wide: jax.Array) -> jax.Array:
     """The sum over the first axis of weights times rows ``[m, *s]``. A row of weight 0 adds 0, even if it is infinite."""
-    return jnp.sum(_product(weights, wide), axis=0)
+    return jnp.sum(product(weights, wide), axis=0)
 
 
-def _product(c: jax.Array, row: jax.Array) -> jax.Array:
+def product(c: jax.Array, row: jax.Array) -> jax.Array:
     """c times the row, and 0 if c is 0. The where selects rows and not products, so that d/dc stays the row at c = 0."""
     return c * jnp.where((c != 0) | jnp.isfinite(row), row, 0)
 
 
-def _column(c: jax.Array, leaf: jax.Array) -> jax.Array:
+def column(c: jax.Array, leaf: jax.Array) -> jax.Array:
     """``[m] -> [m, 1, ..., 1]`` in the leaf's dtype, to scale the rows of a ``[m, *s]`` leaf. ``[m, L]`` scales both axes."""
     return jnp.reshape(c, c.shape + (1,) * (leaf.ndim - c.ndim)).astype(leaf.dtype)
 
