@@ -1,4 +1,4 @@
-"""Low-rank factors whose product is what a network adds to a kernel (LoRA), as a subspace of products.
+"""A subspace of products of low-rank factors, as LoRA adds them to a kernel.
 
 The product of means is not the mean of products: the product of sum_i c_i A_i and sum_i c_i B_i is not sum_i c_i A_i B_i. But
 this sum of products is a product itself, of factors with a rank that is m times as large:
@@ -22,12 +22,12 @@ from jsubspace.types import Endpoints, Params
 
 
 def as_products(endpoints: Endpoints, pairs: Pairs) -> Endpoints:
-    """Endpoints whose points have sum_i c_i A_i B_i, the mean of products, as the product of two leaves.
+    """Endpoints of products: their points have sum_i c_i A_i B_i, the mean of products, as the product of two leaves.
 
     `jsubspace.interpolate`, `jsubspace.midpoint` and `jsubspace.measure` take the result as it is. A point of it is a network
     with factors of rank m r, and any code that multiplies the factors runs with it. If that code divides by the rank (alpha /
-    r of LoRA), give it the rank r of one endpoint. Cosines and distances are those of products only in the functions that take
-    ``products``: the blocks of this result are orthogonal.
+    r of LoRA), give it the rank r of one endpoint. Only the functions that take ``products`` compare products. The blocks
+    of this result are orthogonal.
 
     Args:
       endpoints: leaves ``[m, *s]``.
@@ -79,7 +79,7 @@ class Arithmetic:
         return jax.tree.unflatten(structure, each)
 
     def contract(self, endpoints: Endpoints, weights: Any) -> Params:
-        """The network with factors [A_1 | ... | A_m] and [c_1 B_1; ...; c_m B_m], leaves ``[*s]``. Weights as in `tree.contract`."""
+        """The network with the A_i side by side and the c_i B_i on top of each other, leaves ``[*s]``."""
 
         def side_by_side(leaf: jax.Array, c: jax.Array, axis: int) -> jax.Array:
             wide = leaf.astype(tree.accumulator(leaf.dtype))
@@ -91,7 +91,7 @@ class Arithmetic:
         )
 
     def pull_back(self, point: Params, weights: Any) -> Endpoints:
-        """The transpose of `contract`, with leaves ``[m, *s]``. The weights are those of `weights_per_leaf`."""
+        """The transpose of `contract`, with leaves ``[m, *s]``. It takes the weights of `weights_per_leaf`."""
 
         def cut(leaf: jax.Array, c: jax.Array, axis: int) -> jax.Array:
             parts = jnp.stack(jnp.split(leaf, len(c), axis=axis)).astype(tree.accumulator(leaf.dtype))

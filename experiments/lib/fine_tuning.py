@@ -14,7 +14,7 @@ from jsubspace.data import examples, sets
 from jsubspace.types import Endpoints, Params
 
 NUM_TRAIN = NUM_VALIDATION = 200
-"""Mirrored images to train on, and others to choose the learning rate on. The base network sees none of them."""
+"""Mirrored images to train on, and others to choose the learning rate on. The base network does not see them."""
 
 BATCH_SIZE = 50
 WIDTHS = (64, 64, 64, 10)
@@ -22,7 +22,7 @@ WIDTHS = (64, 64, 64, 10)
 
 RANK = 4
 BASE_STEPS = 1000
-RATES = {"Adam": (3e-4, 1e-3, 3e-3, 1e-2), "SGD": (0.003, 0.01, 0.03, 0.1)}
+RATES = {"Adam": (1e-3, 3e-3, 1e-2, 3e-2), "SGD": (0.003, 0.01, 0.03, 0.1)}
 """The learning rates to choose from. SGD has a momentum of 0.9. There is no weight decay."""
 
 ALPHAS = np.linspace(0, 1, 11)
@@ -66,6 +66,7 @@ class Way:
       subspace: what is trained.
       options: ``base -> options`` of `jsubspace.value_and_grad`.
       evaluated: what the points are taken from after training.
+      like: the label of the way that trains a single network of this kind. Its learning rate is taken.
     """
 
     label: str
@@ -74,6 +75,7 @@ class Way:
     subspace: Any = dataclasses.field(default_factory=jsubspace.Line)
     options: Callable[[Params], dict[str, Any]] = lambda base: {}
     evaluated: Callable[[Endpoints], Endpoints] = lambda endpoints: endpoints
+    like: str = "one network"
 
     @property
     def is_single(self) -> bool:
@@ -82,7 +84,7 @@ class Way:
 
 
 def ways() -> list[Way]:
-    """All ways. Those without a subspace come first in their kind: whole weights, then low-rank factors."""
+    """All ways: whole weights, then low-rank factors. The single network of a kind comes first."""
 
     def copies(key: jax.Array, base: Params) -> Endpoints:
         return jsubspace.init_endpoints(key, lambda _: base, jsubspace.Line(), common_start=True)
@@ -107,14 +109,15 @@ def ways() -> list[Way]:
         Way("origin, β = 1", copies, itself, options=lambda base: {"beta": 1.0, "origin": base}),
         Way("deltas, β = 0", zeros, added, options=of(beta=0.0)),
         Way("deltas, β = 1", zeros, added, options=of(beta=1.0)),
-        Way("one LoRA", factors(point), adapted, point),
-        Way("LoRA, factors, β = 1", factors(line), adapted, options=of(beta=1.0)),
+        Way("one LoRA", factors(point), adapted, point, like="one LoRA"),
+        Way("LoRA, factors, β = 1", factors(line), adapted, options=of(beta=1.0), like="one LoRA"),
         Way(
             "LoRA, products, β = 1",
             factors(line),
             adapted,
             options=of(beta=1.0, products=PAIRS),
             evaluated=lambda endpoints: jsubspace.as_products(endpoints, PAIRS),
+            like="one LoRA",
         ),
     ]
 
@@ -244,7 +247,7 @@ def _trained(
     key: jax.Array,
     data: tuple[Any, Any],
 ) -> Any:
-    """``start`` after so many steps on random batches. ``grad_fn`` takes a key, the parameters and a batch."""
+    """``start`` after ``steps`` steps on random batches. ``grad_fn`` takes a key, the parameters and a batch."""
 
     def step(carry: Any, i: jax.Array) -> tuple[Any, None]:
         params, state = carry
