@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsubspace import arguments, axis_names, points, tree
+from jsubspace import arguments, axis_names, parameters, points, tree
 from jsubspace.subspaces import Subspace
 from jsubspace.types import Endpoints, Params
 
@@ -83,6 +83,8 @@ def _drawn(key: jax.Array, leaf: Any, zeros: jax.Array, fraction: Any) -> jax.Ar
 
 def _check_base(base: Params, m: int) -> None:
     """Raises a ValueError if the base is not one network. From shapes alone, stacked endpoints can only be suspected."""
+    parameters.check_network(base)
+    parameters.check_endpoints(base)
     leaves = jax.tree_util.tree_leaves_with_path(base)
     if not leaves:
         raise ValueError("the base has no leaves. Give the parameters of the pretrained network, or a part of them.")

@@ -160,6 +160,8 @@ def test_modules_and_names_of_axes():
         (base_network(), 2.0, {}, "deltas: the number of endpoints is 2.0, but it must be an integer"),
         ({}, 2, {}, "the base has no leaves. Give the parameters"),
         ({"n": jnp.ones(3, int)}, 2, {}, r"leaf \['n'\] of the base has dtype int32, and only floating-point"),
+        ({"apply": jnp.tanh, "w": jnp.ones(3)}, 2, {}, r"leaf \['apply'\] is a .* and no array"),
+        ({"params": base_network(), "batch_stats": {"mean": jnp.ones(3)}}, 2, {}, "linen's collection 'batch_stats' beside"),
         (jsubspace.deltas(base_network(), 2), 2, {}, r"all leaves .* length 2, .*stacked endpoints.*unstack.*jnp.zeros\(\(2,"),
         (base_network(), 2, {"key": KEY}, "takes key and scale together"),
         (base_network(), 2, {"scale": 0.1}, "takes key and scale together"),

@@ -256,5 +256,6 @@ def _trained(
         updates, state = tx.update(grad_fn(grad_key, params, tuple(part[rows] for part in data)), state, params)
         return (optax.apply_updates(params, updates), state), None
 
+    data = (jnp.asarray(data[0]), jnp.asarray(data[1]))  # A traced row of a numpy array does not exist.
     (params, _), _ = jax.lax.scan(step, (start, tx.init(start)), jnp.arange(steps))
     return params
