@@ -70,8 +70,8 @@ def value_and_grad(
         omega_i - origin. Its gradient turns a task vector and does not lengthen it. For a large network, call value_and_grad inside
         the step and give the origin as an argument of the step, so that it is no constant of the compiled program.
       products: names of low-rank factors in the order of their product, as in ``("lora_a", "lora_b")``, or several such pairs.
-        Positions and the penalty are then those of the products: the point has sum_i c_i A_i B_i, in factors of rank m r
-        (`jsubspace.as_products`, which midpoint, interpolate and measure need, too). By default they are those of the factors.
+        Positions and the penalty then act on the products: the point has sum_i c_i A_i B_i, in factors of rank m r
+        (`jsubspace.as_products`, which midpoint, interpolate and measure need, too). By default they act on the factors.
       at_point: a function ``grad -> grad`` of the task's gradient at each point, before the gradient is pulled back. It gets the
         mean over all devices, whole, with the network's leaves ``[*s]``, and returns the same form. Clipping here treats
         it as one network's gradient. The function keeps no state, and the penalty's gradient does not pass it.

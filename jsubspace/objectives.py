@@ -34,7 +34,7 @@ class Objective:
       pull_back: "plain" or "center", the weights with which the gradient is pulled back (`centers.pull_back_weights`).
       spread: r, between 0 and 1, the factor of the distance of alpha to the center (`centers.drawn_together`). A number, or
         a traced scalar.
-      products: the names of low-rank factors whose products have positions and are compared (`products.as_products`), or None.
+      products: the names of low-rank factors, if positions and the penalty act on their products (`products.as_products`), or None.
 
     Raises:
       ValueError: if an option is out of range.

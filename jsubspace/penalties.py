@@ -77,7 +77,7 @@ def cosine_squared(
         0.1 instead of 1e-6.
       origin: one network, leaves ``[*s]``, for the cosine of the task vectors omega - origin. None compares the endpoints
         themselves. Networks that were fine-tuned from the origin all have a cosine near 1 without it.
-      products: names of low-rank factors, as in `jsubspace.as_products`, whose products are compared in their place.
+      products: names of low-rank factors, as in `jsubspace.as_products`. Their products are compared in their place.
 
     Raises:
       ValueError: if an endpoint j or k does not exist. A traced row cannot be checked, and gives NaN if it does not exist.
