@@ -89,6 +89,28 @@ def test_options_of_the_gradient(mode):
 
 
 @in_every_mode
+@pytest.mark.parametrize("scale", [1.0, 0.0])
+def test_products_of_factors(mode, scale):
+    """Also where the second factors are zero, as at the start, and in bfloat16."""
+    with mode():
+        keys = jax.random.split(KEY, 2)
+        first, second = jax.random.normal(keys[0], (3, 4, 2), jnp.bfloat16), jax.random.normal(keys[1], (3, 2, 5))
+        endpoints = {"lora_a": first, "lora_b": scale * second, "shared": jnp.ones((1, 5))}
+        options = {"products": ("lora_a", "lora_b"), "origin": jax.tree.map(lambda leaf: 0 * leaf[0], endpoints)}
+
+        @jax.jit
+        def gradient(beta):
+            grad_fn = jsubspace.value_and_grad(
+                lambda point: jnp.sum(point["lora_b"] ** 2), jsubspace.Simplex(3), beta=beta, **options
+            )
+            return grad_fn(KEY, endpoints)
+
+        finite(gradient(0.5))
+        finite(jsubspace.midpoint(jsubspace.as_products(endpoints, options["products"])))
+        finite(jsubspace.deltas(jsubspace.unstack(endpoints)[0], 3, key=KEY, scale=0.1))
+
+
+@in_every_mode
 @pytest.mark.parametrize("scale", [1.0, 0.0, 1e-12])
 def test_penalties(mode, scale):
     """Also of zero vectors, and where the inner products are taken a second time."""
