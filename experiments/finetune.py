@@ -20,7 +20,6 @@ from experiments.lib.fine_tuning import ALPHAS, RATES, Measured
 from jsubspace import program
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import bounds, paired
-from jsubspace.evaluation.metrics import Scores
 from jsubspace.storage.documents import write_json
 from jsubspace.storage.files import write_text
 
@@ -104,9 +103,7 @@ def compared(found: dict[tuple[str, str], Measured], optimizer: str) -> list[dic
     for ours, theirs, images, points in COMPARISONS:
         both = [getattr(found[label, optimizer], images) for label in (ours, theirs)]
         differences = _accuracy(both[0], points) - _accuracy(both[1], points)
-        of_images = paired.difference(
-            *([_scores(run) for run in _of(points, of.astype(float))] for of in both), "accuracy"
-        )
+        of_images = paired.of_means(*([*_of(points, of.astype(float))] for of in both), is_fraction=True)
         made.append(
             {
                 "ours": ours, "theirs": theirs, "optimizer": optimizer, "images": images, "points": points,
@@ -115,12 +112,6 @@ def compared(found: dict[tuple[str, str], Measured], optimizer: str) -> list[dic
             }
         )  # fmt: skip
     return made
-
-
-def _scores(right: np.ndarray) -> Scores:
-    """Scores with right answers alone."""
-    unknown = np.full_like(right, np.nan)
-    return Scores(right, unknown, unknown, unknown)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

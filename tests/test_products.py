@@ -201,6 +201,37 @@ def test_other_layouts(x64):
     assert not np.allclose(jsubspace.cosine_squared(endpoints, 0, 1), expected, rtol=0.01)
 
 
+def test_every_layer_of_a_scan_has_its_position_on_the_products(x64):
+    """Layers that are stacked for a scan have an alpha each, in the gradient and at the points."""
+    rng = np.random.default_rng(4)
+    endpoints = {
+        "blocks": {
+            "lora_a": jnp.asarray(rng.normal(size=(2, 3, D, RANK))),
+            "lora_b": jnp.asarray(rng.normal(size=(2, 3, RANK, D))),
+        }
+    }
+    names = jsubspace.layers(endpoints, scanned="blocks")
+    x = jnp.asarray(rng.normal(size=(6, D)))
+
+    def loss(point):
+        h = x
+        for layer in range(3):
+            h = jnp.tanh((h @ point["blocks"]["lora_a"][layer]) @ point["blocks"]["lora_b"][layer])
+        return jnp.mean(h**2)
+
+    def dense(endpoints, alpha):
+        products, h = endpoints["blocks"]["lora_a"] @ endpoints["blocks"]["lora_b"], x
+        for layer, a in enumerate(alpha["blocks"]["lora_b"]):
+            h = jnp.tanh(h @ ((1 - a) * products[0, layer] + a * products[1, layer]))
+        return jnp.mean(h**2)
+
+    (_, info), grads = jsubspace.value_and_grad(loss, Line(), layerwise=names, products=PAIR, beta=0)(KEY, endpoints)
+    assert len({*info.alpha["blocks"]["lora_b"].tolist()}) == 3
+    close((info.loss, grads), jax.value_and_grad(dense)(endpoints, info.alpha))
+    point = jsubspace.interpolate(jsubspace.as_products(endpoints, PAIR), info.alpha, Line())
+    close(loss(point), info.loss)
+
+
 def test_cosines_of_products(x64):
     endpoints, _ = problem(Simplex(3))
     origin = origin_of(endpoints)
