@@ -52,6 +52,10 @@ class Likelihood(Task):
             )
         return outputs.astype(tree.accumulator(outputs.dtype))
 
+    def losses(self, outputs: Any, *targets: Any) -> jax.Array:
+        """The negative log-likelihoods ``[n]``."""
+        return -self.reduce(outputs, *targets)
+
     def per_example(self, members: jax.Array, *targets: Any) -> dict[str, jax.Array]:
         """The NLL ``[n]`` of the mixture of members ``[e, n]``."""
         return {"nll": -ensembles.log_mean(members)}
