@@ -10,7 +10,7 @@ from places import REPOSITORY
 
 PACKAGE = REPOSITORY / "jsubspace"
 
-ORDER = ("core", "storage", "evaluation", "merging", "training", "runs", "programs")
+ORDER = ("core", "storage", "evaluation", "merging", "training", "runs", "programs", "examples")
 """A package imports from itself and from the packages before it. The files of ``jsubspace/`` are the core or programs."""
 
 BESIDE = ("data", "models", "exchange")
@@ -95,7 +95,7 @@ def allowed(package):
     if package in BESIDE:
         return {package, "core", "storage"}
     before = set(ORDER[: ORDER.index(package) + 1])
-    return before | set(BESIDE) if package in ("runs", "programs") else before
+    return before | set(BESIDE) if package in ("runs", "programs", "examples") else before
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name])
