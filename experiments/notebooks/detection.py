@@ -51,7 +51,7 @@ from jsubspace.examples import detection, small_images
 # ## The images
 #
 # The photographs come with scikit-learn. Fashion-MNIST is measured too where it is prepared
-# (`python -m jsubspace.data.prepare fashion_mnist`). All images have 8 × 8 pixels, and the same standardisation as the digits.
+# (`python -m jsubspace.data.prepare fashion_mnist`). All images have 8 x 8 pixels, and the same standardisation as the digits.
 
 # %%
 outside = {"photographs": small_images.photographs()}

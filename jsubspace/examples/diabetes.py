@@ -46,7 +46,9 @@ class Settings:
     batch_size: int = 64
 
 
-GRID = tuple(Settings(num_steps, decay) for num_steps, decay in itertools.product((200, 400, 800), (0.1, 1.0, 5.0)))
+GRID = tuple(
+    Settings(num_steps, decay) for num_steps, decay in itertools.product((400, 800, 1600), (0.1, 1.0, 5.0, 10.0))
+)
 """The settings among which validation data choose, for every predictor on its own."""
 
 Found: TypeAlias = dict[str, dict[str, dict[str, np.ndarray]]]
