@@ -53,17 +53,13 @@ def test_splits_share_no_patient_and_differ():
 
 
 def test_networks_that_are_trained_at_once_know_nothing_of_each_other():
-    """In another order, and one beside another network, they are the same networks."""
-    settings = diabetes.Settings(num_steps=20, decay=1.0, width=8)
-    data, keys = diabetes.splits(3)["train"], jax.random.split(jax.random.key(1), 3)
-
-    def trained(order):
-        leaves = diabetes.train(keys[order], tuple(array[order] for array in data), jsubspace.Line(), settings)
-        return np.concatenate([leaf.reshape(2, -1) for leaf in jax.tree.leaves(leaves)], axis=1)
-
-    first, second = trained(np.array([0, 1])), trained(np.array([1, 2]))
-    np.testing.assert_allclose(first[1], second[0], rtol=1e-4, atol=1e-5)
-    assert np.abs(first[0] - first[1]).max() > 0.1
+    """The same key and patients give the same networks, whatever is trained beside them."""
+    settings, order = diabetes.Settings(num_steps=20, decay=1.0, width=8), np.array([0, 1, 0])
+    data, keys = diabetes.splits(2)["train"], jax.random.split(jax.random.key(1), 2)
+    trained = diabetes.train(keys[order], tuple(array[order] for array in data), jsubspace.Line(), settings)
+    rows = np.concatenate([leaf.reshape(3, -1) for leaf in jax.tree.leaves(trained)], axis=1)
+    np.testing.assert_allclose(rows[0], rows[2], rtol=1e-5, atol=1e-6)
+    assert np.abs(rows[0] - rows[1]).max() > 0.1
 
 
 def test_settings_are_chosen_by_validation_data_alone():

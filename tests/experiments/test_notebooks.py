@@ -13,9 +13,10 @@ from experiments import record_notebooks
 from jsubspace.runs import figures, results
 from jsubspace.storage.writer import read_rows
 
-NAMES = ["detection", "first_tour", "language_model", "loss_plane", "regression", "your_own_model"]
+NAMES = ["detection", "equinox_digits", "first_tour", "language_model", "loss_plane", "regression", "your_own_model"]
 MINUTES = (
     "detection",
+    "equinox_digits",
     "language_model",
     "regression",
 )  # In the quick suite, tests/examples runs what these notebooks call.
