@@ -1,8 +1,10 @@
 """Which images are no digits: networks that were trained on digits see other images, and say how uncertain they are."""
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -13,13 +15,16 @@ from jsubspace.subspaces import Subspace
 from jsubspace.types import Endpoints
 
 
+@functools.partial(jax.jit, static_argnames=("subspace", "num_steps"))
 def train(key: jax.Array, subspace: Subspace, num_steps: int = 600) -> Endpoints:
     """Endpoints ``[m, *s]`` that were trained on the digits: AdamW, with a rate that falls to zero along a cosine."""
     init_key, key = jax.random.split(key)
     endpoints = jsubspace.init_endpoints(init_key, small_images.init_fn, subspace)
     optimizer = jsubspace.per_endpoint(optax.adamw(optax.cosine_decay_schedule(1e-3, num_steps), weight_decay=0.1))
-    run = jax.jit(fitting.steps(small_images.loss_fn, subspace, optimizer, fitting.rows(64), num_steps))
-    return run(key, fitting.start(endpoints, optimizer), small_images.digits().train)[0].endpoints
+    run = fitting.steps(small_images.loss_fn, subspace, optimizer, fitting.rows(64), num_steps)
+    return run(key, fitting.start(endpoints, optimizer), jax.tree.map(jnp.asarray, small_images.digits().train))[
+        0
+    ].endpoints
 
 
 def measure(endpoints: Endpoints, outside: np.ndarray) -> UncertaintyReport:

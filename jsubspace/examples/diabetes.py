@@ -88,6 +88,7 @@ def splits(num_splits: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return {name: (x[rows], y[rows]) for name, rows in parts}
 
 
+@functools.partial(jax.jit, static_argnames=("subspace", "settings"))
 def train(keys: jax.Array, data: tuple[Any, Any], subspace: Subspace, settings: Settings) -> Endpoints:
     """Trains a subspace for every key ``[n]`` with the rows of data ``[n, ...]``, all at once. Leaves are ``[n, m, *s]``."""
     schedule = optax.cosine_decay_schedule(settings.rate, settings.num_steps)
@@ -96,14 +97,12 @@ def train(keys: jax.Array, data: tuple[Any, Any], subspace: Subspace, settings: 
         loss_fn, subspace, optimizer, fitting.rows(settings.batch_size), settings.num_steps, beta=settings.beta
     )
 
-    @jax.jit
-    @jax.vmap
     def trained(key: jax.Array, data: tuple[jax.Array, jax.Array]) -> Endpoints:
         init_key, key = jax.random.split(key)
         endpoints = jsubspace.init_endpoints(init_key, lambda key: init_fn(key, settings.width), subspace)
         return run(key, fitting.start(endpoints, optimizer), data)[0].endpoints
 
-    return trained(keys, data)
+    return jax.vmap(trained)(keys, data)
 
 
 @jax.jit

@@ -56,7 +56,7 @@ def make_settings(num_epochs: int = 30, **problem: Any) -> ml_collections.Config
 def make_problem(settings: ml_collections.ConfigDict) -> training.Problem:
     """The network, the task and the data."""
     asked = settings.problem
-    parts = {
+    parts: dict[str, Any] = {
         name: (x.reshape(-1, 1, 8, 8), y) for name, (x, y) in small_images.digits()._asdict().items()
     }  # Equinox has the channels first.
     return training.Problem(

@@ -1,5 +1,6 @@
 """Handwritten digits, and other images of 8 x 8 pixels that are none: scikit-learn's two photographs, and Fashion-MNIST."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ class Digits(NamedTuple):
     test: tuple[np.ndarray, np.ndarray]
 
 
+@functools.cache  # scikit-learn parses a text file of 1,797 lines.
 def digits() -> Digits:
     """scikit-learn's digits in a fixed random order. The test digits are those of the data set "digits" of this library."""
     from sklearn.datasets import load_digits

@@ -1,4 +1,7 @@
-"""The code of docs/equinox_digits.md trains a line of Equinox networks by `training.train`, and exports its midpoint."""
+"""The code of docs/equinox_digits.md trains a line of Equinox networks by `training.train`, and exports its midpoint.
+
+Tests of `training.train` in tests/runs are quick. The run of this page takes ten seconds, so it is one of the slow tests.
+"""
 
 import json
 
@@ -9,7 +12,7 @@ import pytest
 
 from jsubspace import training
 from jsubspace.errors import UsageError
-from jsubspace.examples import equinox_digits
+from jsubspace.examples import equinox_digits, small_images
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +24,7 @@ def guide(tmp_path_factory):
         return guides.execute("equinox_digits.md") | {"folder": folder}
 
 
+@pytest.mark.slow
 def test_the_line_learns_digits(guide):
     """Of ten classes, after 85 steps. The notebook trains until 0.98."""
     assert guide["results"]["finished"]
@@ -29,22 +33,24 @@ def test_the_line_learns_digits(guide):
     assert (guide["folder"] / "runs" / "equinox" / "figures" / "accuracy.png").exists()
 
 
+@pytest.mark.slow
 def test_the_exported_midpoint_is_the_measured_one(guide):
     midpoint = next(row for row in guide["results"]["points"] if "center" in row["roles"])
     accuracy = np.mean(np.argmax(guide["logits"], axis=-1) == guide["y"])
     assert abs(accuracy - midpoint["accuracy"]) < 1.5 / 360  # one digit: another program may round otherwise
 
 
-def test_the_adapter_calls_the_module_itself(guide):
+def test_the_adapter_calls_the_module_itself():
     """The module of Equinox with the same key, one image after the other."""
-    images = guide["x"].reshape(-1, 1, 8, 8)[:3]
-    problem = equinox_digits.make_problem(guide["settings"])
-    point = problem.network.init(jax.random.key(0))
-    fresh = equinox_digits.Net(jax.random.key(0), 8)
-    expected = np.stack([fresh(image) for image in images])
-    np.testing.assert_allclose(problem.network.apply(point, images), expected, rtol=1e-4, atol=1e-5)
+    problem = equinox_digits.make_problem(equinox_digits.make_settings(width=8))
+    images = small_images.digits().test[0][:3].reshape(-1, 1, 8, 8)
+    key = jax.random.key(0)
+    found = jax.jit(lambda key: problem.network.apply(problem.network.init(key), images))(key)
+    expected = jax.jit(lambda key: [equinox_digits.Net(key, 8)(image) for image in images])(key)
+    np.testing.assert_allclose(found, np.stack(expected), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_settings_of_the_problem_identify_the_run(guide, monkeypatch):
     monkeypatch.chdir(guide["folder"])
     recorded = json.loads((guide["folder"] / "runs" / "equinox" / "config.json").read_text())
