@@ -4,7 +4,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import ml_collections
 
 import jsubspace
 from jsubspace import training
@@ -42,8 +41,8 @@ class Net(eqx.Module):
         return self.head(x.mean(axis=(1, 2)))
 
 
-def make_settings(num_epochs: int = 30, **problem: Any) -> ml_collections.ConfigDict:
-    """The settings of a line, with the two options that train its midpoint faster. ``settings.problem`` has the settings of `make_problem`: ``width`` and ``batch_size``."""
+def make_settings(num_epochs: int = 30, **problem: Any) -> Any:
+    """The settings of a line, with the two options that train its midpoint faster. The group ``problem`` has the settings of `make_problem`: ``width`` and ``batch_size``."""
     settings = training.default_settings(**{"width": 16, "batch_size": 64} | problem)
     settings.optimizer.num_epochs, settings.optimizer.warmup_epochs = num_epochs, min(5, num_epochs // 4)
     settings.optimizer.learning_rate = 0.2
@@ -53,7 +52,7 @@ def make_settings(num_epochs: int = 30, **problem: Any) -> ml_collections.Config
     return settings
 
 
-def make_problem(settings: ml_collections.ConfigDict) -> training.Problem:
+def make_problem(settings: Any) -> training.Problem:
     """The network, the task and the data."""
     asked = settings.problem
     parts: dict[str, Any] = {
