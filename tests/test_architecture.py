@@ -22,7 +22,7 @@ FOREIGN = {"core": {"jax", "numpy"}, "evaluation": {"jax", "numpy", "matplotlib"
 """What some packages import of others' packages, at most."""
 
 ONLY_HERE = {
-    "orbax": {"storage.checkpoint", "exchange.network_files"},
+    "orbax": {"storage.checkpoint", "exchange.orbax_trees"},
     "ml_collections": {"runs", "programs"},
     "tensorboardX": {"storage.writer"},
     "etils": {"storage.bucket_paths"},
