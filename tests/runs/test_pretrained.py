@@ -140,23 +140,6 @@ def test_a_run_resumes_to_the_same_bits_but_not_with_another_file(file, tmp_path
     assert logged < float(jsubspace.cosine_squared(last, 0, 1)) - 0.05
 
 
-def test_other_runs_are_the_start_around_the_origin(file, tmp_path):
-    settings = short_settings()
-    settings.subspace.name = "point"
-    training.train(classifier(), settings, tmp_path / "one")
-    around = settings_of(file, "origin", start__runs=str(tmp_path / "one"))
-    run = build.build(pretrained.with_digest(around), classifier())
-    same(
-        stacks.init_state(run).endpoints,
-        repeated(jax.tree.map(lambda leaf: leaf[0], endpoints_in(tmp_path / "one")), 2),
-    )
-    same(pretrained.origin(run), BASE)
-    estimates = [
-        memory.estimate(build.build(given, classifier())).device[0].size for given in (around, short_settings())
-    ]
-    assert estimates[0] - estimates[1] == sum(leaf.nbytes for leaf in jax.tree.leaves(BASE))
-
-
 @pytest.fixture(scope="module")
 def short_run(tmp_path_factory):
     """The folder of a run of an epoch, its settings and its problem."""
@@ -176,6 +159,24 @@ def test_what_export_writes_is_a_start(target, short_run, tmp_path):
     settings = settings.copy_and_resolve_references()
     settings.start.network = str(tmp_path / target)
     same(stacks.init_state(build.build(settings, get_problem(settings))).endpoints, repeated(expected, 2))
+
+
+def test_other_runs_are_the_start_around_the_origin(short_run, tmp_path):
+    folder, settings, get_problem = short_run
+    problem = get_problem(settings)
+    base = jax.tree.map(np.asarray, problem.network.init(jax.random.key(4)))
+    network_files.save(tmp_path / "base.safetensors", base)
+    around = settings.copy_and_resolve_references()
+    around.start.runs, around.start.network, around.start.role = (
+        str(folder),
+        str(tmp_path / "base.safetensors"),
+        "origin",
+    )
+    run = build.build(around, problem)
+    same(stacks.init_state(run).endpoints, repeated(jsubspace.midpoint(endpoints_in(folder)), 2))
+    same(pretrained.origin(run), base)
+    sizes = [memory.estimate(build.build(given, problem)).device[0].size for given in (around, settings)]
+    assert sizes[0] - sizes[1] == sum(leaf.nbytes for leaf in jax.tree.leaves(base))
 
 
 def test_a_network_is_only_measured_and_exported_again(short_run, tmp_path):
@@ -203,7 +204,7 @@ def test_the_networks_of_the_programs_with_batch_norm(tiny_config, tmp_path):
     same(stacks.init_state(build.build(tiny_config)).endpoints, repeated(variables["params"], 2))
 
 
-@pytest.mark.parametrize("kind", ["nnx", "equinox", "a list"])
+@pytest.mark.parametrize("kind", ["nnx", "equinox", "linen", "a list"])
 def test_the_names_of_every_framework(kind, tmp_path):
     if kind == "nnx":
         from flax import nnx
@@ -211,6 +212,10 @@ def test_the_names_of_every_framework(kind, tmp_path):
         network = adapters.from_nnx(
             lambda rngs: nnx.Sequential(nnx.Linear(4, 3, rngs=rngs), nnx.Linear(3, 2, rngs=rngs))
         )
+    elif kind == "linen":
+        from flax import linen
+
+        network = adapters.from_linen(linen.Sequential([linen.Dense(3), linen.relu, linen.Dense(2)]), classes()[0][:1])
     elif kind == "equinox":
         eqx = pytest.importorskip("equinox")
         network = adapters.from_equinox(lambda key: eqx.nn.MLP(4, 2, 3, 1, key=key))
