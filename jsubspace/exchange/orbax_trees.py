@@ -82,7 +82,7 @@ def arrays(folder: pathlib.Path, tree: Any, wanted: Sequence[Path]) -> Iterator[
 
     for start, group in itertools.groupby(wanted, _before_a_list):
         # Orbax restores a part of a dictionary, and a list only as a whole.
-        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _at(tree, start))
+        like = _at(tree, start)
         for key in reversed(start):
             like = {key.key: like}
         as_numpy = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), like)
@@ -93,7 +93,10 @@ def arrays(folder: pathlib.Path, tree: Any, wanted: Sequence[Path]) -> Iterator[
         except Exception as error:
             raise _damaged(folder, error) from error
         for path in group:
-            yield path, np.asarray(_at(found, path))
+            array, expected = np.asarray(_at(found, path)), _at(tree, path)
+            if array.shape != expected.shape or array.dtype != expected.dtype:
+                raise _damaged(folder, ValueError(f"{jax.tree_util.keystr(path)} is not what its metadata says"))
+            yield path, array
 
 
 def _before_a_list(path: Path) -> Path:
