@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
@@ -12,13 +13,12 @@ import jsubspace
 from experiments.lib.collectives import collectives
 from jsubspace import Curve, Line, Point, Simplex, runs, shares
 from jsubspace.algorithm import random_gradient
-from jsubspace.evaluation.devices import SAME, SPLIT
 from jsubspace.network import Network
 from jsubspace.objectives import Objective
 from jsubspace.runs import build, stacks
 from jsubspace.shares import WHOLE, Shares
 from jsubspace.storage.checkpoint import Checkpoints
-from jsubspace.training import optim
+from jsubspace.training import averages, optim
 from jsubspace.training.parallel import AXIS, DataParallel
 from jsubspace.training.train_state import init_train_state
 from jsubspace.training.train_step import make_train_step, task_loss
@@ -50,10 +50,13 @@ def start(subspace, optimizer):
     return init_train_state(jsubspace.init_endpoints(jax.random.key(0), init_fn, subspace.num_endpoints), optimizer)
 
 
-def train(subspace, count, divided, state=None, steps=3, **settings):
+SGD = optim.sgd(0.1, 0.9, 1e-3)
+
+
+def train(subspace, count, divided, state=None, steps=3, optimizer=SGD, **settings):
     """State and report after some steps on so many devices."""
-    compiled, like, devices = compiled_step(subspace, count, divided, **settings)
-    state = start(subspace, optim.sgd(0.1, 0.9, 1e-3)) if state is None else state
+    compiled, like, devices = compiled_step(subspace, count, divided, optimizer, **settings)
+    state = start(subspace, optimizer) if state is None else state
     shardings = devices.shardings_of(like) if divided else None
     state, key = devices.put(jax.tree.map(np.asarray, state), shardings), devices.put(jax.random.key(7))
     for batch in devices.put_batches(batches(steps), parts=settings.get("num_samples", 1)):
@@ -61,16 +64,15 @@ def train(subspace, count, divided, state=None, steps=3, **settings):
     return state, info
 
 
-def compiled_step(subspace, count, divided, **settings):
+def compiled_step(subspace, count, divided, optimizer=SGD, **settings):
     """A step that is ready to run, and its start."""
-    optimizer, devices = optim.sgd(0.1, 0.9, 1e-3), DataParallel(tuple(jax.devices()[:count]))
+    devices = DataParallel(tuple(jax.devices()[:count]))
     state = jax.eval_shape(lambda: start(subspace, optimizer))
     axes = shares.axes_of(state.endpoints, count) if divided else None
     network = Network(init_fn, lambda point, images, key, train: apply_fn(point, images, key))
     loss_fn, objective = task_loss(network, jsubspace.Classification()), Objective(**settings)
     step = make_train_step(loss_fn, lambda key, *batch: batch, subspace, optimizer, objective, Shares(AXIS, axes))
-    place = devices.shardings_of(state) if divided else SAME
-    return devices.compile(step, (place, SPLIT, SAME), returns=(place, SAME), donate=(0,)), state, devices
+    return step.compiled(devices, devices.shardings_of(state) if divided else None), state, devices
 
 
 def close(a, b, rtol=1e-11, atol=1e-13):
@@ -96,6 +98,37 @@ def test_divided_endpoints_give_the_numbers_of_whole_ones(subspace, settings, x6
     close(info_of_divided, info)
     one, _ = train(subspace, 1, divided=True, **settings)
     close(one, whole)
+
+
+def clip(grad):
+    transform = optax.clip_by_global_norm(0.05)  # All gradients are longer.
+    return transform.update(grad, transform.init(grad))[0]
+
+
+OPTIMIZERS = {
+    "AdamW, clipped at the point": (optim.adamw(0.01, 0.9, 0.1), {"at_point": clip}),
+    "Muon": (optim.muon(0.01, 0.9, 0.1), {}),
+    "norms of every leaf": (jsubspace.per_endpoint(optax.lamb(0.01)), {}),
+    "an average of accumulated updates": (
+        averages.averaged(optax.MultiSteps(SGD, 2).gradient_transformation(), 0.9),
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_sees_whole_leaves_wherever_their_shares_are(name, x64):
+    optimizer, settings = OPTIMIZERS[name]
+    one, divided = (train(Line(), count, count == 8, optimizer=optimizer, **settings)[0] for count in (1, 8))
+    moved = jax.tree.map(lambda new, old: jnp.max(jnp.abs(new - old)), one, start(Line(), optimizer))
+    assert min(jax.tree.leaves(moved.endpoints)) > 1e-4
+    close(divided, one, rtol=1e-7, atol=1e-10)
+    lengths = jax.tree.map(lambda leaf: leaf.size // leaf.addressable_shards[0].data.size, divided)
+    assert (
+        lengths.endpoints
+        == averages.trained(lengths)
+        == {"hidden": {"kernel": 8, "bias": 8}, "head": {"kernel": 8, "bias": 1}}
+    )
 
 
 def test_a_device_holds_its_share_and_the_state_keeps_its_place():

@@ -13,9 +13,8 @@ from jsubspace import penalties, points
 from jsubspace.data import shards
 from jsubspace.data.shards import Shard
 from jsubspace.errors import UsageError
-from jsubspace.evaluation.devices import SAME, SPLIT
 from jsubspace.objectives import Objective
-from jsubspace.runs import images, parts
+from jsubspace.runs import images, optimizers, parts
 from jsubspace.runs.problem import Problem
 from jsubspace.shares import Shares, axes_of
 from jsubspace.subspaces import Subspace
@@ -133,23 +132,17 @@ class Run:
         """The state's shapes and dtypes. No array is made."""
         return jax.eval_shape(self.init_state)
 
-    def train_step(self) -> TrainStep:
-        """The step for one device. `compiled_step` runs it on all of them."""
-        loss_fn = task_loss(self.problem.network, self.problem.task)
-        augment_fn = self.problem.data.augment
-        return make_train_step(
-            loss_fn, augment_fn, self.subspace, self.optimizer, self.objective, self.shares, self.spread
-        )
-
     def compiled_step(self, origin: Params | None = None) -> TrainStep:
         """The step on all devices: ``(state, batch, key) -> (state, info)``. The new state takes the old one's memory.
 
         The origin is no constant of the program.
         """
-        state = self.shardings or SAME
-        places = (state, SPLIT, SAME) if origin is None else (state, SPLIT, SAME, SAME)
-        step = self.devices.compile(self.train_step(), places, returns=(state, SAME), donate=(0,))
-        return step if origin is None else lambda state, batch, key: step(state, batch, key, origin)
+        loss_fn = task_loss(self.problem.network, self.problem.task)
+        augment_fn = self.problem.data.augment
+        step = make_train_step(
+            loss_fn, augment_fn, self.subspace, self.optimizer, self.objective, self.shares, self.spread
+        )
+        return step.compiled(self.devices, self.shardings, origin)
 
 
 def build(settings: ml_collections.ConfigDict, problem: Problem | None = None) -> Run:
@@ -160,7 +153,8 @@ def build(settings: ml_collections.ConfigDict, problem: Problem | None = None) -
       problem: what is trained, or None for the images and the network that the settings name.
 
     Raises:
-      UsageError: if the data is not prepared, or the batches cannot be split over the devices.
+      UsageError: if the data is not prepared, the batches cannot be split over the devices, or the run is too short for its
+        optimizer.
     """
     if problem is not None:
         return assemble(settings, problem, devices_for(settings, problem))
@@ -174,6 +168,8 @@ def assemble(settings: ml_collections.ConfigDict, problem: Problem, devices: Dat
     steps_per_epoch = problem.data.steps_per_epoch
     schedule = parts.make_schedule(settings, steps_per_epoch)
     collected_steps = tuple(epoch * steps_per_epoch for epoch in parts.collection_epochs(settings, steps_per_epoch))
+    total_steps = settings.optimizer.num_epochs * steps_per_epoch
+    optimizers.check_length(settings, total_steps)
     run = Run(
         settings=settings,
         seed=settings.seed,
@@ -183,16 +179,16 @@ def assemble(settings: ml_collections.ConfigDict, problem: Problem, devices: Dat
         subspace=parts.make_subspace(settings),
         evaluated=parts.make_evaluated(settings),
         objective=parts.make_objective(settings),
-        spread=parts.make_spread(settings, settings.optimizer.num_epochs * steps_per_epoch),
+        spread=parts.make_spread(settings, total_steps),
         common_start=settings.subspace.shared_init,
         center_scale=settings.subspace.center_scale,
         schedule=schedule,
-        optimizer=parts.make_optimizer(settings, schedule),
+        optimizer=optimizers.make(settings, schedule, problem.optimizer),
         devices=devices,
         shares=Shares(AXIS),
         shardings=None,
         cadence=Cadence(
-            total_steps=settings.optimizer.num_epochs * steps_per_epoch,
+            total_steps=total_steps,
             epoch_steps=steps_per_epoch,
             log_steps=settings.log_every_steps,
             save_steps=settings.checkpoint_every_epochs * steps_per_epoch,

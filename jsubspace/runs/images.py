@@ -76,9 +76,9 @@ class ImageProblem(Problem):
       shifted_sets: the settings by which `shifted` reads corrupted test sets.
     """
 
-    pipeline: Pipeline
-    model: Any
-    shifted_sets: ml_collections.ConfigDict
+    pipeline: Pipeline = dataclasses.field(kw_only=True)
+    model: Any = dataclasses.field(kw_only=True)
+    shifted_sets: ml_collections.ConfigDict = dataclasses.field(kw_only=True)
 
     unit: ClassVar[str] = "images"
 

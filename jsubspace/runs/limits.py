@@ -11,9 +11,10 @@ from jsubspace import arguments, centers, points
 from jsubspace.data import corruptions, sets
 from jsubspace.errors import UsageError
 from jsubspace.models import resnet
+from jsubspace.runs import optimizers
 from jsubspace.runs.config import check_fields, collects, is_of_a_problem, value
 from jsubspace.runs.settings_table import ORIGIN, START
-from jsubspace.training import schedules
+from jsubspace.training import optim, schedules
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
@@ -50,6 +51,16 @@ def _validate_method(config: ml_collections.ConfigDict, require: Any) -> None:
         settings.warmup_epochs < settings.num_epochs or settings.num_epochs == 0,
         "optimizer.warmup_epochs",
         f"less than config.optimizer.num_epochs, which is {settings.num_epochs}",
+    )
+    require(
+        settings.name != optimizers.OWN or is_of_a_problem(config),
+        "optimizer.name",
+        f"one of {', '.join(optim.MAKERS)}: only a problem of your own brings an optimizer",
+    )
+    require(
+        settings.ema_decay == 0 or not collects(config),
+        "optimizer.ema_decay",
+        f"0 with the schedule {settings.schedule}, which collects the networks themselves",
     )
     single = config.subspace.name == "point"
     if settings.schedule in schedules.COLLECTING:
@@ -107,6 +118,12 @@ def _validate_method(config: ml_collections.ConfigDict, require: Any) -> None:
 def _validate_center(config: ml_collections.ConfigDict, require: Any) -> None:
     """The options that train the center faster, which fit lines, simplexes and curves with one bend."""
     settings = config.subspace
+    require(
+        settings.pull_back == centers.PLAIN or config.optimizer.name in (optim.SGD, optimizers.OWN),
+        "subspace.pull_back",
+        f"plain with config.optimizer.name={config.optimizer.name}, which divides the size of the gradient out: the center moves at "
+        "nearly the whole rate anyway, and the differences of the endpoints would slow down (docs/center.md)",
+    )
     fits = settings.name in ("point", "line", "simplex") or (
         settings.name == "curve" and settings.num_endpoints in (0, 3)
     )

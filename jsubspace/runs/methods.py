@@ -51,6 +51,9 @@ def name_of(settings: dict[str, Any]) -> str:
         words += ", center rate"
     if subspace.get("spread_growth"):
         words += ", growing spread"
+    named = {"adamw": "AdamW", "muon": "Muon", "lion": "Lion", "problem": "an optimizer of its own"}
+    if optimizer.get("name") in named:
+        words += f", {named[optimizer['name']]}"
     if start["runs"]:
         runs = len(start["runs"].split(","))
         if optimizer["num_epochs"] == 0:
@@ -64,6 +67,8 @@ def name_of(settings: dict[str, Any]) -> str:
         "dropout": settings.get("model", {}).get("dropout_rate"),
         "label smoothing": optimizer.get("label_smoothing"),
         "SAM": optimizer["sam_rho"],
+        "clipping": optimizer.get("clip_norm"),
+        "EMA": optimizer.get("ema_decay"),
     }
     return ", ".join([words, *(f"{name} {given:g}" for name, given in extras.items() if given)])
 

@@ -1,4 +1,4 @@
-"""The parts of a run that its settings name: subspace, network, objective, schedule, optimizer."""
+"""The parts of a run that its settings name: subspace, network, objective, schedule. `optimizers` has the optimizer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +14,10 @@ from jsubspace.models.cresnet import CResNet
 from jsubspace.models.mlp import MLP
 from jsubspace.models.resnet import ResNet
 from jsubspace.objectives import Objective
+from jsubspace.runs import optimizers
 from jsubspace.runs.config import collects
 from jsubspace.subspaces import Chain, Curve, Line, Point, Simplex, Subspace
-from jsubspace.training import optim, schedules
+from jsubspace.training import schedules
 from jsubspace.training.parallel import AXIS
 
 
@@ -74,6 +75,7 @@ def make_objective(settings: ml_collections.ConfigDict) -> Objective:
         num_samples=settings.subspace.num_samples,
         all_pairs=settings.penalty.all_pairs,
         mask=leaf_kinds.all_leaves if settings.penalty.all_leaves else leaf_kinds.kernels,
+        at_point=optimizers.clipping(settings),
         sam_rho=settings.optimizer.sam_rho,
         pull_back=settings.subspace.pull_back,
     )
@@ -120,14 +122,6 @@ def collection_epochs(settings: ml_collections.ConfigDict, steps_per_epoch: int)
         optimizer.num_collected,
         _unit(settings, steps_per_epoch),
     )
-
-
-def make_optimizer(settings: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """SGD of the stacked endpoints, with fixed ends if the settings ask for them."""
-    optimizer = optim.sgd(schedule, settings.optimizer.momentum, settings.optimizer.weight_decay)
-    if settings.subspace.fixed_ends:
-        optimizer = optim.fix_first(optimizer, 2)
-    return optimizer
 
 
 def _unit(settings: ml_collections.ConfigDict, steps_per_epoch: int) -> int:

@@ -25,11 +25,14 @@ class Problem:
       task: what its outputs are compared with and how: `jsubspace.Classification`, `jsubspace.Tokens`,
         `jsubspace.Regression`, `jsubspace.Likelihood`, or a task of your own.
       data: the examples: `data.arrays.ArrayData`, `data.from_grain.from_grain`, or a subclass of `data.protocol.Data`.
+      optimizer: an optimizer of one network, as optax writes them, or a function from the schedule of the settings to such an
+        optimizer. The settings then say ``optimizer.name = "problem"``. None for the optimizer that the settings name.
     """
 
     network: Network
     task: Task
     data: Data
+    optimizer: Any = None
 
     unit: ClassVar[str] = "examples"
     """What examples are called in the log."""

@@ -20,6 +20,7 @@ from jsubspace.runs import (
     figures,
     limits,
     memory,
+    optimizers,
     pretrained,
     problem_checks,
     results,
@@ -158,6 +159,7 @@ def checked_problem(config: ml_collections.ConfigDict, problem: Problem | MakePr
         )
     made = problem if isinstance(problem, Problem) or not callable(problem) else problem(config)
     problem_checks.check(made)
+    optimizers.check_own(config, made.optimizer, problem_checks.point_of(made))
     if config.evaluation.early_stopping == "validation" and not made.data.num_validation:
         raise UsageError(
             "config.evaluation.early_stopping is 'validation', but the data of the problem has no validation examples. Set it to "
@@ -209,7 +211,8 @@ def training(run: Run) -> Training:
     def describe(row: Row, steps_per_second: float | None) -> dict[str, float]:
         values = {"epoch": row.step / run.cadence.epoch_steps, **row.values}
         if steps_per_second is not None:
-            values["learning_rate"] = float(run.schedule(row.step - 1))
+            if not optimizers.has_a_rate_of_its_own(run.problem.optimizer):
+                values["learning_rate"] = float(run.schedule(row.step - 1))
             values[speed] = steps_per_second * data.batch_size
         return values
 

@@ -100,6 +100,25 @@ class DataParallel:
         )
         return jax.jit(on_all, donate_argnums=donate)
 
+    def compile_whole(
+        self,
+        function: Callable[..., Any],
+        arguments: Sequence[Any],
+        returns: Sequence[Any],
+        donate: tuple[int, ...] = (),
+    ) -> Callable[..., Any]:
+        """``function`` of whole arrays, however they are placed. XLA divides the work and communicates what it needs.
+
+        Args:
+          function: takes positional arguments alone. It may call what `compile` returns.
+          arguments, returns, donate: as for `compile`. A `SPLIT` argument keeps its device axis.
+        """
+        placed = {SAME: self.replicated, SPLIT: NamedSharding(self._mesh, PartitionSpec(AXIS))}
+        places = [
+            tuple(placed[each] if isinstance(each, Place) else each for each in given) for given in (arguments, returns)
+        ]
+        return jax.jit(function, in_shardings=places[0], out_shardings=places[1], donate_argnums=donate)
+
     def sum_over(self, function: Callable[[Any], Any], batches: Iterable[Any], whole: bool = False) -> Any:
         """The sum of ``function(batch)`` over host batches, added up on the devices.
 

@@ -1,4 +1,4 @@
-"""One step of training, written for one device. `parallel` makes it run on all devices."""
+"""One step of training: the gradient, written for one device, and the update. `parallel` makes it run on all devices."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,13 +9,16 @@ import jax.numpy as jnp
 import optax
 
 from jsubspace import algorithm
+from jsubspace.evaluation.devices import SAME, SPLIT
 from jsubspace.evaluation.tasks import Task
 from jsubspace.network import Network
 from jsubspace.objectives import Objective
 from jsubspace.shares import Shares
 from jsubspace.subspaces import Subspace
+from jsubspace.training.averages import trained
+from jsubspace.training.parallel import DataParallel
 from jsubspace.training.train_state import TrainState
-from jsubspace.types import Params
+from jsubspace.types import Endpoints, Params
 
 Batch = tuple[Any, ...]
 """The arrays of a batch, ``[n, ...]``."""
@@ -43,6 +46,11 @@ class StepInfo(NamedTuple):
         return {"loss": self.loss, "penalty": self.penalty, **self.scores}
 
 
+def _with_last(step: Callable[..., Any], given: tuple[Any, ...]) -> TrainStep:
+    """The compiled step itself, or with its last argument given."""
+    return (lambda state, batch, key: step(state, batch, key, *given)) if given else step
+
+
 def task_loss(network: Network, task: Task) -> TrainLoss:
     """The loss of a network in train mode: the mean over examples of ``task.losses``.
 
@@ -67,6 +75,57 @@ def task_loss(network: Network, task: Task) -> TrainLoss:
     return loss_fn
 
 
+@dataclasses.dataclass(frozen=True)
+class StepParts:
+    """The two halves of a step.
+
+    Attributes:
+      gradient: ``(endpoints, step, batch, key, origin=None) -> (grads, info)``, written for one device. It names its collectives, and it
+        takes and returns this device's share of divided endpoints.
+      optimizer: the optimizer of the stacked endpoints.
+    """
+
+    gradient: Callable[..., tuple[Endpoints, StepInfo]]
+    optimizer: optax.GradientTransformation
+
+    def whole(
+        self, state: TrainState, batch: Batch, key: jax.Array, origin: Params | None = None
+    ) -> tuple[TrainState, StepInfo]:
+        """The step of a device that holds all endpoints."""
+        grads, info = self.gradient(trained(state), state.step, batch, key, origin)
+        return self._updated(state, grads), info
+
+    def compiled(self, devices: DataParallel, shardings: Any = None, origin: Params | None = None) -> TrainStep:
+        """The step on all devices. The new state takes the old one's memory.
+
+        If the endpoints are divided among the devices, the optimizer still sees whole arrays. XLA divides its work, and adds
+        up its norms and matrix products over the devices. An elementwise optimizer moves nothing.
+
+        Args:
+          devices: the devices.
+          shardings: how the state is divided (`DataParallel.shardings_of`), or None if every device holds all of it.
+          origin: the origin of the penalty's task vectors, on every device, or None. It is no constant of the program.
+        """
+        given = () if origin is None else (origin,)
+        same = (SAME,) * len(given)
+        if shardings is None:
+            compiled = devices.compile(self.whole, (SAME, SPLIT, SAME, *same), returns=(SAME, SAME), donate=(0,))
+            return _with_last(compiled, given)
+        place = shardings.endpoints
+        gradient = devices.compile(self.gradient, (place, SAME, SPLIT, SAME, *same), returns=(place, SAME))
+
+        def step(state: TrainState, batch: Batch, key: jax.Array, *origin: Params) -> tuple[TrainState, StepInfo]:
+            grads, info = gradient(trained(state), state.step, batch, key, *origin)
+            return self._updated(state, grads), info
+
+        compiled = devices.compile_whole(step, (shardings, SPLIT, SAME, *same), returns=(shardings, SAME), donate=(0,))
+        return _with_last(compiled, given)
+
+    def _updated(self, state: TrainState, grads: Endpoints) -> TrainState:
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.endpoints)
+        return TrainState(state.step + 1, optax.apply_updates(state.endpoints, updates), opt_state)
+
+
 def make_train_step(
     loss_fn: TrainLoss,
     augment_fn: Callable[..., Batch],
@@ -75,8 +134,8 @@ def make_train_step(
     objective: Objective,
     shares: Shares,
     spread: Callable[[jax.Array], jax.Array] | None = None,
-) -> TrainStep:
-    """Makes ``train_step(state, batch, key, origin=None) -> (state, info)``.
+) -> StepParts:
+    """Makes the step ``(state, batch, key, origin=None) -> (state, info)``, in its two halves.
 
     The batch is a tuple of arrays ``[n, ...]``. The key is the run's key. The step's own key follows from it and from
     ``state.step``, so that a resumed run draws the same numbers as a run that never stopped. The key is the same on every
@@ -88,26 +147,23 @@ def make_train_step(
       subspace: the subspace that is trained.
       optimizer: the optimizer of the stacked endpoints.
       objective: the options of the gradient.
-      shares: how the endpoints lie on the devices, and the name of the device axis. If the state is divided among the
-        devices, the step takes and returns this device's share.
+      shares: how the endpoints lie on the devices, and the name of the device axis.
       spread: the objective's spread of alpha as a function of ``state.step``, or None if it does not change.
     """
 
-    def train_step(
-        state: TrainState, batch: Batch, key: jax.Array, origin: Params | None = None
-    ) -> tuple[TrainState, StepInfo]:
-        subspace_key, augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
+    def gradient(
+        endpoints: Endpoints, step: jax.Array, batch: Batch, key: jax.Array, origin: Params | None = None
+    ) -> tuple[Endpoints, StepInfo]:
+        subspace_key, augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, step), 3)
         if shares.axis_name is not None:
             dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(shares.axis_name))
         examples = augment_fn(augment_key, *batch)
-        of_step = objective if spread is None else dataclasses.replace(objective, spread=spread(state.step))
+        of_step = objective if spread is None else dataclasses.replace(objective, spread=spread(step))
         if origin is not None:
             of_step = dataclasses.replace(of_step, origin=origin)
         grad_fn = algorithm.random_gradient(loss_fn, subspace, of_step, shares, has_aux=True)
-        (_, info), grads = grad_fn(subspace_key, state.endpoints, examples, dropout_key)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.endpoints)
-        endpoints = optax.apply_updates(state.endpoints, updates)
+        (_, info), grads = grad_fn(subspace_key, endpoints, examples, dropout_key)
         scores = {name: shares.mean(jnp.mean(value)) for name, value in info.aux.items()}
-        return TrainState(state.step + 1, endpoints, opt_state), StepInfo(info.loss, info.penalty, scores)
+        return grads, StepInfo(info.loss, info.penalty, scores)
 
-    return train_step
+    return StepParts(gradient, optimizer)

@@ -192,6 +192,10 @@ def test_what_was_added_later_changes_no_older_run():
         "start.network": "",
         "start.role": "start",
         "start.digest": "",
+        "optimizer.name": "sgd",
+        "optimizer.clip_norm": 0.0,
+        "optimizer.accumulate_steps": 1,
+        "optimizer.ema_decay": 0.0,
     }
     assert {setting.since for setting in settings_table.SETTINGS} == {"", "0.1.0"}
 

@@ -44,6 +44,22 @@ METHODS = {
         "subspace.spread_growth": 0.75,
         "subspace.center_scale": "network",
     },
+    "Muon on divided endpoints, clipped": {
+        "optimizer.name": "muon",
+        "optimizer.clip_norm": 0.5,
+        "optimizer.learning_rate": 0.01,
+        "shard_endpoints": True,
+        "num_devices": 2,
+        "data.batch_size": 480,
+        "model.width": 16,
+    },
+    "an average of AdamW, two steps an update, tested on its way": {
+        "optimizer.name": "adamw",
+        "optimizer.accumulate_steps": 2,
+        "optimizer.ema_decay": 0.9,
+        "optimizer.learning_rate": 0.01,
+        "evaluation.every_epochs": 1,
+    },
     "snapshots, sharpness-aware": {
         "subspace.name": "point",
         "optimizer.schedule": "snapshot",

@@ -44,7 +44,8 @@ def make_step(apply_fn, subspace, optimizer, objective=None, axis_name=AXIS, aug
     """The step of a classifier."""
     network = Network(dense_init, lambda point, images, key, train: apply_fn(point, images, key))
     loss_fn = task_loss(network, jsubspace.Classification())
-    return make_train_step(loss_fn, augment_fn, subspace, optimizer, objective or Objective(), Shares(axis_name))
+    objective = objective or Objective()
+    return make_train_step(loss_fn, augment_fn, subspace, optimizer, objective, Shares(axis_name)).whole
 
 
 def batches(count, size, shape=(4, 4, 1), classes=3):

@@ -1,0 +1,61 @@
+"""An exponential moving average of the endpoints, which is evaluated in the place of the endpoints themselves.
+
+The average takes the place of the endpoints in the train state. So tests, checkpoints, exports and runs that start from a
+run all see the average. The endpoints that are trained are a part of the optimizer's state.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jsubspace.training.train_state import TrainState
+from jsubspace.types import Endpoints
+
+
+class Averaged(NamedTuple):
+    """The state of `averaged`.
+
+    Attributes:
+      trained: the endpoints at which gradients are taken, leaves ``[m, *s]``.
+      num_updates: the number of updates of these endpoints, int32.
+      inner: the state of the optimizer that changes them.
+    """
+
+    trained: Endpoints
+    num_updates: jax.Array
+    inner: Any
+
+
+def averaged(optimizer: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
+    """``optimizer``, whose parameters are the average of what it trains.
+
+    After update t the average moves by max(1 - decay, 1 / t) of the way to the new endpoints. It is therefore the plain mean
+    of the endpoints during the first 1 / (1 - decay) updates, and the endpoints of the start have no part in it. A step of
+    `optax.MultiSteps` that only accumulates changes nothing.
+
+    Gradients are taken at `trained`, and not at the parameters.
+    """
+
+    def init(endpoints: Endpoints) -> Averaged:
+        # A copy, because both are donated to a step.
+        return Averaged(jax.tree.map(jnp.copy, endpoints), jnp.zeros((), jnp.int32), optimizer.init(endpoints))
+
+    def update(grads: Endpoints, state: Averaged, average: Endpoints | None = None) -> tuple[Endpoints, Averaged]:
+        assert average is not None
+        updates, inner = optimizer.update(grads, state.inner, state.trained)
+        new = optax.apply_updates(state.trained, updates)
+        accumulates = isinstance(inner, optax.MultiStepsState)
+        moved = inner.mini_step == 0 if accumulates else jnp.array(True)
+        count = state.num_updates + moved
+        part = jnp.where(moved, jnp.maximum(1 - decay, 1 / jnp.maximum(count, 1)), 0).astype(jnp.float32)
+        steps = jax.tree.map(lambda a, b: (part * (b - a)).astype(a.dtype), average, new)
+        return steps, Averaged(new, count, inner)
+
+    return optax.GradientTransformation(init, update)
+
+
+def trained(state: TrainState) -> Endpoints:
+    """The endpoints at which the gradient is taken: those of the state, or with an average those that it averages."""
+    return state.opt_state.trained if isinstance(state.opt_state, Averaged) else state.endpoints
