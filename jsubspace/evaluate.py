@@ -23,6 +23,7 @@ from jsubspace.runs.run import MakeProblem, checked_problem
 from jsubspace.storage import checkpoint, checkpoint_files, lock, places, steps
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.training import parallel
+from jsubspace.training.patience import Patience
 
 log = logging.getLogger("jsubspace.evaluate")  # As a program, this module has the name __main__.
 
@@ -44,6 +45,7 @@ def evaluate(
     """
     workdir = places.located(workdir, "the run's folder")
     settings = load_settings(workdir)
+    patience = settings.evaluation.patience
     for field, given in (changes or {}).items():
         if not field.startswith("evaluation."):
             raise UsageError(f"config.{field} belongs to training. Only config.evaluation fields can be changed now.")
@@ -55,7 +57,8 @@ def evaluate(
         with Checkpoints(workdir / checkpoint.FOLDER, read_only=True) as checkpoints:
             like, last = run.state_shape, run.total_steps
             state, notes = checkpoints.restore(like, run.devices.replicated, last_step=last)
-        return runs.evaluate(run, workdir, checkpoint_files.seconds_of(notes), finished=int(state.step) == last)
+        finished = int(state.step) == last or Patience(patience, notes).is_over()
+        return runs.evaluate(run, workdir, checkpoint_files.seconds_of(notes), finished)
 
 
 def load_settings(workdir: pathlib.Path) -> ml_collections.ConfigDict:

@@ -23,6 +23,7 @@ class CResNet(nn.Module):
       dtype: the dtype of the computation. Parameters keep their dtype. None follows parameters and images.
       axis_name: the device axis over which BatchNorm takes its batch. With None, each device uses its own share.
       unbiased_batch_stats: see `BatchNorm.unbiased`.
+      remat: whether the inside of each block is computed a second time for the gradient, and not kept in memory.
 
     Example:
       >>> model = CResNet(num_classes=10, depth=8, width=4)
@@ -40,6 +41,7 @@ class CResNet(nn.Module):
     dtype: Any = None
     axis_name: str | None = None
     unbiased_batch_stats: bool = False
+    remat: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.depth, int) and (self.depth < 8 or self.depth % 6 != 2):
@@ -63,10 +65,11 @@ class CResNet(nn.Module):
         )
         x = conv(self.width, (3, 3), name="stem_conv")(images)
         x = norm(name="stem_norm")(x)
+        block = nn.remat(BasicBlock) if self.remat else BasicBlock
         blocks_per_stage = (self.depth - 2) // 6
         for i in range(3 * blocks_per_stage):
             stage, first = divmod(i, blocks_per_stage)
-            x = BasicBlock(
+            x = block(
                 features=self.width * 2**stage,
                 stride=2 if stage > 0 and first == 0 else 1,
                 conv=conv,

@@ -33,6 +33,7 @@ class ResNet(nn.Module):
         follows parameters and images. A TPU is fast with jnp.bfloat16.
       axis_name: the device axis over which BatchNorm takes its batch. With None, each device uses its own share.
       unbiased_batch_stats: see `BatchNorm.unbiased`.
+      remat: whether the inside of each block is computed a second time for the gradient, and not kept in memory.
 
     Example:
       >>> model = ResNet(num_classes=200, depth=18, stem="tiny")
@@ -51,6 +52,7 @@ class ResNet(nn.Module):
     dtype: Any = None
     axis_name: str | None = None
     unbiased_batch_stats: bool = False
+    remat: bool = False
 
     def __post_init__(self) -> None:
         if self.depth not in BLOCKS_PER_STAGE:
@@ -83,11 +85,10 @@ class ResNet(nn.Module):
             axis_name=self.axis_name,
             unbiased=self.unbiased_batch_stats,
         )
-        block = (
-            functools.partial(BottleneckBlock, inner_width=self.inner_width)
-            if self.depth >= BOTTLENECKS_FROM
-            else BasicBlock
-        )
+        block: Any = BottleneckBlock if self.depth >= BOTTLENECKS_FROM else BasicBlock
+        block = nn.remat(block) if self.remat else block
+        if self.depth >= BOTTLENECKS_FROM:
+            block = functools.partial(block, inner_width=self.inner_width)
         if self.stem == "imagenet":
             x = norm(name="stem_norm")(conv(self.width, (7, 7), (2, 2), name="stem_conv")(images))
             # The ReLU follows in the first block. ReLU and maximum can be exchanged without changing the result.

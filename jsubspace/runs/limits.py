@@ -147,6 +147,14 @@ def _validate_evaluation(config: ml_collections.ConfigDict, require: Any) -> Non
     """The rules between what is evaluated and what is trained."""
     settings = config.evaluation
     collecting = collects(config)
+    if settings.patience:
+        require(settings.every_epochs > 0, "evaluation.every_epochs", "at least 1 with config.evaluation.patience")
+        require(
+            settings.early_stopping != "test",
+            "evaluation.early_stopping",
+            "auto or validation with config.evaluation.patience: the test set must not end a run",
+        )
+        require(not collecting, "evaluation.patience", "0 with a schedule that collects networks until its end")
     kinds = arguments.words(settings.random_points)
     require(
         "gaussian" not in kinds or collecting or config.subspace.name == "simplex",
@@ -203,6 +211,11 @@ def _validate_size_of_data(config: ml_collections.ConfigDict, require: Any) -> N
         )
     settings = config.evaluation
     require(
+        settings.patience == 0 or config.data.num_validation > 0,
+        "evaluation.patience",
+        "0 unless config.data.num_validation keeps images for validation: the test set must not end a run",
+    )
+    require(
         settings.early_stopping != "validation" or config.data.num_validation > 0,
         "evaluation.early_stopping",
         "auto or test unless config.data.num_validation keeps images for validation",
@@ -219,6 +232,8 @@ def _validate_model(config: ml_collections.ConfigDict, require: Any) -> None:
     name, depth = config.model.name, config.model.depth
     if name == "cresnet":
         require(depth >= 8 and depth % 6 == 2, "model.depth", "6n + 2 for a cresnet: 8, 14, 20, 26, 32, ...")
+    elif name == "mlp":
+        require(not config.model.remat, "model.remat", "False for an mlp, which has no residual blocks")
     elif name == "resnet":
         depths = tuple(resnet.BLOCKS_PER_STAGE)
         require(depth in depths, "model.depth", f"one of {depths} for a resnet")

@@ -93,19 +93,24 @@ def check_own(settings: ml_collections.ConfigDict, optimizer: Any, point: Params
             "is right, or leave out optimizer= of the problem."
         )
 
-    def one_step(point: Params) -> Params:
+    def one_step(point: Params) -> tuple[Params, Any]:
         transform = _made(optimizer, lambda step: 0.1)
-        updates, _ = transform.update(point, transform.init(point), point)
-        return optax.apply_updates(point, updates)
+        updates, state = transform.update(point, transform.init(point), point)
+        return optax.apply_updates(point, updates), state
 
     try:
-        found = jax.eval_shape(one_step, point)
+        found, state = jax.eval_shape(one_step, point)
     except UsageError:
         raise
     except Exception as error:  # The optimizer is the user's, and may raise anything.
         raise UsageError(f"the optimizer of the problem failed on one network: {error}") from error
     if jax.tree.map(lambda leaf: leaf.shape, found) != jax.tree.map(lambda leaf: leaf.shape, point):
         raise UsageError("the optimizer of the problem returns updates of other shapes than the network's parameters.")
+    if any(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(state)):
+        raise UsageError(
+            "the optimizer of the problem has a typed key of jax.random in its state, which no checkpoint holds. Keep the key as "
+            "jax.random.key_data, or choose an optimizer without random numbers."
+        )
 
 
 def _made(own: Any, schedule: optax.Schedule) -> Any:

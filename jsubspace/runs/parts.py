@@ -56,6 +56,7 @@ def make_model(settings: ml_collections.ConfigDict, num_classes: int) -> Any:
         "dtype": dtype,
         "axis_name": AXIS if model.sync_batch_norm else None,
         "unbiased_batch_stats": model.unbiased_batch_stats,
+        "remat": model.remat,
     }
     if model.name == "resnet":
         return ResNet(stem=model.stem, inner_width=model.inner_width, **shared)

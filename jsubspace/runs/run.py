@@ -160,11 +160,12 @@ def checked_problem(config: ml_collections.ConfigDict, problem: Problem | MakePr
     made = problem if isinstance(problem, Problem) or not callable(problem) else problem(config)
     problem_checks.check(made)
     optimizers.check_own(config, made.optimizer, problem_checks.point_of(made))
-    if config.evaluation.early_stopping == "validation" and not made.data.num_validation:
-        raise UsageError(
-            "config.evaluation.early_stopping is 'validation', but the data of the problem has no validation examples. Set it to "
-            "auto or test."
-        )
+    for name, default in {"early_stopping": "auto", "patience": 0}.items():
+        given = config.evaluation[name]
+        if (name == "patience" or given == "validation") and given != default and not made.data.num_validation:
+            raise UsageError(
+                f"config.evaluation.{name} is {given!r}, but the data of the problem has no validation examples. Set it to {default}."
+            )
     return made
 
 
@@ -234,6 +235,8 @@ def training(run: Run) -> Training:
         describe=describe,
         shown=("loss", "accuracy") if isinstance(task, Classification) else ("loss",),
         speed=speed,
+        patience=run.evaluation.patience,
+        profile_steps=run.settings.profile_steps,
     )
 
 

@@ -96,6 +96,12 @@ def _are_epochs(values: tuple[Any, ...]) -> bool:
     return all(type(value) is int and _MANY_EPOCHS.accepts(value) for value in values)
 
 
+def _are_two_steps(values: tuple[Any, ...]) -> bool:
+    return not values or (
+        len(values) == 2 and all(type(value) is int for value in values) and 1 <= values[0] <= values[1] < 2**31
+    )
+
+
 # fmt: off
 SETTINGS = (
     Setting("seed", 0, Range(0, 2**32, below=True, because="the limit of jax's keys"),
@@ -132,6 +138,8 @@ SETTINGS = (
         "BatchNorm uses the statistics of the whole batch rather than of each device's part."),
     Setting("model.unbiased_batch_stats", False, _FLAG,
         "BatchNorm stores PyTorch's unbiased variance rather than Flax's biased one."),
+    Setting("model.remat", False, _FLAG,
+        "Training computes the inside of each residual block a second time and does not keep it, to save memory.", (PLACES, COMPARED), since="0.1.0"),
 
     Setting("subspace.name", "line", Choice(("point", "line", "curve", "chain", "simplex")),
         "This is the kind of subspace."),
@@ -223,12 +231,17 @@ SETTINGS = (
         "These tests and the choice of the best use this data (auto means validation data if there is any, and otherwise the test set, "
         "which is the paper's optimal early stopping).",
         since="0.1.0"),
+    Setting("evaluation.patience", 0, Range(0, 10**6),
+        "The run ends when this number of tests on validation data in a row was not better than the best before (0 means that it never ends early).",
+        since="0.1.0"),
 
     Setting("log_every_steps", 100, Range(1, 10**9), "The log gets a row whenever this number of steps has passed.", (COMPARED,)),
     Setting("checkpoint_every_epochs", 5, _MANY_EPOCHS, "A checkpoint is saved whenever this number of epochs has passed.", (COMPARED,)),
     Setting("keep_checkpoints", 2, Range(1, 10**6), "This is the number of checkpoints that are kept, the newest ones.", (COMPARED,)),
     Setting("keep_epochs", (), Check(f"epochs: integers, each {_MANY_EPOCHS.words()}", _are_epochs),
         "The checkpoints after these epochs are never deleted, so that other runs can start from them.", (COMPARED,)),
+    Setting("profile_steps", (), Check("empty, or two steps from 1 on, the first and the last that are traced", _are_two_steps),
+        "A trace of these steps is written into the folder profile of the run, as (11, 15).", (PLACES, COMPARED), since="0.1.0"),
     Setting("num_devices", 0, Range(0, 100_000), "This is the number of devices, over all hosts (0 means all).", (PLACES, COMPARED)),
     Setting("shard_endpoints", False, _FLAG,
         "Each device keeps only its share of the endpoints and the optimizer's memory, which saves memory and traffic.",

@@ -16,6 +16,7 @@ from jsubspace import arguments, points, tree
 from jsubspace.errors import UsageError
 from jsubspace.runs import config, config_files, parts, pretrained, results
 from jsubspace.runs.build import Run
+from jsubspace.runs.settings import identifying
 from jsubspace.storage import places
 from jsubspace.storage.checkpoint import FOLDER, Checkpoints
 from jsubspace.subspaces import Chain, Curve
@@ -167,7 +168,8 @@ def _branch(run: Run, settings: ml_collections.ConfigDict, paths: list[pathlib.P
     if len(paths) != 1:
         raise UsageError(f"config.start.epoch resumes from one run, but config.start.runs names {len(paths)}.")
     theirs = config_files.load(paths[0])
-    of_images = ("data.name", "data.batch_size", "data.num_train", "data.num_validation", "data.pooling", "model")
+    model = tuple(name for name in identifying() if name.startswith("model."))
+    of_images = ("data.name", "data.batch_size", "data.num_train", "data.num_validation", "data.pooling", *model)
     for field in (*((config.PROBLEM,) if config.is_of_a_problem(settings) else of_images), "subspace"):
         a, b = (config.value(either, field) for either in (theirs, settings))
         if a != b:

@@ -56,7 +56,7 @@ def check(path: pathlib.Path, step: int, state: Any, found: Any, last_step: int 
     Args:
       path: the folder of the checkpoint, for messages.
       step: the step that the name of the folder says.
-      state: the state. All integers in it count steps, like those of the optimizer.
+      state: the state. All signed integers in it count steps, like those of the optimizer.
       found: the step that the state says.
       last_step: the last step of the run, or None for any run.
 
@@ -68,7 +68,7 @@ def check(path: pathlib.Path, step: int, state: Any, found: Any, last_step: int 
     if last_step is not None and step > last_step:
         raise UsageError(f"the checkpoint {path} is of step {step}, but the run has {last_step} steps. Move it away.")
     for leaf in jax.tree.leaves(state):
-        if not jnp.issubdtype(leaf.dtype, jnp.integer):
+        if not jnp.issubdtype(leaf.dtype, jnp.signedinteger):  # Unsigned integers are keys, of noise for example.
             continue
         counts = np.asarray(leaf)
         if counts.size and not 0 <= counts.min() <= counts.max() <= step:

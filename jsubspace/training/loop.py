@@ -20,6 +20,8 @@ from jsubspace.storage.checkpoint_files import POSITION, RANKED_BY, seconds_of
 from jsubspace.storage.journal import TRAIN, Journal, Row
 from jsubspace.storage.writer import Silent, Writer
 from jsubspace.training import hosts, peers
+from jsubspace.training.patience import Patience
+from jsubspace.training.profiles import Profile
 from jsubspace.training.progress import Clock, Progress
 from jsubspace.training.train_state import TrainState, all_finite
 from jsubspace.training.train_step import TrainStep
@@ -83,6 +85,8 @@ class Training:
       test: returns the scores that are noted after a test.
       rank: from these scores to the number by which the best checkpoint is found. A larger number is better.
       tested_on: the kind of the rows of tests: the name of the data on which they are made.
+      patience: training ends after so many tests without improvement. With 0 it does not.
+      profile_steps: the first and the last step of which a trace is written, or empty.
       describe: ``(row, steps_per_second) -> values``: the row's numbers with what the host knows about its step.
         The rate is None for a row that is not of training.
       shown: the numbers of a row of training that a person sees.
@@ -104,10 +108,12 @@ class Training:
     describe: Callable[[Row, float | None], dict[str, float]]
     shown: tuple[str, ...]
     speed: str
+    patience: int = 0
+    profile_steps: tuple[int, ...] = ()
 
 
 def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preemption) -> float:
-    """Trains to the last step and saves its state as a checkpoint.
+    """Trains to the last step, or until patience ends, and saves the state as a checkpoint.
 
     Returns:
       The seconds that training took, summed over interruptions.
@@ -121,15 +127,21 @@ def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preem
         state, notes = restore_or_init(training, checkpoints)
         start = int(state.step)
         journal = Journal(cadence.log_steps, RUN_AHEAD, notes.get("journal"))
-        clock = Clock(seconds_of(notes))
+        clock, patience = Clock(seconds_of(notes)), Patience(training.patience, notes)
         batches = training.batches(start, notes.get(POSITION))
         with (
             Writer(workdir, start) if hosts.is_first() else Silent() as writer,
             Progress(start, cadence.total_steps, training.shown, training.speed) as progress,
+            Profile(training.profile_steps if hosts.is_first() else (), workdir) as profile,
             preemption.held(),
         ):
             for step in range(start + 1, cadence.total_steps + 1):
+                if patience.is_over():
+                    log.info("ends after step %d: no test was better than an earlier one for a while", step - 1)
+                    break
+                profile.before(step)
                 state, info = training.step(state, next(batches), training.key)
+                profile.after(step, state)
                 journal.add(step, info.numbers())
                 if training.geometry is not None and cadence.ends_epoch(step):
                     journal.note("endpoints", step, training.geometry(state.endpoints))
@@ -147,10 +159,11 @@ def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preem
                     progress.show(row._replace(values=values))
                     if (row.kind, row.step) == (training.tested_on, step):
                         tested = {RANKED_BY: training.rank(values)}
+                        patience.see(tested[RANKED_BY])
                 if save:  # The rows come first: rows up to a checkpoint are never written again.
                     writer.sync()
                     position = training.position(step)
-                    notes = {"journal": journal.state(), "seconds": clock.seconds()}
+                    notes = {"journal": journal.state(), "seconds": clock.seconds(), **patience.notes()}
                     checkpoints.save(state, step, notes if position is None else notes | {POSITION: position}, tested)
                 progress.step()
                 if ends:

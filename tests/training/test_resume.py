@@ -59,6 +59,7 @@ METHODS = {
         "optimizer.ema_decay": 0.9,
         "optimizer.learning_rate": 0.01,
         "evaluation.every_epochs": 1,
+        "profile_steps": (2, 3),
     },
     "snapshots, sharpness-aware": {
         "subspace.name": "point",
