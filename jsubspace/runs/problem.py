@@ -9,6 +9,7 @@ import numpy as np
 from jsubspace.data.protocol import Arrays, Data
 from jsubspace.evaluation.tasks import Task
 from jsubspace.network import Network
+from jsubspace.storage.sinks import Sink
 
 Batches = Iterable[tuple[Arrays, np.ndarray]]
 """Batches as `Data.test_batches` yields them."""
@@ -27,12 +28,14 @@ class Problem:
       data: the examples: `data.arrays.ArrayData`, `data.from_grain.from_grain`, or a subclass of `data.protocol.Data`.
       optimizer: an optimizer of one network, as optax writes them, or a function from the schedule of the settings to such an
         optimizer. The settings then say ``optimizer.name = "problem"``. None for the optimizer that the settings name.
+      sinks: objects that get every number of the log, beside the files of the run (`storage.sinks.Sink`).
     """
 
     network: Network
     task: Task
     data: Data
     optimizer: Any = None
+    sinks: tuple[Sink, ...] = ()
 
     unit: ClassVar[str] = "examples"
     """What examples are called in the log."""

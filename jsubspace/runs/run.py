@@ -1,9 +1,10 @@
 """A run from its config to its results: training, evaluation, and the files in its folder."""
 
 import contextlib
+import dataclasses
 import logging
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -33,6 +34,7 @@ from jsubspace.runs.problem import Problem
 from jsubspace.storage import checkpoint, folders, lock, places, steps
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.journal import Row
+from jsubspace.storage.sinks import Sink, checked_sinks
 from jsubspace.storage.writer import read_rows
 from jsubspace.training import hosts, loop
 from jsubspace.training.loop import Training
@@ -81,6 +83,7 @@ def train_problem(
     settings: ml_collections.ConfigDict,
     workdir: str | pathlib.Path,
     preemption: Preemption | None = None,
+    sinks: Sequence[Sink] = (),
 ) -> dict[str, Any]:
     """Trains and evaluates a problem of your own in ``workdir`` and returns its results: ``jsubspace.training.train``.
 
@@ -92,6 +95,7 @@ def train_problem(
       settings: as `config.default_settings` makes them. They identify the run, together with their group ``problem``. The
         code of the problem does not, so put into this group what changes the network, the task or the data.
       workdir, preemption: as for `train`.
+      sinks: objects that get every number of the log, in addition to the problem's own (docs/sinks.md). Training closes them.
 
     Returns:
       The content of results.json.
@@ -106,7 +110,7 @@ def train_problem(
             "the settings lack the group problem. Make them by jsubspace.training.default_settings(), which has the settings of a "
             "problem of your own."
         )
-    return _train(settings, problem, workdir, preemption)
+    return _train(settings, problem, workdir, preemption, checked_sinks(sinks))
 
 
 def _train(
@@ -114,6 +118,7 @@ def _train(
     problem: Problem | MakeProblem | None,
     workdir: str | pathlib.Path,
     preemption: Preemption | None,
+    sinks: Sequence[Sink] = (),
 ) -> dict[str, Any]:
     workdir = places.located(workdir, "the run's folder")
     limits.validate(config)
@@ -140,7 +145,7 @@ def _train(
         if hosts.is_first():
             config_files.check_same_run(workdir, config)  # Another process may have started a run here in the meantime.
             config_files.save(workdir, config)
-        seconds = train_endpoints(run, workdir, preemption or Preemption.current())
+        seconds = train_endpoints(run, workdir, preemption or Preemption.current(), sinks)
         return evaluate(run, workdir, seconds)
 
 
@@ -159,6 +164,7 @@ def checked_problem(config: ml_collections.ConfigDict, problem: Problem | MakePr
         )
     made = problem if isinstance(problem, Problem) or not callable(problem) else problem(config)
     problem_checks.check(made)
+    checked_sinks(made.sinks)
     optimizers.check_own(config, made.optimizer, problem_checks.point_of(made))
     for name, default in {"early_stopping": "auto", "patience": 0}.items():
         given = config.evaluation[name]
@@ -188,10 +194,11 @@ def facts(run: Run) -> dict[str, Any]:
     return run.problem.facts() | {"config": run.settings.to_dict(), "jsubspace": jsubspace.__version__}
 
 
-def train_endpoints(run: Run, workdir: pathlib.Path, preemption: Preemption) -> float:
+def train_endpoints(run: Run, workdir: pathlib.Path, preemption: Preemption, sinks: Sequence[Sink] = ()) -> float:
     """Trains the endpoints of a run, and returns the seconds that it took. See `loop.train_endpoints`."""
     _report_shares(run)
-    return loop.train_endpoints(training(run), workdir, preemption)
+    all_sinks = (*checked_sinks(run.problem.sinks), *sinks)
+    return loop.train_endpoints(dataclasses.replace(training(run), sinks=all_sinks), workdir, preemption)
 
 
 def training(run: Run) -> Training:

@@ -18,6 +18,7 @@ from jsubspace.preemption import Preemption
 from jsubspace.storage.checkpoint import FOLDER, Checkpoints
 from jsubspace.storage.checkpoint_files import POSITION, RANKED_BY, seconds_of
 from jsubspace.storage.journal import TRAIN, Journal, Row
+from jsubspace.storage.sinks import Sink, Sinks
 from jsubspace.storage.writer import Silent, Writer
 from jsubspace.training import hosts, peers
 from jsubspace.training.patience import Patience
@@ -87,6 +88,7 @@ class Training:
       tested_on: the kind of the rows of tests: the name of the data on which they are made.
       patience: training ends after so many tests without improvement. With 0 it does not.
       profile_steps: the first and the last step of which a trace is written, or empty.
+      sinks: objects that get every number of every row, beside the files.
       describe: ``(row, steps_per_second) -> values``: the row's numbers with what the host knows about its step.
         The rate is None for a row that is not of training.
       shown: the numbers of a row of training that a person sees.
@@ -110,6 +112,7 @@ class Training:
     speed: str
     patience: int = 0
     profile_steps: tuple[int, ...] = ()
+    sinks: tuple[Sink, ...] = ()
 
 
 def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preemption) -> float:
@@ -132,6 +135,7 @@ def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preem
         with (
             Writer(workdir, start) if hosts.is_first() else Silent() as writer,
             Progress(start, cadence.total_steps, training.shown, training.speed) as progress,
+            Sinks(training.sinks if hosts.is_first() else ()) as sinks,
             Profile(training.profile_steps if hosts.is_first() else (), workdir) as profile,
             preemption.held(),
         ):
@@ -156,6 +160,7 @@ def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preem
                 for row in journal.take_rows():
                     values = training.describe(row, clock.rate(row.step) if row.kind == TRAIN else None)
                     writer.write(row.kind, row.step, values)
+                    sinks.write(row.kind, row.step, values)
                     progress.show(row._replace(values=values))
                     if (row.kind, row.step) == (training.tested_on, step):
                         tested = {RANKED_BY: training.rank(values)}
