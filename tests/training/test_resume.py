@@ -16,7 +16,9 @@ from jsubspace.runs.run import train_endpoints
 from jsubspace.storage.writer import read_rows
 
 METHODS = {
-    "everything random": {
+    "everything random, with Lion": {
+        "optimizer.name": "lion",
+        "optimizer.learning_rate": 0.001,
         "subspace.layerwise": True,
         "subspace.num_samples": 2,
         "subspace.shared_init": True,
