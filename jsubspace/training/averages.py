@@ -29,7 +29,7 @@ class Averaged(NamedTuple):
 
 
 def averaged(optimizer: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
-    """``optimizer``, whose parameters are the average of what it trains.
+    """``optimizer``, with the average of the trained endpoints as its parameters.
 
     After update t the average moves by max(1 - decay, 1 / t) of the way to the new endpoints. It is therefore the plain mean
     of the endpoints during the first 1 / (1 - decay) updates, and the endpoints of the start have no part in it. A step of
@@ -57,5 +57,5 @@ def averaged(optimizer: optax.GradientTransformation, decay: float) -> optax.Gra
 
 
 def trained(state: TrainState) -> Endpoints:
-    """The endpoints at which the gradient is taken: those of the state, or with an average those that it averages."""
+    """The endpoints at which the gradient is taken: the endpoints of the state, or with an average the endpoints that are averaged."""
     return state.opt_state.trained if isinstance(state.opt_state, Averaged) else state.endpoints

@@ -87,7 +87,7 @@ class Training:
       rank: from these scores to the number by which the best checkpoint is found. A larger number is better.
       tested_on: the kind of the rows of tests: the name of the data on which they are made.
       patience: training ends after so many tests without improvement. With 0 it does not.
-      profile_steps: the first and the last step of which a trace is written, or empty.
+      profile_steps: a trace is written from the first to the last of these steps, or no trace if it is empty.
       sinks: objects that get every number of every row, beside the files.
       describe: ``(row, steps_per_second) -> values``: the row's numbers with what the host knows about its step.
         The rate is None for a row that is not of training.
