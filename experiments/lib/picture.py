@@ -32,11 +32,12 @@ def draw(standard: Sequence[dict[str, Any]], line: Sequence[dict[str, Any]], pat
     axes.axhline(level.mean(), color="black", linewidth=1.6, linestyle="--")
     axes.axhline(both, color=plots.ORANGE, linewidth=1.6, linestyle=":")
     axes.plot([0, 1], [both, both], "D", color=plots.ORANGE, markersize=7, clip_on=False, zorder=3)
+    lower = values.mean(0)
     if several:
-        bands = np.array([bounds.of_runs(column) for column in values.T])
-        axes.fill_between(alphas, bands[:, 0], bands[:, 1], color=plots.BLUE, alpha=0.2, linewidth=0)
+        lower, upper = np.array([bounds.of_runs(column) for column in values.T]).T
+        axes.fill_between(alphas, lower, upper, color=plots.BLUE, alpha=0.2, linewidth=0)
     axes.plot(alphas, values.mean(0), "o-", color=plots.BLUE, linewidth=2.2, markersize=6, clip_on=False)
-    of_seeds = f", {len(line)} seeds" if several else ""
+    interval = ", with its 95 % interval"
     bottom, top = min(low, values.mean(0).min()), max(high, both, values.mean(0).max())
     room = (top - bottom) * 0.14
     axes.set_ylim(bottom - room / 2, top + 1.6 * room)
@@ -49,21 +50,28 @@ def draw(standard: Sequence[dict[str, Any]], line: Sequence[dict[str, Any]], pat
         va="bottom",
         **words,
     )
-    middle = values.mean(0)[len(alphas) // 2]
-    axes.text(0.5, middle - 0.4 * room, "each dot: one network on the line", color=plots.BLUE, va="top", **words)
-    label = f"ordinary training{of_seeds}, with its 95 % interval"
-    axes.text(0.5, level.mean() + 0.15 * room, label, color="black", va="bottom", **words)
+    below = lower[(alphas > 0.1) & (alphas < 0.9)].min() - 0.2 * room
+    axes.text(
+        0.5,
+        below,
+        f"each dot: one network on the line{interval if several else ''}",
+        color=plots.BLUE,
+        va="top",
+        **words,
+    )
+    axes.text(0.5, level.mean() + 0.15 * room, f"ordinary training{interval}", color="black", va="bottom", **words)
     axes.set_xticks([0, 0.5, 1], ["one end", "middle", "other end"])
     axes.tick_params(labelsize=SMALL)
     axes.xaxis.label.set_size(SMALL)
     axes.yaxis.label.set_size(SMALL)
-    axes.set_title(title(values.mean(0), float(level.mean()), high), fontsize=LARGE, loc="left")
+    of_seeds = f" ({len(line)} seeds)" if several else ""
+    axes.set_title(title(values.mean(0), float(level.mean()), high, of_seeds), fontsize=LARGE, loc="left")
     plots.save(drawing, path)
 
 
-def title(along: np.ndarray, standard: float, high: float) -> str:
+def title(along: np.ndarray, standard: float, high: float, of_seeds: str = "") -> str:
     """What is seen of the accuracies ``along`` the line, next to ``standard`` training and the upper bound of its interval."""
-    noise = "Trained with 40 % random labels:\n"
+    noise = f"Trained with 40 % random labels{of_seeds}:\n"
     middle = along[len(along) // 2]
     if along.min() > high:
         return f"{noise}every network on the line beats ordinary training"
