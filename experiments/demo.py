@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments.lib import crew, jobs, noisy_digits, picture, provenance, side_by_side
 from experiments.lib.jobs import Job
-from experiments.lib.noisy_digits import LINE, NOISY, QUICK, SMOOTHED, STANDARD, STOPPED, WAYS
+from experiments.lib.noisy_digits import CENTERED, LINE, NOISY, QUICK, SMOOTHED, STANDARD, STOPPED, WAYS
 from experiments.lib.scenarios import Scenario
 from jsubspace import program
 from jsubspace.data import prepare
@@ -40,15 +40,17 @@ Next: train with settings of your own   python -m jsubspace.main --config=config
 def train(scenario: Scenario, ways: Sequence[str], seeds: Sequence[int], root: pathlib.Path, at_once: int) -> None:
     """Finishes the runs of all ways. Standard training and the line come first, seed by seed."""
     first = [job for seed in seeds for way in (STANDARD, LINE) for job in noisy_digits.declare(scenario, way, [seed])]
-    others = [way for way in ways if way not in (STANDARD, LINE, SMOOTHED)]
-    declared = first + [job for way in others for job in noisy_digits.declare(scenario, way, seeds)]
+    of = {way: noisy_digits.declare(scenario, way, seeds) for way in ways if way not in (STANDARD, LINE, SMOOTHED)}
+    last = of.pop(CENTERED, [])
     choosing = list(noisy_digits.strengths(scenario).values()) if SMOOTHED in ways else []
-    _forecast(declared + choosing, len(seeds) if choosing else 0, root, at_once)
+    declared = [*first, *(job for jobs_of_way in of.values() for job in jobs_of_way), *choosing]
+    _forecast([*declared, *last], len(seeds) if choosing else 0, root, at_once)
     prepare.prepare("digits")
-    crew.finish(declared + choosing, root, at_once)
+    crew.finish(declared, root, at_once)
     if choosing:
         strength = noisy_digits.best_strength(scenario, root)
-        crew.finish(noisy_digits.declare(scenario, SMOOTHED, seeds, strength), root, at_once)
+        last = noisy_digits.declare(scenario, SMOOTHED, seeds, strength) + last
+    crew.finish(last, root, at_once)
 
 
 def _forecast(declared: Sequence[Job], later: int, root: pathlib.Path, at_once: int) -> None:

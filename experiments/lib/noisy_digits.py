@@ -53,8 +53,8 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     LINE: ("line", {}),
     CONTROL: ("standard", {"optimizer.learning_rate": 0.05, "optimizer.weight_decay": 2e-4}),
     STOPPED: ("standard", VALIDATION),
-    CENTERED: ("line", {"subspace.pull_back": "center", "subspace.spread_growth": 0.5}),
     SMOOTHED: ("standard", {}),
+    CENTERED: ("line", {"subspace.pull_back": "center", "subspace.spread_growth": 0.5}),
 }
 """Every way's method in `jobs.METHODS`, and the settings that it adds. The strength of label smoothing is added later."""
 
