@@ -1,4 +1,4 @@
-"""What the demo trains: handwritten digits of which 40 % of the training labels are random, and six ways to train on them.
+"""What the demo trains: handwritten digits with 40 % random training labels, and six ways to train on them.
 
 The first 574 of the 1,437 training labels in a fixed order are replaced by labels that are drawn from all ten classes. By
 chance 54 of them are right, so 520 labels are wrong. The labels of the test set and of validation images are the true ones.
@@ -59,7 +59,7 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
 """Every way's method in `jobs.METHODS`, and the settings that it adds. The strength of label smoothing is added later."""
 
 STRENGTHS = (0.1, 0.2, 0.4)
-"""Of label smoothing. Validation images choose one, in runs with a seed that is not reported."""
+"""The strengths of label smoothing. Validation images choose one, in runs with a seed that is not reported."""
 CHOOSING_SEED = 100
 
 

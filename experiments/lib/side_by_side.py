@@ -31,7 +31,7 @@ class Predictor(NamedTuple):
       networks: how many networks predict.
       rows: for every seed, a row of results.json with scores and ``intervals``.
       examples: for every seed, the scores per test image, or an empty list if they were not kept.
-      apart: for every seed, cos² and distance of the ends, or an empty list if there are none.
+      apart: for every seed, cos² and distance of the ends, or an empty list for one network.
     """
 
     way: str
@@ -85,7 +85,7 @@ def predictors(
 
 
 def rows(found: Sequence[Predictor]) -> list[dict[str, Any]]:
-    """What is written of every predictor. One of them is that of standard training, to which the others are compared."""
+    """What is written of every predictor. The others are compared with the network of standard training."""
     (standard,) = (one for one in found if one.way == STANDARD)
     return [_row(one, standard) for one in found]
 
@@ -160,7 +160,7 @@ def _interval(interval: Sequence[float] | None, sign: str = "") -> str:
 
 
 def _markdown(cells: list[list[str]]) -> str:
-    """A table whose columns are as wide as their widest cell, so that it can be read in a terminal."""
+    """A table with columns of equal width, so that it can be read in a terminal."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in cells]
     lines = [padded[0], ["-" * width for width in widths], *padded[1:]]
