@@ -27,7 +27,7 @@ from jsubspace.data import imagenet, jpeg, memory, pipeline, prepare, sets, stan
 from jsubspace.data.batching import Batching
 from jsubspace.errors import UsageError
 from jsubspace.evaluation.devices import RUN_AHEAD
-from jsubspace.runs import build, recipes
+from jsubspace.runs import build, images, recipes
 from jsubspace.training import parallel
 
 Batch = dict[str, np.ndarray]
@@ -52,14 +52,15 @@ def make_step(data: pipeline.Pipeline, batch_size: int) -> Step:
     """A train step that takes a batch on the host and returns when it has begun, as the loop does."""
     config = RECIPES[data.data_set.name]("line")
     config.data.batch_size = config.evaluation.batch_size = batch_size
-    run = build.assemble(config, data, build.choose_devices(config))
+    run = build.assemble(config, images.problem_of(config, data), build.choose_devices(config))
     compiled = run.compiled_step()
     state, key = run.devices.run_once(run.init_state), run.devices.put(run.key)
     under_way: collections.deque[Any] = collections.deque()
 
     def step(batch: Batch) -> Any:
         nonlocal state
-        (on_devices,) = run.devices.put_batches([batch])
+        arrays = batch["image"], batch["label"], batch["index"]
+        (on_devices,) = run.devices.put_batches([arrays])
         state, info = compiled(state, on_devices, key)
         under_way.append(info)
         if len(under_way) > RUN_AHEAD:

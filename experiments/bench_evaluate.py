@@ -23,7 +23,7 @@ from jsubspace.data.batching import Batching
 from jsubspace.evaluation.evaluator import Evaluator
 from jsubspace.evaluation.survey import Ensemble, Survey, affine, survey
 from jsubspace.evaluation.tasks import Classification
-from jsubspace.runs import adapters, build, recipes
+from jsubspace.runs import adapters, build, images, recipes
 from jsubspace.runs.build import Run
 from jsubspace.training import parallel
 from jsubspace.types import Endpoints
@@ -40,7 +40,7 @@ def make_run(num_train: int, num_test: int, width: int) -> Run:
     config = recipes.cifar10_cresnet20("line")
     config.model.width = width
     data = memory.InMemory(sets.find("cifar10"), noise(num_train), noise(num_test), Batching(128, 512, seed=0))
-    return build.assemble(config, data, build.choose_devices(config))
+    return build.assemble(config, images.problem_of(config, data), build.choose_devices(config))
 
 
 def at_once(whole: Evaluator, run: Run, endpoints: Endpoints) -> np.ndarray:

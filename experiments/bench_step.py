@@ -18,7 +18,7 @@ import numpy as np
 from jsubspace.data import memory, sets
 from jsubspace.data.batching import Batching
 from jsubspace.evaluation.devices import RUN_AHEAD
-from jsubspace.runs import build, recipes
+from jsubspace.runs import build, images, recipes
 from jsubspace.training import parallel
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -44,10 +44,10 @@ def make_timer(method: dict[str, Any], batch_size: int, steps: int, sharded: boo
     config = recipes.cifar10_cresnet20(**method)
     config.data.batch_size = config.evaluation.batch_size = batch_size
     config.shard_endpoints = sharded
-    run = build.assemble(config, random_cifar(batch_size), build.choose_devices(config))
+    run = build.assemble(config, images.problem_of(config, random_cifar(batch_size)), build.choose_devices(config))
     compiled = run.compiled_step()
     state, key = run.devices.run_once(run.init_state, shardings=run.shardings), run.devices.put(run.key)
-    batches = run.devices.put_batches(run.pipeline.train_batches(0))
+    batches = run.devices.put_batches(run.problem.data.train_batches(0, run.shard))
 
     def timer() -> float:
         nonlocal state

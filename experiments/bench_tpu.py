@@ -26,7 +26,7 @@ from jax.experimental import topologies
 from experiments.bench_step import METHODS
 from experiments.lib.collectives import collectives
 from jsubspace.data import imagenet, memory, sets
-from jsubspace.runs import build, recipes
+from jsubspace.runs import build, images, recipes
 from jsubspace.storage.documents import write_json
 from jsubspace.training import parallel
 
@@ -43,6 +43,7 @@ class ShapesOnly:
     """A pipeline without data, which has all that compiling a step needs."""
 
     steps_per_epoch = 1000
+    num_train = num_test = num_validation = num_bytes = 0
 
     def __init__(self, data_set: str, kind: Any) -> None:
         self.data_set = sets.find(data_set)
@@ -64,21 +65,21 @@ def measure(network: str, method: str, mode: str, topology: Any, batch_size: int
     config.model.dtype = "bfloat16"
     config.shard_endpoints = mode == "sharded"
     devices = parallel.DataParallel(tuple(topology.devices))
-    run = build.assemble(config, ShapesOnly(data_set, kind), devices)
+    run = build.assemble(config, images.problem_of(config, ShapesOnly(data_set, kind)), devices)
     state, n = run.state_shape, len(topology.devices)
-    shape = (n, batch_size, *run.pipeline.data_set.image_shape)
-    batch = {name: jax.ShapeDtypeStruct(shape[:2], np.int32) for name in ("label", "index")}
-    batch["image"] = jax.ShapeDtypeStruct(shape, np.uint8)
+    shape = (n, batch_size, *run.problem.pipeline.data_set.image_shape)
+    number = jax.ShapeDtypeStruct(shape[:2], np.int32)
+    batch = (jax.ShapeDtypeStruct(shape, np.uint8), number, number)
     step = run.compiled_step()
     start = time.monotonic()
     compiled = step.lower(state, batch, jax.eval_shape(lambda: run.key)).compile()
     cost, memory_of, text = compiled.cost_analysis(), compiled.memory_analysis(), compiled.as_text()
-    images = sum(leaf.size // n * leaf.dtype.itemsize for leaf in batch.values())
+    of_batch = sum(leaf.size // n * leaf.dtype.itemsize for leaf in batch)
     row = {
         "flops": cost["flops"],
         "bytes_accessed": cost["bytes accessed"],
         "wire": sum(collective.wire for collective in collectives(text)),
-        "state_memory": memory_of.argument_size_in_bytes - images,
+        "state_memory": memory_of.argument_size_in_bytes - of_batch,
         "temporary_memory": memory_of.temp_size_in_bytes,
         "compile_seconds": round(time.monotonic() - start),
     }

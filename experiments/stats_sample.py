@@ -52,12 +52,12 @@ def _measured(folder: pathlib.Path) -> dict[str, Any]:
         return json.loads(kept.read_text(encoding="utf-8"))
     settings = config_files.load(folder)
     run = build.build(settings)
-    endpoints, total = run.devices.put(trained_endpoints(run, folder)), run.pipeline.steps_per_epoch
+    endpoints, total = run.devices.put(trained_endpoints(run, folder)), run.problem.pipeline.steps_per_epoch
     found: dict[str, Any] = {"images": [], **{metric: [[] for _ in range(POINTS)] for metric in METRICS}}
     for batches in [*(2**k for k in range(total.bit_length()) if 2**k < total), total]:
         settings.evaluation.num_stats_batches = batches
         scores = _scores(run, endpoints)
-        found["images"].append(min(batches * settings.data.batch_size, len(run.pipeline.train)))
+        found["images"].append(min(batches * settings.data.batch_size, len(run.problem.pipeline.train)))
         for metric in METRICS:
             for i in range(POINTS):
                 found[metric][i].append(float(scores[metric][i]))

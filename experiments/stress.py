@@ -12,6 +12,9 @@ report is ``report.json``.
 short time. The moments are uniform over the whole life of a process, from its start to its exit. Every exit code must be
 documented for what was sent, and no output may have a traceback. The report is ``signals.json``.
 
+``--problem=FILE`` kills the training of a problem of your own, which the config file defines (docs/own_problem.md), in the
+place of all methods.
+
 Every life is a process of its own that runs ``python -m jsubspace.main``. It is forked from a process that has done the
 imports. One in twenty lives under signals is a new Python, which imports. The reports are written after each life. Started
 again with the same folder, the command resumes.
@@ -51,9 +54,12 @@ def main() -> None:
         default=pathlib.Path("runs/stress"),
         help="the folder of the runs and the reports",
     )
+    parser.add_argument("--problem", type=pathlib.Path, help="a config file with get_problem(config), for --kills")
     arguments = parser.parse_args()
     if bool(arguments.kills > 0) == bool(arguments.signals > 0):
         parser.error("say --kills=N or --signals=N")
+    if arguments.problem and not arguments.kills:
+        parser.error("--problem goes with --kills=N")
     compiled = (arguments.folder / "compiled").absolute()
     os.environ |= {
         "JAX_PLATFORMS": "cpu",
@@ -63,8 +69,12 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_compilation_cache_dir", str(compiled))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    in_a_process(lambda: str(prepare.prepare("digits")))  # Its readers have threads, which a forked life would lack.
-    attack = (Kills if arguments.kills > 0 else Signals)(arguments.folder.absolute(), arguments.seed)
+    folder, problem = arguments.folder.absolute(), arguments.problem and arguments.problem.absolute()
+    if problem is None:
+        in_a_process(
+            lambda: str(prepare.prepare("digits"))
+        )  # Its readers have threads, which a forked life would lack.
+    attack = Kills(folder, arguments.seed, problem) if arguments.kills > 0 else Signals(folder, arguments.seed)
     sys.exit(0 if attack.run(max(arguments.kills, arguments.signals), arguments.minutes) else 1)
 
 

@@ -75,7 +75,7 @@ def compare(runs: Sequence[str | pathlib.Path]) -> list[Entry]:
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UsageError(f"a run is given twice in {', '.join(map(str, folders))}. Its mean would count it twice.")
     found = {str(folder): _read(folder) for folder in folders}
-    sets = {results_of.settings_of(results)["data"]["name"] for results in found.values()}
+    sets = {methods.data_of(results_of.settings_of(results)) for results in found.values()}
     if len(sets) > 1:
         raise UsageError(
             f"the runs were tested on different data sets, {', '.join(sorted(sets))}. Compare runs on one data set."
@@ -110,10 +110,16 @@ def metrics_of(results: dict[str, Any]) -> list[str]:
     return list(score_names.higher_is_better(results))
 
 
+def _num_bins(results: dict[str, Any]) -> int:
+    """The number of bins of the calibration errors. A problem of one's own has no setting for it, but a diagram or nothing."""
+    diagram = results.get("reliability", {}).get("count", ())
+    return int(results_of.settings_of(results)["evaluation"].get("num_bins", len(diagram)))
+
+
 def _with_intervals(entries: list[Entry], found: dict[str, dict[str, Any]]) -> list[Entry]:
     """Entries with both kinds of intervals."""
     scores = {run: per_example.read(places.located(run, "a run's folder"), results) for run, results in found.items()}
-    bins = {results_of.settings_of(results)["evaluation"].get("num_bins", 20) for results in found.values()}
+    bins = {_num_bins(results) for results in found.values()}
     first, metrics = _scores_of(entries[0], scores), list(entries[0].values)
     task = next(iter(found.values())).get("task")
 

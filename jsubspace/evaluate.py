@@ -3,6 +3,8 @@
 Training ends with the same evaluation. This program evaluates a run that was interrupted, or measures more:
 
     python -m jsubspace.evaluate --workdir=RUN --config.evaluation.corruptions=all
+
+A run of a problem of your own needs ``--config=FILE``, the file with its ``get_problem(config)``.
 """
 
 import argparse
@@ -15,7 +17,9 @@ import ml_collections
 from jsubspace import program, runs
 from jsubspace.data import prepare, sets
 from jsubspace.errors import UsageError
-from jsubspace.runs import build, config, config_files, limits, memory, results
+from jsubspace.runs import build, command_line, config, config_files, limits, memory, results
+from jsubspace.runs.problem import Problem
+from jsubspace.runs.run import MakeProblem, checked_problem
 from jsubspace.storage import checkpoint, checkpoint_files, lock, places, steps
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.training import parallel
@@ -23,13 +27,16 @@ from jsubspace.training import parallel
 log = logging.getLogger("jsubspace.evaluate")  # As a program, this module has the name __main__.
 
 
-def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None) -> dict[str, Any]:
+def evaluate(
+    workdir: str | pathlib.Path, changes: dict[str, str] | None = None, problem: Problem | MakeProblem | None = None
+) -> dict[str, Any]:
     """Evaluates the newest checkpoint in ``workdir``, writes results.json and figures/, and returns the results.
 
     Args:
       workdir: the run's folder.
       changes: values of ``evaluation`` fields that differ from the values in training, as text:
         ``{"evaluation.num_points": "41"}``. results.json records them.
+      problem: for a run of a problem of your own, the problem or a function ``settings -> problem``.
 
     Raises:
       UsageError: if the folder holds no run or no checkpoint, a run is under way in it, a change is not possible, or
@@ -42,7 +49,7 @@ def evaluate(workdir: str | pathlib.Path, changes: dict[str, str] | None = None)
             raise UsageError(f"config.{field} belongs to training. Only config.evaluation fields can be changed now.")
         config.change(settings, field, given)
     limits.validate(settings)
-    run = build.build(settings)
+    run = build.build(settings, checked_problem(settings, problem))
     memory.check(run)
     with lock.alone(workdir):
         with Checkpoints(workdir / checkpoint.FOLDER, read_only=True) as checkpoints:
@@ -65,16 +72,25 @@ def load_settings(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         raise UsageError(
             f"{workdir} has no checkpoint yet. Train it first: python -m jsubspace.main --workdir={workdir}."
         )
+    if config.is_of_a_problem(settings):
+        return settings
     if settings.data.dir and not prepare.is_prepared(sets.find(settings.data.name), settings.data.dir):
         log.warning("%s is not prepared in %s. The default folder is used.", settings.data.name, settings.data.dir)
         settings.data.dir = ""
     return settings
 
 
+def add_file(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag ``--config``. The parser gives it the name ``file``."""
+    text = "for a problem of your own: the config file that defines get_problem(config). It is executed."
+    parser.add_argument("--config", dest="file", metavar="FILE", help=text)
+
+
 def main() -> None:
     """The program."""
     parser = argparse.ArgumentParser(prog="python -m jsubspace.evaluate", description="Evaluates a trained run.")
     parser.add_argument("--workdir", required=True, help="the run's folder")
+    add_file(parser)
     arguments, rest = parser.parse_known_args()
     changes = {}
     for argument in rest:
@@ -84,7 +100,8 @@ def main() -> None:
         changes[field] = given
     program.use_compilation_cache()
     parallel.use_cpu_cores()
-    print(results.table(evaluate(places.located(arguments.workdir, "--workdir"), changes)))
+    problem = command_line.problem_of(arguments.file)
+    print(results.table(evaluate(places.located(arguments.workdir, "--workdir"), changes, problem)))
 
 
 if __name__ == "__main__":

@@ -18,26 +18,30 @@ import jsubspace
 from jsubspace import evaluate, preemption, program, subspaces
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import survey
-from jsubspace.evaluation.tasks import Classification
 from jsubspace.exchange import network_files
 from jsubspace.preemption import Preemption
-from jsubspace.runs import adapters, build, parts, trained_endpoints
+from jsubspace.runs import adapters, build, command_line, parts, trained_endpoints
+from jsubspace.runs.problem import Problem
+from jsubspace.runs.run import MakeProblem, checked_problem, facts
 from jsubspace.storage import places
 from jsubspace.subspaces import Subspace
 from jsubspace.training import parallel
 from jsubspace.training.train_state import not_finite
 
 
-def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "") -> dict[str, Any]:
+def export(
+    workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "", problem: Problem | MakeProblem | None = None
+) -> dict[str, Any]:
     """Writes the network at ``alpha`` of the run's newest checkpoint, and returns the facts that are written beside it.
 
     Args:
       workdir: the run's folder.
       to: ``NAME.safetensors`` or a folder. Neither may exist yet. See `network_files.save`.
       alpha: as on the command line, or "" for the midpoint.
+      problem: for a run of a problem of your own, the problem or a function ``settings -> problem``.
 
     Returns:
-      ``alpha``, the ``weights`` of the endpoints, the run's settings, and the normalisation of images: subtract ``mean``
+      ``alpha``, the ``weights`` of the endpoints, the run's settings, and for images their normalisation: subtract ``mean``
       from pixels in [0, 1], then divide by ``std``.
 
     Raises:
@@ -46,21 +50,23 @@ def export(workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "")
     """
     to = places.located(to, "the network's file")
     network_files.check_target(to)
-    network, facts = network_at(workdir, alpha)
-    network_files.save(to, network, facts)
-    return facts
+    network, found = network_at(workdir, alpha, problem)
+    network_files.save(to, network, found)
+    return found
 
 
-def network_at(workdir: str | pathlib.Path, alpha: str = "") -> tuple[network_files.Network, dict[str, Any]]:
+def network_at(
+    workdir: str | pathlib.Path, alpha: str = "", problem: Problem | MakeProblem | None = None
+) -> tuple[network_files.Network, dict[str, Any]]:
     """The network that `export` writes, on the host, and its facts. The arguments are those of `export`."""
     workdir = places.located(workdir, "the run's folder")
     settings = evaluate.load_settings(workdir)
     subspace = parts.make_evaluated(settings)
     position = read_alpha(alpha, subspace)
-    run = build.build(settings)
+    run = build.build(settings, checked_problem(settings, problem))
     endpoints = trained_endpoints(run, workdir)
     weights = np.asarray(subspace.coefficients(jnp.asarray(position, jnp.float32)))
-    evaluator = adapters.evaluator(run, Classification(), survey.affine(weights[None]))
+    evaluator = adapters.evaluator(run, run.problem.task, survey.affine(weights[None]))
     stats = adapters.batch_stats(run, evaluator, endpoints) or {}
     point = jax.jit(lambda endpoints: jsubspace.interpolate(endpoints, position, subspace))(endpoints)
     network = jax.device_get({"params": point, "batch_stats": jax.tree.map(lambda leaf: leaf[0], stats)})
@@ -70,7 +76,7 @@ def network_at(workdir: str | pathlib.Path, alpha: str = "") -> tuple[network_fi
             f"{workdir} are too large for a mean or for BatchNorm statistics."
         )
     preemption.check()
-    return network, {"alpha": position.tolist(), "weights": weights.tolist()} | run.facts()
+    return network, {"alpha": position.tolist(), "weights": weights.tolist()} | facts(run)
 
 
 def read_alpha(text: str, subspace: Subspace) -> np.ndarray:
@@ -126,14 +132,16 @@ def main() -> None:
     parser.add_argument(
         "--alpha", default="", help="the point: a number, or weights of a simplex; the midpoint if left out"
     )
+    evaluate.add_file(parser)
     arguments = parser.parse_args()
     parallel.use_cpu_cores()
     to = places.located(arguments.to, "--to")
     network_files.check_target(to)
-    network, facts = network_at(places.located(arguments.workdir, "--workdir"), arguments.alpha)
+    problem = command_line.problem_of(arguments.file)
+    network, found = network_at(places.located(arguments.workdir, "--workdir"), arguments.alpha, problem)
     Preemption.current().hold()  # Once the network has its name, the same command would be refused.
-    network_files.save(to, network, facts)
-    print(f"{to} is the network at alpha = {facts['alpha']}.")
+    network_files.save(to, network, found)
+    print(f"{to} is the network at alpha = {found['alpha']}.")
 
 
 if __name__ == "__main__":

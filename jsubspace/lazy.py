@@ -14,6 +14,7 @@ def modules(
     paths: Iterable[str],
     inside: Sequence[str] = (),
     former: Mapping[str, str] = MappingProxyType({}),
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
     **homes: str,
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """``__getattr__`` and ``__dir__`` of a package, by which its modules are its attributes without being imported first.
@@ -24,6 +25,7 @@ def modules(
       inside: packages inside of the package. An attribute with the name of one of their modules works, and warns that the
         module has moved there. Such an attribute is the only way that works: ``import package.name`` does not.
       former: further former names of modules, each with the module's place in the package.
+      elsewhere: further attributes that another package defines, each with its full name, where users look for them here.
       homes: further attributes, each with the module of the package that defines it.
 
     Example:
@@ -46,6 +48,9 @@ def modules(
         return None
 
     def get(name: str) -> Any:
+        if name in elsewhere:
+            module, _, attribute = elsewhere[name].rpartition(".")
+            return getattr(importlib.import_module(module), attribute)
         if name in homes:
             return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
         if name not in found and (place := former.get(name) or moved_to(name)):
@@ -57,6 +62,6 @@ def modules(
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *found, *homes})
+        return sorted({*vars(sys.modules[package]), *found, *homes, *elsewhere})
 
     return get, names

@@ -1,7 +1,7 @@
 """Trains and evaluates a subspace: ``python -m jsubspace.main --config=configs/digits_cresnet8_line.py``.
 
 Any field can be set on the command line, as in ``--config.optimizer.num_epochs=10``. The same command resumes a run that
-was interrupted. A config file is Python and is executed: use only files that you would run as a program.
+was interrupted. A file that also defines ``get_problem(config)`` trains a problem of its own. A config file is Python and is executed: use only files that you would run as a program.
 """
 
 import contextlib
@@ -22,11 +22,12 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder. The default is
 def main() -> None:
     """The program, after its flags have been parsed."""
     config, name = command_line.read_config()
+    problem = command_line.problem_of_config(config)
     workdir = places.located(WORKDIR.value or pathlib.Path("runs") / name, "--workdir")
     program.use_compilation_cache()
     parallel.use_cpu_cores()
     with hosts.joined() if DISTRIBUTED.value else contextlib.nullcontext():
-        trained = runs.train(config, workdir)
+        trained = runs.train(config, workdir) if problem is None else runs.train_problem(problem, config, workdir)
         if hosts.is_first():
             print(results.table(trained))
             print(f"\nresults, checkpoints and figures are in {workdir}")

@@ -13,8 +13,9 @@ import jsubspace
 from jsubspace import point_gradients, subspaces, tree
 from jsubspace.data import augment, labels
 from jsubspace.evaluation import averaging, curvature, ensembles, metrics
+from jsubspace.network import Network
 from jsubspace.shares import Shares
-from jsubspace.training.train_step import classification_loss, cross_entropy
+from jsubspace.training.train_step import task_loss
 
 MANY = settings(max_examples=40, deadline=None, derandomize=True)
 BAD = st.sampled_from([np.nan, np.inf, -np.inf])
@@ -101,10 +102,9 @@ def test_logits_that_are_not_finite_are_never_right(seed, label, place, bad):
     between = metrics.difference((jax.nn.log_softmax(jnp.asarray(logits)), good[:1].repeat(2, 0)), None, targets)
     assert np.isnan(between.disagreement[0])
     assert np.isnan(between.disagreement_and_one_is_right[0])
-    _, accuracy = classification_loss(lambda point, images, key: images)(
-        {}, {"image": jnp.asarray(logits), "label": targets}, None
-    )
-    assert accuracy == (np.argmax(logits[1]) == 1) / 2
+    network = Network(None, lambda point, images, key, train: images)
+    _, scores = task_loss(network, jsubspace.Classification())({}, (jnp.asarray(logits), targets), None)
+    assert scores["accuracy"] == (np.argmax(logits[1]) == 1) / 2
 
 
 def test_an_impossible_class_is_still_a_class():
@@ -114,7 +114,7 @@ def test_an_impossible_class_is_still_a_class():
 
 @pytest.mark.parametrize("label", [-1, 3, 100])
 def test_the_loss_of_a_label_that_is_no_class_is_nan(label):
-    assert np.isnan(cross_entropy(jnp.zeros((2, 3)), jnp.array([0, label])))
+    assert np.isnan(metrics.cross_entropies(jnp.zeros((2, 3)), jnp.array([0, label]))[1])
 
 
 @MANY

@@ -13,6 +13,7 @@ from experiments.lib.collectives import collectives
 from jsubspace import Curve, Line, Point, Simplex, runs, shares
 from jsubspace.algorithm import random_gradient
 from jsubspace.evaluation.devices import SAME, SPLIT
+from jsubspace.network import Network
 from jsubspace.objectives import Objective
 from jsubspace.runs import build, stacks
 from jsubspace.shares import WHOLE, Shares
@@ -20,7 +21,7 @@ from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.training import optim
 from jsubspace.training.parallel import AXIS, DataParallel
 from jsubspace.training.train_state import init_train_state
-from jsubspace.training.train_step import classification_loss, make_train_step
+from jsubspace.training.train_step import make_train_step, task_loss
 
 CLASSES = 3  # which no number of devices divides: the classifier's bias is kept whole
 
@@ -42,7 +43,7 @@ def batches(count, size=16):
     rng = np.random.default_rng(0)
     for _ in range(count):
         image, label = rng.normal(size=(size, 4, 4, 1)), rng.integers(CLASSES, size=size).astype(np.int32)
-        yield {"image": image, "label": label, "index": np.arange(size, dtype=np.int32)}
+        yield image, label
 
 
 def start(subspace, optimizer):
@@ -65,10 +66,9 @@ def compiled_step(subspace, count, divided, **settings):
     optimizer, devices = optim.sgd(0.1, 0.9, 1e-3), DataParallel(tuple(jax.devices()[:count]))
     state = jax.eval_shape(lambda: start(subspace, optimizer))
     axes = shares.axes_of(state.endpoints, count) if divided else None
-    loss_fn, objective = classification_loss(apply_fn), Objective(**settings)
-    step = make_train_step(
-        loss_fn, lambda key, images, index: images, subspace, optimizer, objective, Shares(AXIS, axes)
-    )
+    network = Network(init_fn, lambda point, images, key, train: apply_fn(point, images, key))
+    loss_fn, objective = task_loss(network, jsubspace.Classification()), Objective(**settings)
+    step = make_train_step(loss_fn, lambda key, *batch: batch, subspace, optimizer, objective, Shares(AXIS, axes))
     place = devices.shardings_of(state) if divided else SAME
     return devices.compile(step, (place, SPLIT, SAME), returns=(place, SAME), donate=(0,)), state, devices
 
@@ -121,10 +121,7 @@ def test_a_device_holds_its_share_and_the_state_keeps_its_place():
 def test_one_network_is_gathered_and_one_gradient_scattered(subspace, settings, networks):
     """And the scalars, the leaf that is kept whole and the Gram matrix are added up."""
     compiled, state, _ = compiled_step(subspace, 4, divided=True, **settings)
-    batch = {"image": (4, 4, 4, 4, 1), "label": (4, 4), "index": (4, 4)}
-    batch = {
-        name: jax.ShapeDtypeStruct(shape, np.int32 if name != "image" else np.float32) for name, shape in batch.items()
-    }
+    batch = (jax.ShapeDtypeStruct((4, 4, 4, 4, 1), np.float32), jax.ShapeDtypeStruct((4, 4), np.int32))
     numbers = dict.fromkeys(("all-gather", "reduce-scatter", "all-reduce"), 0)
     for collective in collectives(
         compiled.lower(state, batch, jax.eval_shape(lambda: jax.random.key(7))).compile().as_text()

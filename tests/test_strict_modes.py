@@ -16,7 +16,6 @@ from jsubspace import gradients, layer_names, penalties, points, positions, tree
 from jsubspace.data import augment
 from jsubspace.evaluation import averaging, curvature, ensembles, metrics
 from jsubspace.training import optim
-from jsubspace.training.train_step import cross_entropy
 
 MODES = {
     "dtypes": functools.partial(jax.numpy_dtype_promotion, "strict"),
@@ -41,7 +40,7 @@ def init_fn(key, dtype=jnp.float32):
 
 def loss_fn(point, x, labels):
     hidden = jnp.tanh(x.astype(point["head"]["kernel"].dtype) @ point["hidden"]["kernel"])
-    return cross_entropy((hidden @ point["head"]["kernel"]).astype(jnp.float32), labels)
+    return jnp.mean(metrics.cross_entropies((hidden @ point["head"]["kernel"]).astype(jnp.float32), labels))
 
 
 def finite(result):

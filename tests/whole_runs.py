@@ -43,7 +43,7 @@ def final_state(settings, workdir):
 
 def without_speed(rows):
     """Rows of metrics.jsonl without the number that differs between two runs."""
-    return [{name: value for name, value in row.items() if name != "images_per_second"} for row in rows]
+    return [{name: value for name, value in row.items() if not name.endswith("_per_second")} for row in rows]
 
 
 class StopAt(Preemption):

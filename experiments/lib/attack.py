@@ -56,14 +56,24 @@ class Attack:
       seed: the seed of everything that is drawn.
       settings: what the runs differ in from `SETTINGS`.
       counts: what the report counts, with its first values.
+      problem: a config file that trains a problem of its own, with its own settings, in the place of all methods.
     """
 
     def __init__(
-        self, folder: pathlib.Path, name: str, seed: int, settings: Mapping[str, Any], counts: Mapping[str, Any]
+        self,
+        folder: pathlib.Path,
+        name: str,
+        seed: int,
+        settings: Mapping[str, Any],
+        counts: Mapping[str, Any],
+        problem: pathlib.Path | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._problem = problem
+        self._methods: dict[str, dict[str, Any]] = METHODS if problem is None else {problem.stem: {}}
         self.folder, self.workdir = folder, folder / f"attacked_{name}"
-        self._name, self._path, self._settings = name, folder / f"{name}.json", SETTINGS | dict(settings)
+        self._name, self._path = name, folder / f"{name}.json"
+        self._settings = SETTINGS | dict(settings) if problem is None else {}
         self.report: dict[str, Any] = {
             "command": "python -m experiments.stress",
             "commits": [],
@@ -100,7 +110,7 @@ class Attack:
         self.report["verdict"] = "under way"
         shutil.rmtree(self.workdir, ignore_errors=True)  # of a stress test that was stopped
         while not enough():
-            method = list(METHODS)[sum(self.report["runs"].values()) % len(METHODS)]
+            method = list(self._methods)[sum(self.report["runs"].values()) % len(self._methods)]
             expected = self._undisturbed(method)
             self.finish(method, expected["seconds"], enough)
             self._compare(method, expected["end"])
@@ -125,22 +135,27 @@ class Attack:
 
     def commands(self, method: str, workdir: pathlib.Path) -> dict[str, list[str]]:
         """The commands of a run in their order, by name."""
-        fields = self._settings | METHODS[method]
+        fields = self._settings | self._methods[method]
         overrides = [f"--config.{field}={value}" for field, value in fields.items()]
-        return {"main": ["jsubspace.main", f"--config={CONFIG}", f"--workdir={workdir}", *overrides]}
+        return {"main": ["jsubspace.main", f"--config={self._problem or CONFIG}", f"--workdir={workdir}", *overrides]}
 
     def end(self, workdir: pathlib.Path) -> dict[str, Any]:
         """What must be the same at the end of a run."""
-        return end_of(workdir)
+        return end_of(workdir, self._problem)
 
     def write(self) -> None:
         """Writes the report."""
         self.report["seconds"] = round(self._before + time.monotonic() - self._start, 1)
         write_json(self._path, self.report)
 
+    def expected(self, method: str) -> dict[str, Any]:
+        """The end of a run that nobody disturbs."""
+        end: dict[str, Any] = self._undisturbed(method)["end"]
+        return end
+
     def _undisturbed(self, method: str) -> dict[str, Any]:
         """The end of a run that nobody disturbs, and the seconds that its commands take in a second such run."""
-        name = f"undisturbed_{self._name}_{list(METHODS).index(method)}"
+        name = f"undisturbed_{self._name}_{list(self._methods).index(method)}"
         path, workdir, log = self.folder / f"{name}.json", self.folder / name, self.folder / "log.txt"
         if not path.is_file():
             for _ in range(2):  # The first one compiles.

@@ -8,23 +8,30 @@ from typing import Any
 import jax
 import numpy as np
 
-from jsubspace.runs import build, config_files
+from jsubspace.runs import build, command_line, config_files
+from jsubspace.runs.run import checked_problem
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.writer import read_rows
 
 
-def end_of(workdir: pathlib.Path) -> dict[str, Any]:
-    """Everything about a finished run that must be the same, as digests and numbers."""
-    run = build.build(config_files.load(workdir))
+def end_of(workdir: pathlib.Path, file: pathlib.Path | None = None) -> dict[str, Any]:
+    """Everything about a finished run that must be the same, as digests and numbers.
+
+    Args:
+      workdir: the run's folder.
+      file: the config file with ``get_problem``, if the run trained a problem of its own.
+    """
+    settings = config_files.load(workdir)
+    run = build.build(settings, checked_problem(settings, command_line.problem_of(file and str(file))))
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         state, notes = checkpoints.restore(run.state_shape, run.devices.replicated)
     leaves = {
         jax.tree_util.keystr(path): hashlib.sha256(np.asarray(leaf).tobytes()).hexdigest()
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
     }
-    rows = [{name: row[name] for name in row if name != "images_per_second"} for row in read_rows(workdir)]
+    rows = [{name: row[name] for name in row if not name.endswith("_per_second")} for row in read_rows(workdir)]
     results = json.loads((workdir / "results.json").read_text())
-    measured = {name: results[name] for name in ("points", "ensembles", "endpoints", "reliability")}
+    measured = {name: results.get(name) for name in ("points", "ensembles", "endpoints", "reliability")}
     return {
         "step": int(state.step),
         "state": leaves,

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from experiments.lib.attack import EPOCH_STEPS, Attack, count
+from experiments.lib.attack import Attack, count
 from experiments.lib.life import Life
 from experiments.lib.phases import phase_of, saving
 from jsubspace import errors
@@ -15,15 +15,14 @@ from jsubspace.storage.writer import read_rows
 
 EPOCHS = 60
 
-LAST_STEP = EPOCH_STEPS * EPOCHS
-
 
 class Kills(Attack):
     """Runs that are killed by SIGKILL, and sometimes by SIGTERM. Moments are drawn from the whole run and from its saves."""
 
-    def __init__(self, folder: pathlib.Path, seed: int) -> None:
+    def __init__(self, folder: pathlib.Path, seed: int, problem: pathlib.Path | None = None) -> None:
         counts = {"kills": 0, "signals": {}, "phases": {}, "damages": {}, "fallbacks": 0}
-        super().__init__(folder, "report", seed, {"optimizer.num_epochs": EPOCHS}, counts)
+        super().__init__(folder, "report", seed, {"optimizer.num_epochs": EPOCHS}, counts, problem)
+        self._last_step = 0
         self._until_saving = 0.0  # seconds of a life until its first save, when last seen
 
     def attacks(self) -> int:
@@ -32,6 +31,7 @@ class Kills(Attack):
 
     def finish(self, method: str, seconds: dict[str, float], enough: Callable[[], bool]) -> None:
         """Lives lives until the run is finished."""
+        self._last_step = self.expected(method)["step"]
         while self._live(method, seconds["main"], peaceful=enough()):
             pass
 
@@ -53,7 +53,7 @@ class Kills(Attack):
             else:
                 life.sleep_until(lambda: False, rng.uniform(0, 2 * (self._until_saving or seconds / 2)))
             if life.is_running():
-                phase = phase_of(workdir, LAST_STEP, rows, left)
+                phase = phase_of(workdir, self._last_step, rows, left)
                 life.send(number)
                 count(report["phases"], phase)
                 count(report["signals"], number.name)

@@ -1,13 +1,11 @@
 """Small data sets, held in memory as uint8. Batches are gathered on the host and augmented in the step."""
 
 import dataclasses
-import itertools
 from collections.abc import Iterator
 
 import jax
-import numpy as np
 
-from jsubspace.data import augment, corruptions, examples, labels, validation
+from jsubspace.data import augment, corruptions, epochs, examples, labels, validation
 from jsubspace.data.batching import Batch, Batching
 from jsubspace.data.examples import Examples
 from jsubspace.data.sets import DataSet
@@ -52,23 +50,12 @@ class InMemory:
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-len(self.train) // self.batching.batch_size)
+        return epochs.steps_per_epoch(len(self.train), self.batching.batch_size)
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
-        size = self.batching.batch_size
-        first_epoch, first = divmod(start_step, self.steps_per_epoch)
-        for epoch in itertools.count(first_epoch):
-            order = np.random.default_rng([self.batching.seed, epoch]).permutation(len(self.train))
-            for start in range(first * size, len(order), size):
-                rows = order[start : start + size]
-                places = np.array(self.shard.places(len(rows)), np.int32)
-                rows = rows[places]
-                yield {
-                    "image": self.train.images[rows],
-                    "label": self.train.labels[rows],
-                    "index": places,
-                }
-            first = 0
+        order, size = epochs.shuffled(self.batching.seed, len(self.train)), self.batching.batch_size
+        for rows, places in epochs.endless(order, len(self.train), size, self.shard, start_step):
+            yield {"image": self.train.images[rows], "label": self.train.labels[rows], "index": places}
 
     def test_batches(self) -> Iterator[Batch]:
         return padded_batches(self.test, self.batching.eval_batch_size, self.shard)
@@ -105,10 +92,7 @@ def load(data_set: DataSet, data_dir: str, batching: Batching) -> InMemory:
 
 def padded_batches(examples: Examples, size: int, shard: Shard = WHOLE_BATCH) -> Iterator[Batch]:
     """Every example once, in batches of ``size``. The last batch is padded with examples whose mask is False."""
-    for start in range(0, len(examples), size):
-        rows = start + np.array(shard.places(size))
-        inside = rows < len(examples)
-        rows = np.where(inside, rows, 0)
+    for rows, inside in epochs.padded(len(examples), size, shard):
         yield {"image": examples.images[rows], "label": examples.labels[rows], "mask": inside}
 
 

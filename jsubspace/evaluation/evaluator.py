@@ -20,7 +20,7 @@ from jsubspace.batch_stats import scaled
 from jsubspace.evaluation import averaging
 from jsubspace.evaluation.batches import ScoredBatch
 from jsubspace.evaluation.devices import SAME, SPLIT, Devices, OneProgram
-from jsubspace.evaluation.networks import Network
+from jsubspace.evaluation.networks import Passes
 from jsubspace.evaluation.positions import GAUSSIAN, LAYERWISE, WEIGHTWISE
 from jsubspace.evaluation.survey import Survey
 from jsubspace.evaluation.tasks.task import Outcomes, Task
@@ -52,7 +52,7 @@ class Evaluator:
 
     def __init__(
         self,
-        network: Network,
+        network: Passes,
         task: Task,
         plan: Survey,
         devices: Devices | None = None,

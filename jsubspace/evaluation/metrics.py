@@ -62,6 +62,19 @@ def score(log_probs: jax.Array, labels: jax.Array) -> Scores:
     )
 
 
+def cross_entropies(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """(1 - s) NLL + s times the mean over classes of -log p, per example: ``[n, k], [n] -> [n]``.
+
+    It is NaN if the label is out of range, which stops training.
+    """
+    log_probs = jax.nn.log_softmax(logits)
+    labels = jnp.where(labels < 0, logits.shape[-1], labels)  # A negative label would count from the last class.
+    nll = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
+    if not smoothing:
+        return nll
+    return (1 - smoothing) * nll - smoothing * jnp.mean(log_probs, axis=-1)
+
+
 def is_right(outputs: jax.Array, labels: jax.Array) -> jax.Array:
     """Whether the largest logit or log-probability ``[..., n, k]`` is the label's ``[n]``. NaN and +inf are never right."""
     largest = jnp.argmax(outputs, axis=-1)

@@ -10,8 +10,10 @@ def _as_it_is(*batch: Any) -> tuple[Any, ...]:
     return batch
 
 
-class Network(NamedTuple):
-    """A network as functions of one point's parameters. All of them run inside a compiled program.
+class Passes(NamedTuple):
+    """The passes through a network that evaluation makes, with what the data needs before them.
+
+    All of them run inside of a compiled program.
 
     Attributes:
       predict: ``(point, stats, *inputs) -> outputs`` in evaluation mode, what the task takes (`tasks.task.Task.reduce`). ``stats``
@@ -27,8 +29,8 @@ class Network(NamedTuple):
     augment: Callable[..., tuple[Any, ...]] = _as_it_is
 
 
-def from_functions(predict_fn: Callable[..., Any], stats_fn: Callable[..., Any] | None = None) -> Network:
-    """A `Network` from a user's functions.
+def from_functions(predict_fn: Callable[..., Any], stats_fn: Callable[..., Any] | None = None) -> Passes:
+    """The passes from a user's functions.
 
     Args:
       predict_fn: ``(point, *inputs) -> outputs``. With stats_fn it also takes the keyword ``stats``.
@@ -38,4 +40,4 @@ def from_functions(predict_fn: Callable[..., Any], stats_fn: Callable[..., Any] 
     def predict(point: Params, stats: Any, *inputs: Any) -> Any:
         return predict_fn(point, *inputs) if stats_fn is None else predict_fn(point, *inputs, stats=stats)
 
-    return Network(predict, stats_fn)
+    return Passes(predict, stats_fn)

@@ -1,19 +1,21 @@
 """A run as evaluation sees it: its network, its batches and its devices, adapted to `Evaluator`."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
 from jsubspace import preemption
+from jsubspace.data.protocol import Data
 from jsubspace.evaluation.batches import ScoredBatch
 from jsubspace.evaluation.evaluator import Evaluator
-from jsubspace.evaluation.networks import Network
+from jsubspace.evaluation.networks import Passes
 from jsubspace.evaluation.survey import Survey
 from jsubspace.evaluation.tasks import Outcomes, Task
 from jsubspace.runs.build import Run
+from jsubspace.runs.problem import Batches
 from jsubspace.types import Endpoints, Params
 
 
@@ -28,49 +30,58 @@ def evaluator(run: Run, task: Task, plan: Survey, by_points: bool | None = None)
         examples in a batch.
     """
     by_points = spreads_points(run, len(plan.weights)) if by_points is None else by_points
-    return Evaluator(network(run, by_points), task, plan, run.devices, by_points)
+    return Evaluator(passes(run, by_points), task, plan, run.devices, by_points)
 
 
 def spreads_points(run: Run, num_points: int) -> bool:
     """Whether devices divide the points among them, and not the examples: there are more points than examples in a batch."""
-    return num_points > min(run.batch_size, run.evaluation.batch_size)
+    data = run.problem.data
+    return num_points > min(data.batch_size, eval_batch_size(data))
 
 
-def network(run: Run, by_points: bool = False) -> Network:
-    """The run's network. With ``by_points``, devices run different networks, and BatchNorm does not average over devices."""
-    model = run.model.clone(axis_name=None) if by_points and hasattr(run.model, "axis_name") else run.model
+def eval_batch_size(data: Data) -> int:
+    """The number of examples in a test batch, over all devices."""
+    return data.eval_batch_size or data.batch_size
 
-    def augment(images: jax.Array, index: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array]:
+
+def passes(run: Run, by_points: bool = False) -> Passes:
+    """The passes through the run's network, with its data's augmentation before them.
+
+    With ``by_points``, devices run different networks, and BatchNorm does not average over devices.
+    """
+    problem = run.problem
+    network = problem.network.on_one_device if by_points else problem.network
+
+    def augment(*batch: jax.Array) -> tuple[Any, ...]:
+        *arrays, number = batch
         augment_key, dropout_key = jax.random.split(jax.random.fold_in(run.evaluation_key, number[0]))
-        return run.pipeline.augment(augment_key, images, index), dropout_key
+        inputs, _ = problem.separated(problem.data.augment(augment_key, *arrays))
+        return *inputs, dropout_key
 
-    def stats(point: Params, images: jax.Array, dropout_key: jax.Array) -> Any:
-        variables, rngs = {"params": point}, {"dropout": dropout_key}
-        return model.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])[1]["batch_stats"]
+    def stats(point: Params, *inputs_and_key: Any) -> Any:
+        *inputs, dropout_key = inputs_and_key
+        assert network.stats is not None
+        return network.stats(point, *inputs, key=dropout_key)
 
-    def predict(point: Params, batch_stats: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        outputs = model.apply({"params": point, "batch_stats": batch_stats or {}}, images, train=False)
-        return outputs.logits, outputs.features
+    def predict(point: Params, stats: Any, *inputs: jax.Array) -> Any:
+        return network.apply(point, *inputs, stats=stats)
 
-    return Network(
-        predict,
-        stats if run.has_batch_stats else None,
-        prepare=lambda images: (run.pipeline.preprocess(images),),
-        augment=augment,
-    )
+    return Passes(predict, None if network.stats is None else stats, problem.data.prepare, augment)
 
 
 def train_batches(run: Run) -> Iterator[tuple[Any, ...]]:
-    """The training batches for BatchNorm statistics: images, their places in the batch, and the number of the batch.
+    """The training batches for BatchNorm statistics: the arrays of a batch, and last the number of the batch.
 
     They are one epoch of training data, shuffled and augmented as in training, in an order that training has not seen: of
-    the epoch after the last. With the setting ``num_stats_batches`` they are the first batches of that epoch.
+    the epoch after the last. With the setting ``num_stats_batches`` they are the first batches of that epoch. A stream has no
+    such epoch, and its first epoch is taken.
     """
-    count = run.evaluation.num_stats_batches or run.pipeline.steps_per_epoch
-    batches = itertools.islice(run.pipeline.train_batches(run.total_steps), count)
-    for number, batch in enumerate(batches):
+    data = run.problem.data
+    count = run.evaluation.num_stats_batches or data.steps_per_epoch
+    batches = data.train_batches(0 if data.is_stream else run.total_steps, run.shard)
+    for number, batch in enumerate(itertools.islice(batches, count)):
         preemption.check()
-        yield batch["image"], batch["index"], np.full(len(batch["label"]), number, np.int32)
+        yield *batch, np.full(len(batch[0]), number, np.int32)
 
 
 def batch_stats(run: Run, evaluator: Evaluator, rows: Endpoints) -> Any:
@@ -80,16 +91,16 @@ def batch_stats(run: Run, evaluator: Evaluator, rows: Endpoints) -> Any:
 
 def on_test_data(run: Run, evaluator: Evaluator, rows: Endpoints, stats: Any) -> Outcomes:
     """What every test example of the run says (`Evaluator.outcomes`)."""
-    return evaluator.outcomes(rows, stats, scored(run.pipeline.test_batches()))
+    return evaluator.outcomes(rows, stats, scored(run, run.problem.data.test_batches(run.shard)))
 
 
 def on_validation_data(run: Run, evaluator: Evaluator, rows: Endpoints, stats: Any) -> Outcomes:
     """What every validation example of the run says (`Evaluator.outcomes`)."""
-    return evaluator.outcomes(rows, stats, scored(run.pipeline.validation_batches()))
+    return evaluator.outcomes(rows, stats, scored(run, run.problem.data.validation_batches(run.shard)))
 
 
-def scored(batches: Iterable[dict[str, Any]]) -> Iterator[ScoredBatch]:
-    """A pipeline's test or validation batches as the evaluator takes them."""
-    for batch in batches:
+def scored(run: Run, batches: Batches) -> Iterator[ScoredBatch]:
+    """Test or validation batches of the data as the evaluator takes them."""
+    for arrays, mask in batches:
         preemption.check()
-        yield ScoredBatch((batch["image"],), (batch["label"],), batch["mask"])
+        yield ScoredBatch(*run.problem.separated(arrays), mask)

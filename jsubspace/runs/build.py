@@ -1,31 +1,29 @@
-"""From a config to a `Run`: the data, the network, the subspace, the optimizer, the devices and what follows from them."""
+"""From settings and a problem to a `Run`: the subspace, the optimizer, the devices and what follows from them."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import optax
 
-import jsubspace
 from jsubspace import penalties, points
-from jsubspace.data import corruptions, pipeline
-from jsubspace.data.batching import Batch, Batching
+from jsubspace.data import shards
+from jsubspace.data.shards import Shard
 from jsubspace.errors import UsageError
 from jsubspace.evaluation.devices import SAME, SPLIT
 from jsubspace.objectives import Objective
-from jsubspace.runs import parts
+from jsubspace.runs import images, parts
+from jsubspace.runs.problem import Problem
 from jsubspace.shares import Shares, axes_of
 from jsubspace.subspaces import Subspace
 from jsubspace.training import parallel
 from jsubspace.training.loop import Cadence
 from jsubspace.training.parallel import AXIS, DataParallel
 from jsubspace.training.train_state import TrainState, init_train_state
-from jsubspace.training.train_step import TrainStep, classification_loss, make_train_step
-from jsubspace.types import Params
+from jsubspace.training.train_step import TrainStep, make_train_step, task_loss
 
 INIT_KEY = 2**32 - 1
 """Number of the key that initialises the endpoints. Training steps have the numbers from 0."""
@@ -36,22 +34,20 @@ EVALUATION_KEY = 2**32 - 2
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Everything that a config stands for. `assemble` makes it once, and nothing in it changes.
+    """Everything that is trained and how. `assemble` makes it once, and nothing in it changes.
 
     Attributes:
-      config: the settings, for the record in the run's folder and in results.json.
+      settings: all settings, for the record in the run's folder and in results.json.
       seed: the number from which all random numbers of the run follow.
       key: the key of all training steps. A step's own key follows from it and from the step's number.
       evaluation_key: the key of evaluation (augmentation in BatchNorm passes, random points). It differs from every
         training step's key.
-      pipeline: the data.
-      model: the Flax network.
+      problem: the network, the task and the data.
       subspace: the subspace that is trained.
       evaluated: the subspace that is evaluated: the same, or the simplex of the networks that are collected during
         training.
       objective: beta and the other options of the gradient.
       spread: the spread of alpha as a function of the step, or None if it is 1 from the start.
-      label_smoothing: the amount of label smoothing in the loss.
       common_start: whether all endpoints start from one initialisation.
       center_scale: as in `points.init_endpoints`.
       schedule: the learning rate as a function of the step.
@@ -59,25 +55,20 @@ class Run:
       devices: the devices that compute.
       shares: how each device holds the endpoints in a step: all of them, or with ``shard_endpoints`` its share.
       shardings: the placement of the train state's leaves, or None if every device holds all of them.
-      batch_size: examples per training batch, over all devices.
       cadence: the number of steps, and when the loop logs, tests, saves and keeps.
       collected_steps: the steps after which networks are collected. It is empty with the paper's schedule.
       evaluation: the evaluation group of the settings.
-      shifted_batches: a function that yields ``(name, batches)`` for every corrupted test set that was asked for, where
-        the name is like ``"snow_3"``.
     """
 
-    config: ml_collections.ConfigDict
+    settings: ml_collections.ConfigDict
     seed: int
     key: jax.Array
     evaluation_key: jax.Array
-    pipeline: pipeline.Pipeline
-    model: Any
+    problem: Problem
     subspace: Subspace
     evaluated: Subspace
     objective: Objective
     spread: Callable[[jax.Array], jax.Array] | None
-    label_smoothing: float
     common_start: bool
     center_scale: str
     schedule: optax.Schedule
@@ -85,11 +76,9 @@ class Run:
     devices: DataParallel
     shares: Shares
     shardings: Any
-    batch_size: int
     cadence: Cadence
     collected_steps: tuple[int, ...]
     evaluation: ml_collections.ConfigDict
-    shifted_batches: Callable[[], Iterator[tuple[str, Iterable[Batch]]]]
 
     @property
     def total_steps(self) -> int:
@@ -110,14 +99,7 @@ class Run:
     def tested_on(self) -> str:
         """The data on which training is tested and the best test is chosen: "validation" or "test"."""
         chosen = self.evaluation.early_stopping
-        return ("validation" if self.pipeline.num_validation else "test") if chosen == "auto" else chosen
-
-    @functools.cached_property
-    def has_batch_stats(self) -> bool:
-        """Whether the network has BatchNorm, so that every point needs statistics of its own."""
-        images = jax.ShapeDtypeStruct((1, *self.pipeline.data_set.image_shape), jnp.float32)
-        variables = jax.eval_shape(lambda images: self.model.init(jax.random.key(0), images, train=True), images)
-        return "batch_stats" in variables
+        return ("validation" if self.problem.data.num_validation else "test") if chosen == "auto" else chosen
 
     @property
     def layerwise(self) -> bool:
@@ -129,18 +111,16 @@ class Run:
         """The leaves that the penalty and the geometry of the endpoints look at."""
         return self.objective.mask
 
-    def facts(self) -> dict[str, Any]:
-        """What a network of the run needs when it leaves the run: its settings, and the normalisation of images."""
-        data_set = self.pipeline.data_set
-        normalisation = {"mean": list(data_set.mean), "std": list(data_set.std)}
-        return normalisation | {"config": self.config.to_dict(), "jsubspace": jsubspace.__version__}
+    @property
+    def shard(self) -> Shard:
+        """The part of every batch that this host reads."""
+        return shards.of_this_process(self.objective.num_samples)
 
     def init_state(self) -> TrainState:
         """The state before the first step."""
-        images = jnp.zeros((1, *self.pipeline.data_set.image_shape))
         endpoints = points.init_endpoints(
             jax.random.fold_in(self.key, INIT_KEY),
-            lambda key: self.model.init(key, images, train=True)["params"],
+            self.problem.network.init,
             self.subspace,
             common_start=self.common_start,
             center_scale=self.center_scale,
@@ -154,16 +134,10 @@ class Run:
 
     def train_step(self) -> TrainStep:
         """The step for one device. `compiled_step` runs it on all of them."""
-
-        def apply_fn(point: Params, images: jax.Array, key: jax.Array) -> jax.Array:
-            outputs, _ = self.model.apply(
-                {"params": point}, images, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
-            )
-            return outputs.logits
-
-        loss_fn = classification_loss(apply_fn, self.label_smoothing)
+        loss_fn = task_loss(self.problem.network, self.problem.task)
+        augment_fn = self.problem.data.augment
         return make_train_step(
-            loss_fn, self.pipeline.augment, self.subspace, self.optimizer, self.objective, self.shares, self.spread
+            loss_fn, augment_fn, self.subspace, self.optimizer, self.objective, self.shares, self.spread
         )
 
     def compiled_step(self) -> TrainStep:
@@ -172,108 +146,86 @@ class Run:
         return self.devices.compile(self.train_step(), (state, SPLIT, SAME), returns=(state, SAME), donate=(0,))
 
 
-def build(config: ml_collections.ConfigDict) -> Run:
-    """Makes everything for a config that `limits.validate` has passed.
+def build(settings: ml_collections.ConfigDict, problem: Problem | None = None) -> Run:
+    """The run of settings that `limits.validate` has passed.
+
+    Args:
+      settings: the settings.
+      problem: what is trained, or None for the images and the network that the settings name.
 
     Raises:
       UsageError: if the data is not prepared, or the batches cannot be split over the devices.
     """
-    devices = choose_devices(config)
-    data = pipeline.make_pipeline(
-        config.data.name,
-        config.data.dir,
-        Batching(
-            batch_size=config.data.batch_size,
-            eval_batch_size=config.evaluation.batch_size,
-            seed=config.seed,
-            label_noise=config.data.label_noise,
-            num_train=config.data.num_train,
-            num_validation=config.data.num_validation,
-            pooling=config.data.pooling,
-            num_workers=parts.num_workers(config),
-            num_samples=config.subspace.num_samples,
-        ),
-    )
-    pipeline.check_corrupted(config.data.name, config.data.dir, config.evaluation.corruptions)
-    return assemble(config, data, devices)
+    if problem is not None:
+        return assemble(settings, problem, devices_for(settings, problem))
+    devices = choose_devices(settings)
+    return assemble(settings, images.prepared_problem(settings), devices)
 
 
-def assemble(config: ml_collections.ConfigDict, data: pipeline.Pipeline, devices: DataParallel) -> Run:
-    """The run of a config, with data and devices that exist already."""
-    key = jax.random.key(config.seed, impl="threefry2x32")  # The same draws whatever jax's default is.
-    schedule, steps_per_epoch = parts.make_schedule(config, data.steps_per_epoch), data.steps_per_epoch
-    collected_steps = tuple(epoch * steps_per_epoch for epoch in parts.collection_epochs(config, steps_per_epoch))
+def assemble(settings: ml_collections.ConfigDict, problem: Problem, devices: DataParallel) -> Run:
+    """The run of settings, with a problem and devices that exist already."""
+    key = jax.random.key(settings.seed, impl="threefry2x32")  # The same draws whatever jax's default is.
+    steps_per_epoch = problem.data.steps_per_epoch
+    schedule = parts.make_schedule(settings, steps_per_epoch)
+    collected_steps = tuple(epoch * steps_per_epoch for epoch in parts.collection_epochs(settings, steps_per_epoch))
     run = Run(
-        config=config,
-        seed=config.seed,
+        settings=settings,
+        seed=settings.seed,
         key=key,
         evaluation_key=jax.random.fold_in(key, EVALUATION_KEY),
-        pipeline=data,
-        model=parts.make_model(config, data.data_set.num_classes),
-        subspace=parts.make_subspace(config),
-        evaluated=parts.make_evaluated(config),
-        objective=parts.make_objective(config),
-        spread=parts.make_spread(config, config.optimizer.num_epochs * steps_per_epoch),
-        label_smoothing=config.optimizer.label_smoothing,
-        common_start=config.subspace.shared_init,
-        center_scale=config.subspace.center_scale,
+        problem=problem,
+        subspace=parts.make_subspace(settings),
+        evaluated=parts.make_evaluated(settings),
+        objective=parts.make_objective(settings),
+        spread=parts.make_spread(settings, settings.optimizer.num_epochs * steps_per_epoch),
+        common_start=settings.subspace.shared_init,
+        center_scale=settings.subspace.center_scale,
         schedule=schedule,
-        optimizer=parts.make_optimizer(config, schedule),
+        optimizer=parts.make_optimizer(settings, schedule),
         devices=devices,
         shares=Shares(AXIS),
         shardings=None,
-        batch_size=config.data.batch_size,
         cadence=Cadence(
-            total_steps=config.optimizer.num_epochs * steps_per_epoch,
+            total_steps=settings.optimizer.num_epochs * steps_per_epoch,
             epoch_steps=steps_per_epoch,
-            log_steps=config.log_every_steps,
-            save_steps=config.checkpoint_every_epochs * steps_per_epoch,
-            test_steps=config.evaluation.every_epochs * steps_per_epoch,
-            kept_steps=tuple(sorted({*collected_steps, *(epoch * steps_per_epoch for epoch in config.keep_epochs)})),
-            keep_newest=config.keep_checkpoints,
+            log_steps=settings.log_every_steps,
+            save_steps=settings.checkpoint_every_epochs * steps_per_epoch,
+            test_steps=settings.evaluation.every_epochs * steps_per_epoch,
+            kept_steps=tuple(sorted({*collected_steps, *(epoch * steps_per_epoch for epoch in settings.keep_epochs)})),
+            keep_newest=settings.keep_checkpoints,
         ),
         collected_steps=collected_steps,
-        evaluation=config.evaluation,
-        shifted_batches=lambda: _shifted_batches(config),
+        evaluation=settings.evaluation,
     )
-    if not config.shard_endpoints:
+    if not settings.shard_endpoints:
         return run
     state = run.state_shape
-    shares = Shares(AXIS, axes_of(state.endpoints, len(devices.devices)), parts.compute_dtype(config))
+    shares = Shares(AXIS, axes_of(state.endpoints, len(devices.devices)), problem.network.compute_dtype)
     return dataclasses.replace(run, shares=shares, shardings=devices.shardings_of(state))
 
 
-def check_batch(run: Run) -> None:
-    """Checks that a batch is not larger than the training data, of which it would be less than its setting says.
+def choose_devices(settings: ml_collections.ConfigDict) -> DataParallel:
+    """Devices over which batches of the images that the settings name can be split evenly."""
+    batch_sizes = {
+        "data.batch_size / subspace.num_samples": settings.data.batch_size // settings.subspace.num_samples,
+        "evaluation.batch_size": settings.evaluation.batch_size,
+    }
+    return parallel.data_parallel(batch_sizes, settings.num_devices)
+
+
+def devices_for(settings: ml_collections.ConfigDict, problem: Problem) -> DataParallel:
+    """Devices over which the batches of a problem can be split evenly.
 
     Raises:
-      UsageError: if it is.
+      UsageError: if the number of samples does not divide a batch, or the devices do not.
     """
-    if run.batch_size > run.pipeline.num_train:
+    data, num_samples = problem.data, settings.subspace.num_samples
+    if data.batch_size % num_samples:
         raise UsageError(
-            f"config.data.batch_size is {run.batch_size}, but there are {run.pipeline.num_train} training images. Set it to at "
-            "most this number."
+            f"subspace.num_samples is {num_samples}. It must be a divisor of the batch size of the data, which is {data.batch_size}."
         )
-
-
-def choose_devices(config: ml_collections.ConfigDict) -> DataParallel:
-    """Devices over which the config's batches can be split evenly."""
     batch_sizes = {
-        "data.batch_size / subspace.num_samples": config.data.batch_size // config.subspace.num_samples,
-        "evaluation.batch_size": config.evaluation.batch_size,
+        "the batch size of the data / subspace.num_samples": data.batch_size // num_samples,
+        "the eval_batch_size of the data": data.eval_batch_size or data.batch_size,
     }
-    return parallel.data_parallel(batch_sizes, config.num_devices)
-
-
-def _shifted_batches(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Iterable[Batch]]]:
-    for corruption, severity in corruptions.parse(config.evaluation.corruptions):
-        batches = pipeline.corrupted_batches(
-            config.data.name,
-            config.data.dir,
-            corruption,
-            severity,
-            config.evaluation.batch_size,
-            config.data.pooling,
-            parts.num_workers(config),
-        )
-        yield f"{corruption}_{severity}", batches
+    return parallel.data_parallel(batch_sizes, settings.num_devices)

@@ -3,6 +3,7 @@
 import difflib
 import pathlib
 import re
+import runpy
 import traceback
 
 import ml_collections
@@ -11,8 +12,10 @@ from ml_collections import config_flags
 
 import jsubspace
 from jsubspace import paths
-from jsubspace.errors import UsageError
+from jsubspace.errors import UsageError, one_line
 from jsubspace.runs import config, settings
+from jsubspace.runs.problem import Problem
+from jsubspace.runs.run import MakeProblem
 
 _ARGUMENTS: list[str] = []
 """The command line that `parse` is given. ml_collections finds the values of fields here."""
@@ -67,6 +70,68 @@ def read_config() -> tuple[ml_collections.ConfigDict, str]:
             f"get_config() of {path} returns {CONFIG.value!r}. It must return a config, as jsubspace.runs.config.default() does."
         )
     return CONFIG.value, path.stem
+
+
+def problem_of_config(given: ml_collections.ConfigDict) -> MakeProblem | None:
+    """``get_problem`` of the config file, or None for a config of the images and networks of the library.
+
+    Raises:
+      UsageError: if the file has one of the two, a group ``problem`` and a function ``get_problem``, without the other.
+    """
+    path = config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]
+    found = _executed(path)
+    if config.is_of_a_problem(given) and found is None:
+        raise UsageError(
+            f"{path} has settings of a problem of its own, but no get_problem(config), which returns the problem."
+        )
+    if found is not None and not config.is_of_a_problem(given):
+        raise UsageError(
+            f"{path} defines get_problem, so its get_config() must start from jsubspace.training.default_settings(). It returns the "
+            "settings of a run on the images of the library."
+        )
+    return found
+
+
+def problem_of(given: str | None) -> MakeProblem | None:
+    """``get_problem`` of the file that ``--config`` names in a program that reads the settings from a run's folder.
+
+    Raises:
+      UsageError: if the file does not exist or load, or has no such function.
+    """
+    if given is None:
+        return None
+    path = find_file(given)
+    found = _executed(str(path))
+    if found is None:
+        raise UsageError(
+            f"{path} defines no get_problem(config). The settings themselves are read from the run's folder."
+        )
+    return found
+
+
+def _executed(path: str) -> MakeProblem | None:
+    """``get_problem`` of a config file, which is executed, or None if the file does not define it.
+
+    Raises:
+      UsageError: if the file raises an error, now or when it makes the problem. The message has the line.
+    """
+    try:
+        get_problem = runpy.run_path(path, run_name="problem").get("get_problem")
+    except Exception as error:
+        raise UsageError(_in_file(error, path)) from error
+    if get_problem is None:
+        return None
+
+    def make(given: ml_collections.ConfigDict) -> Problem:
+        try:
+            made: Problem = get_problem(given)
+        except UsageError:
+            raise
+        except Exception as error:
+            raise UsageError(_in_file(error, path)) from error
+        return made
+
+    return make
 
 
 def shipped() -> dict[str, pathlib.Path]:
@@ -139,6 +204,8 @@ def _about_a_field(argv: list[str]) -> str | None:
         if not argument.startswith("-") or not field.startswith("config."):
             continue
         field = field.removeprefix("config.")
+        if config.is_free(field):
+            continue
         if field not in settings.NAMED:
             return config.unknown_field(field)
         if equals and not (settings.NAMED[field].type is bool and text.lower() in ("true", "false")):
@@ -152,14 +219,21 @@ def _about_a_field(argv: list[str]) -> str | None:
 def _about_a_line(error: BaseException | None, argv: list[str]) -> str | None:
     """A message with the line of the config file that raised the error, or that raised the cause of the error."""
     given = re.search(r"^--?config[=\n](.+?)(:|$)", "\n".join(argv), re.MULTILINE)
-    while error is not None and given:
-        path = given[1]
+    return _line_of(error, given[1]) if given else None
+
+
+def _line_of(error: BaseException | None, path: str) -> str | None:
+    while error is not None:
         lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(path)]
         if lines:
             what = _about_an_attribute(error) or f"{type(error).__name__}: {error}"
             return f"{path}, line {lines[-1].lineno}, {lines[-1].line}: {what}"
         error = error.__cause__ or error.__context__
     return None
+
+
+def _in_file(error: Exception, path: str) -> str:
+    return (_line_of(error, path) or f"{path}: {one_line(error)}").splitlines()[0]
 
 
 def _about_an_attribute(error: BaseException) -> str | None:

@@ -6,6 +6,8 @@ command line (``--config.optimizer.learning_rate=0.05``).
 
 import ast
 import difflib
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -14,16 +16,80 @@ from jsubspace.errors import UsageError
 from jsubspace.runs import settings
 from jsubspace.training import schedules
 
+PROBLEM = "problem"
+"""The group of the settings of a problem of one's own. Its fields are free."""
 
-def default() -> ml_collections.ConfigDict:
-    """Every field with its default, in the order of the table of settings."""
+_DEEPEST = 5
+
+
+def default(problem: Mapping[str, Any] | None = None) -> ml_collections.ConfigDict:
+    """Every field with its default, in the order of the table of settings.
+
+    Args:
+      problem: for a problem of one's own, the fields of its group ``problem``, possibly empty. The config then lacks the
+        settings of images and of the programs' networks.
+
+    Raises:
+      UsageError: if a field of the group ``problem`` has a value that no JSON file can hold.
+    """
     config = ml_collections.ConfigDict()
     for setting in settings.SETTINGS:
+        if problem is not None and setting.of_images:
+            continue
         group, _, name = setting.name.rpartition(".")
         if group and group not in config:
             config[group] = ml_collections.ConfigDict()
         (config[group] if group else config)[name] = setting.default
+    if problem is not None:
+        config[PROBLEM] = ml_collections.ConfigDict(dict(problem))
+        check_free(config[PROBLEM].to_dict())
     return config.lock()
+
+
+def default_settings(**problem: Any) -> ml_collections.ConfigDict:
+    """Every setting of a problem of one's own, with its default. docs/settings.md explains the settings.
+
+    Args:
+      problem: the settings of the problem itself, by name: numbers, texts, truth values, and tuples and dictionaries of
+        them. They are recorded, and a run resumes only with the same values. The problem's code reads them.
+
+    Raises:
+      UsageError: if one of them is something else.
+
+    Example:
+      >>> settings = default_settings(width=64)
+      >>> settings.subspace.name, settings.problem.width
+      ('line', 64)
+    """
+    return default(problem)
+
+
+def is_of_a_problem(config: ml_collections.ConfigDict) -> bool:
+    """Whether these are settings of a problem of one's own, and not of the programs' images."""
+    return PROBLEM in config
+
+
+def check_free(content: Any, place: str = PROBLEM, depth: int = 0) -> None:
+    """Checks the settings of a problem of one's own.
+
+    Raises:
+      UsageError: if a name or a value is nothing that config.json can hold.
+    """
+    if isinstance(content, Mapping) and depth < _DEEPEST:
+        for name, inner in content.items():
+            if not isinstance(name, str) or not name.isidentifier():
+                raise UsageError(f"config.{place} has a field {name!r}. The names of fields are Python names.")
+            check_free(inner, f"{place}.{name}", depth + 1)
+    elif isinstance(content, tuple | list) and depth < _DEEPEST:
+        for number, inner in enumerate(content):
+            check_free(inner, f"{place}[{number}]", depth + 1)
+    elif not isinstance(content, bool | int | float | str) or (
+        isinstance(content, float) and not math.isfinite(content)
+    ):
+        raise UsageError(
+            f"config.{place} is {content!r}. A setting of a problem is a finite number, a text, True or False, or a tuple or "
+            f"dictionary of them, at most {_DEEPEST} levels deep."
+        )
 
 
 def check_fields(config: ml_collections.ConfigDict) -> None:
@@ -32,17 +98,34 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
     Raises:
       UsageError: if not. The message names the field, its value and what it may be.
     """
-    given = fields(config)
+    given, expected = fields(config), tuple(settings.NAMED)
+    if is_of_a_problem(config):
+        expected = settings.of_a_problem()
+        if not isinstance(config[PROBLEM], ml_collections.ConfigDict):
+            raise UsageError(f"config.{PROBLEM} is {config[PROBLEM]!r}. It is a group of settings of your own.")
+        check_free(config[PROBLEM].to_dict())
+        given = {field: value for field, value in given.items() if not is_free(field)}
     for field in given:
+        if field in settings.NAMED and field not in expected:
+            raise UsageError(
+                f"config.{field} is a setting of the programs' images and networks. A problem of your own has no such setting: its "
+                "code decides."
+            )
         if field not in settings.NAMED:
             raise UsageError(unknown_field(field))
-    for field, setting in settings.NAMED.items():
+    for field in expected:
         if field not in given:
+            default_value = settings.NAMED[field].default
             raise UsageError(
-                f"config.{field} is missing. Start from jsubspace.runs.config.default(), where it is {setting.default!r}."
+                f"config.{field} is missing. Start from jsubspace.runs.config.default(), where it is {default_value!r}."
             )
         if refusal := settings.refusal(field, given[field]):
             raise UsageError(refusal)
+
+
+def is_free(field: str) -> bool:
+    """Whether a field, by its full name, belongs to the settings of a problem of one's own."""
+    return field == PROBLEM or field.startswith(f"{PROBLEM}.")
 
 
 def collects(config: ml_collections.ConfigDict) -> bool:

@@ -7,7 +7,7 @@ import ml_collections
 
 from jsubspace.errors import UsageError
 from jsubspace.runs import settings
-from jsubspace.runs.config import default, fields
+from jsubspace.runs.config import PROBLEM, default, fields, is_free
 from jsubspace.runs.limits import validate
 from jsubspace.storage import documents, files
 from jsubspace.storage.folders import cannot_write, make_folder
@@ -33,10 +33,12 @@ def check_same_run(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> 
             raise UsageError(f"{workdir} is not empty and holds no run (no {CONFIG}). Choose another --workdir.")
         return
     there, here = fields(load(workdir)), fields(config)
+    named = [field for field in settings.identifying() if field in there or field in here]
+    free = sorted(field for field in {*there, *here} if is_free(field))
     different = [
-        f"  config.{field}: {there[field]!r} there, {here[field]!r} here"
-        for field in settings.identifying()
-        if there[field] != here[field]
+        f"  config.{field}: {_shown(there, field)} there, {_shown(here, field)} here"
+        for field in (*named, *free)
+        if _shown(there, field) != _shown(here, field)
     ]
     if different:
         raise UsageError(
@@ -69,8 +71,11 @@ def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     path = workdir / CONFIG
     if not path.exists():
         raise UsageError(f"{workdir} holds no run (it has no {CONFIG}). Train one: python -m jsubspace.main.")
-    config = default()
     found = _with_tuples(documents.read(path, CONFIG_BYTES, _FIX, Record({})))
+    problem = found.get(PROBLEM)
+    if problem is not None and not isinstance(problem, dict):
+        raise UsageError(f"{path} is not the config of a run: {PROBLEM} is {problem!r}. {_FIX}")
+    config = default(problem)
     try:
         config.update(found)
         given = fields(ml_collections.ConfigDict(found))
@@ -78,14 +83,19 @@ def load(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         raise UsageError(f"{path} is not the config of a run of this version: {error}") from error
     for field, value in given.items():
         # ml_collections makes 1.0 of true, and the settings would not show it.
-        if isinstance(value, bool) and settings.NAMED[field].type is not bool:
+        if isinstance(value, bool) and not is_free(field) and settings.NAMED[field].type is not bool:
             raise UsageError(f"{path} is not the config of a run: {settings.refusal(field, value)}")
-    missing = [field for field in settings.NAMED if field not in given and field not in settings.added_later()]
+    expected = settings.NAMED if problem is None else settings.of_a_problem()
+    missing = [field for field in expected if field not in given and field not in settings.added_later()]
     if missing:
         lacks = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise UsageError(f"{path} is not the config of a run of this version: it lacks {lacks}. {_FIX}")
     validate(config)
     return config
+
+
+def _shown(given: dict[str, Any], field: str) -> str:
+    return repr(given[field]) if field in given else "not set"
 
 
 def _with_tuples(content: Any) -> Any:

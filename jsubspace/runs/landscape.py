@@ -4,25 +4,24 @@ import itertools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jsubspace import leaf_kinds, penalties, preemption, tree
-from jsubspace.evaluation import curvature, estimates, planes, survey
+from jsubspace.evaluation import curvature, planes, survey
 from jsubspace.evaluation.devices import SAME, SPLIT
 from jsubspace.evaluation.survey import Survey
-from jsubspace.evaluation.tasks import Classification
 from jsubspace.runs import adapters
 from jsubspace.runs.build import Run
 from jsubspace.training.parallel import AXIS
-from jsubspace.training.train_step import cross_entropy
 from jsubspace.types import Endpoints, Params
 
 
 def sharpness(run: Run, rows: Endpoints, plan: Survey, stats: Any) -> dict[str, Any]:
     """The largest eigenvalue of the Hessian at the midpoint and the ends, by name of the point.
 
-    The function is the mean cross-entropy over the first ``sharpness_batches`` training batches, with each
-    point's BatchNorm statistics held fixed. The images are not augmented, except that ImageNet's are cropped at random,
+    The function is the mean loss of the task, without label smoothing, over the first ``sharpness_batches`` training batches,
+    with each point's BatchNorm statistics held fixed. The images are not augmented, except that ImageNet's are cropped at random,
     with the same crops every time. The residual and the number of iterations of `curvature.largest_eigenvalue` stand
     beside the eigenvalue.
 
@@ -32,19 +31,19 @@ def sharpness(run: Run, rows: Endpoints, plan: Survey, stats: Any) -> dict[str, 
       plan: the points.
       stats: the points' BatchNorm statistics, leaves ``[p, ...]``, or None.
     """
+    problem, task = run.problem, run.problem.task.unregularized
 
     def product_of_batch(point: Params, stats: Any, vector: Params, batch: Any) -> Params:
-        images = run.pipeline.preprocess(batch["image"])
+        inputs, targets = problem.separated(problem.data.prepare(*batch))
 
         def loss_fn(point: Params) -> jax.Array:
-            outputs = run.model.apply({"params": point, "batch_stats": stats or {}}, images, train=False)
-            return cross_entropy(outputs.logits, batch["label"])
+            return jnp.mean(task.losses(problem.network.apply(point, *inputs, stats=stats), *targets))
 
         return jax.lax.pmean(curvature.hessian_vector_product(loss_fn, point, vector), AXIS)
 
     compiled = run.devices.compile(product_of_batch, (SAME, SAME, SAME, SPLIT))
     num_batches = run.evaluation.sharpness_batches
-    batches = list(itertools.islice(run.pipeline.train_batches(run.total_steps), num_batches))
+    batches = [batch[:-1] for batch in itertools.islice(adapters.train_batches(run), num_batches)]
 
     def at(place: int) -> dict[str, Any]:
         point = run.devices.put(jax.jit(tree.contract)(rows, plan.weights[place]))
@@ -63,22 +62,22 @@ def sharpness(run: Run, rows: Endpoints, plan: Survey, stats: Any) -> dict[str, 
 
 
 def loss_plane(run: Run, endpoints: Endpoints) -> dict[str, Any]:
-    """Test accuracy and loss on the plane through three endpoints (figure 2 of the paper).
+    """Test scores on the plane through three endpoints (figure 2 of the paper).
 
     Returns:
-      ``corners`` ``[3, 2]``, ``x`` and ``y`` ``[g]``: coordinates in units of L2 distance over all parameters; ``accuracy``
-      and ``nll`` ``[g, g]``, row by row. Every grid point has its own BatchNorm statistics.
+      ``corners`` ``[3, 2]``, ``x`` and ``y`` ``[g]``: coordinates in units of L2 distance over all parameters; the task's main
+      score and ``nll`` ``[g, g]``, row by row. Every grid point has its own BatchNorm statistics.
     """
     distances = jax.jit(lambda endpoints: penalties.distances(endpoints, leaf_kinds.all_leaves))(endpoints)
-    g = run.evaluation.plane_points
+    g, task = run.evaluation.plane_points, run.problem.task
     plane = planes.plane(np.asarray(distances), g)
-    evaluator = adapters.evaluator(run, Classification(), survey.affine(plane.weights))
+    evaluator = adapters.evaluator(run, task, survey.affine(plane.weights))
     stats = adapters.batch_stats(run, evaluator, endpoints)
-    means = estimates.summarize(adapters.on_test_data(run, evaluator, endpoints, stats).points)
+    scores = task.scores(adapters.on_test_data(run, evaluator, endpoints, stats).points)
+    drawn = [name for name in dict.fromkeys((task.main, "nll")) if name in task.higher_is_better]
     return {
         "corners": plane.corners.tolist(),
         "x": plane.x.tolist(),
         "y": plane.y.tolist(),
-        "accuracy": means["accuracy"].reshape(g, g).tolist(),
-        "nll": means["nll"].reshape(g, g).tolist(),
+        **{name: np.reshape([row[name] for row in scores], (g, g)).tolist() for name in drawn},
     }

@@ -11,7 +11,7 @@ from jsubspace import arguments, centers, points
 from jsubspace.data import corruptions, sets
 from jsubspace.errors import UsageError
 from jsubspace.models import resnet
-from jsubspace.runs.config import check_fields, collects, value
+from jsubspace.runs.config import check_fields, collects, is_of_a_problem, value
 from jsubspace.training import schedules
 
 
@@ -28,13 +28,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
         if not holds:
             raise UsageError(f"config.{field} is {value(config, field)!r}. It must be {expected}.")
 
-    require(
-        config.data.batch_size % config.subspace.num_samples == 0,
-        "subspace.num_samples",
-        f"a divisor of config.data.batch_size, which is {config.data.batch_size}",
-    )
-    _validate_size_of_data(config, require)
-    _validate_model(config, require)
+    if not is_of_a_problem(config):
+        _validate_size_of_data(config, require)
+        _validate_model(config, require)
     _validate_num_endpoints(config, require)
     _validate_method(config, require)
     _validate_center(config, require)
@@ -137,20 +133,10 @@ def _validate_evaluation(config: ml_collections.ConfigDict, require: Any) -> Non
         "evaluation.random_points",
         f"without gaussian for {m} network: SWA-Gaussian needs two checkpoints for a covariance",
     )
-    try:
-        for corruption, severity in corruptions.parse(settings.corruptions):
-            corruptions.corrupted(sets.find(config.data.name), corruption, severity)
-    except UsageError as error:
-        raise UsageError(f"config.evaluation.corruptions is {settings.corruptions!r}: {error}") from error
     require(
         settings.plane_points == 0 or m == 3 or (m == 0 and config.subspace.name in ("curve", "chain")),
         "evaluation.plane_points",
         "0 unless there are three endpoints: a plane goes through three networks (config.start.runs stacks the networks of runs)",
-    )
-    require(
-        settings.early_stopping != "validation" or config.data.num_validation > 0,
-        "evaluation.early_stopping",
-        "auto or test unless config.data.num_validation keeps images for validation",
     )
     for alpha in settings.ensemble:
         if collecting or config.subspace.name == "simplex":
@@ -169,7 +155,12 @@ def _validate_evaluation(config: ml_collections.ConfigDict, require: Any) -> Non
 
 
 def _validate_size_of_data(config: ml_collections.ConfigDict, require: Any) -> None:
-    """The rules between a data set and how much of it is used."""
+    """The rules between a data set, how much of it is used, and what is measured with it."""
+    require(
+        config.data.batch_size % config.subspace.num_samples == 0,
+        "subspace.num_samples",
+        f"a divisor of config.data.batch_size, which is {config.data.batch_size}",
+    )
     data_set, num_train, pooling = sets.find(config.data.name), config.data.num_train, config.data.pooling
     height, width, _ = data_set.image_shape
     require(
@@ -184,6 +175,17 @@ def _validate_size_of_data(config: ml_collections.ConfigDict, require: Any) -> N
             "data.pooling",
             f"1 for {data_set.name}, because its images are cropped and resized when they are read",
         )
+    settings = config.evaluation
+    require(
+        settings.early_stopping != "validation" or config.data.num_validation > 0,
+        "evaluation.early_stopping",
+        "auto or test unless config.data.num_validation keeps images for validation",
+    )
+    try:
+        for corruption, severity in corruptions.parse(settings.corruptions):
+            corruptions.corrupted(data_set, corruption, severity)
+    except UsageError as error:
+        raise UsageError(f"config.evaluation.corruptions is {settings.corruptions!r}: {error}") from error
 
 
 def _validate_model(config: ml_collections.ConfigDict, require: Any) -> None:

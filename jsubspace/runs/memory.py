@@ -15,16 +15,29 @@ import jax.numpy as jnp
 
 from jsubspace import machine
 from jsubspace.errors import UsageError
-from jsubspace.evaluation.metrics import Difference, Scores
+from jsubspace.evaluation.tasks import Classification
 from jsubspace.runs import adapters, results
 from jsubspace.runs.build import Run
+from jsubspace.runs.images import ImageProblem
 
 log = logging.getLogger(__name__)
 
 _OF_NETWORKS = ("model.width", "model.depth", "subspace.num_endpoints", "optimizer.num_collected")
 _OF_POINTS = ("evaluation.num_points", "evaluation.num_random_points", "evaluation.ensemble")
 _OF_PLANE = ("evaluation.plane_points",)
+_OF_DATA = ("data.num_train", "data.num_validation")
 _FLOAT, _DOUBLE = 4, 8
+
+_OF_A_PROBLEM = {
+    "model.width": "the size of the network",
+    "model.depth": "the size of the network",
+    "data.batch_size": "the batch_size of the data",
+    "data.num_train": "the number of examples",
+    "data.num_validation": "the number of examples",
+    "evaluation.batch_size": "the eval_batch_size of the data",
+    "evaluation.num_bins": "num_bins of the task",
+}
+"""What stands in the place of a setting for a problem of one's own."""
 
 
 class Part(NamedTuple):
@@ -73,7 +86,7 @@ def estimate(run: Run) -> Estimate:
       >>> Estimate((stage,), ()).device[0].size
       1000
     """
-    state = run.state_shape
+    state, sizes = run.state_shape, _sizes_of(run)
     whole = _bytes(state)
     network = _bytes(state.endpoints) // run.subspace.num_endpoints
     share = ("shard_endpoints",) if run.shardings is None else ()
@@ -84,27 +97,29 @@ def estimate(run: Run) -> Estimate:
             Part("endpoints", _bytes(state.endpoints, run.shardings and run.shardings.endpoints), settings),
             Part("optimizer", _bytes(state.opt_state, run.shardings and run.shardings.opt_state), settings),
             Part("one network at the point", network, _OF_NETWORKS),
-            Part("a batch", _of_batch(run), ("data.batch_size",)),
+            Part("a batch", _of_batch(run, sizes), ("data.batch_size",)),
         ),
     )
     copies = max(len(run.collected_steps), 1)
     read = Stage("read its checkpoints", (Part("states, whole on each device", copies * whole, _OF_NETWORKS),))
     plan = results.plan_of(run)
     p, rows = plan.weights.shape
-    devices = [train, read, _evaluated(run, "evaluate", network, p, rows, bool(plan.ensembles), _OF_POINTS)]
+    devices = [train, read, _evaluated(run, sizes, "evaluate", network, p, rows, bool(plan.ensembles), _OF_POINTS)]
     held = (
-        Part("images", run.pipeline.num_bytes, ("data.num_train", "data.num_validation")),
-        _outcomes(run, p, len(plan.ensembles), _OF_POINTS),
+        Part(run.problem.unit, run.problem.data.num_bytes, _OF_DATA),
+        _outcomes(run, sizes, p, len(plan.ensembles), _OF_POINTS),
     )
-    hosts = [Stage("score", (*held, *_scoring(run, max(p, len(plan.ensembles)), len(plan.along))))]
+    hosts = [Stage("score", (*held, *_scoring(run, sizes, max(p, len(plan.ensembles)), len(plan.along))))]
     if run.evaluation.sharpness_batches:
-        batches = run.evaluation.sharpness_batches * run.batch_size * _of_image(run)
+        batches = run.evaluation.sharpness_batches * run.problem.data.batch_size * sizes.example
         hosts.append(
             Stage("measure the sharpness", (*held, Part("batches", batches, ("evaluation.sharpness_batches",))))
         )
     if g := run.evaluation.plane_points:
-        devices.append(_evaluated(run, "evaluate the plane", network, g * g, plan.weights.shape[1], False, _OF_PLANE))
-        hosts.append(Stage("evaluate the plane", (*held, _outcomes(run, g * g, 0, _OF_PLANE))))
+        devices.append(
+            _evaluated(run, sizes, "evaluate the plane", network, g * g, plan.weights.shape[1], False, _OF_PLANE)
+        )
+        hosts.append(Stage("evaluate the plane", (*held, _outcomes(run, sizes, g * g, 0, _OF_PLANE))))
     return Estimate(tuple(devices), tuple(hosts))
 
 
@@ -127,11 +142,11 @@ def check(run: Run) -> None:
         _sizes(needed.host), f". The machine has {readable(available)}." if available else "."
     )  # fmt: skip
     if of_device is not None:
-        _refuse(most, 1, of_device, "each device", "a device")
+        _refuse(run, most, 1, of_device, "each device", "a device")
     elif ours[0].platform == "cpu":
         shared = f"this machine for its {len(ours)} devices" if len(ours) > 1 else "this machine"
-        _refuse(most, len(ours), available, shared, "the machine")
-    _refuse(on_host, 1, available, "this machine", "the machine")
+        _refuse(run, most, len(ours), available, shared, "the machine")
+    _refuse(run, on_host, 1, available, "this machine", "the machine")
 
 
 def of_accelerator(device: jax.Device) -> int | None:
@@ -157,12 +172,14 @@ def _sizes(stages: Iterable[Stage]) -> str:
     return ", ".join(f"{readable(stage.size)} to {stage.verb}" for stage in stages)
 
 
-def _refuse(stage: Stage, times: int, limit: int | None, where: str, who: str) -> None:
+def _refuse(run: Run, stage: Stage, times: int, limit: int | None, where: str, who: str) -> None:
     if limit is None or times * stage.size <= limit:
         return
     parts = sorted(stage.parts, key=lambda part: -part.size)
     needs = "\n".join(f"  {part.name}: {readable(times * part.size)}" for part in parts)
-    lower = dict.fromkeys(name for part in parts if 4 * part.size >= parts[0].size for name in part.settings)
+    instead = {} if isinstance(run.problem, ImageProblem) else _OF_A_PROBLEM
+    large = [name for part in parts if 4 * part.size >= parts[0].size for name in part.settings]
+    lower = dict.fromkeys(instead.get(name, name) for name in large)
     *names, last = ("set shard_endpoints" if name == "shard_endpoints" else name for name in lower)
     listed = f"{', '.join(names)} or {last}" if names else last
     raise UsageError(
@@ -182,58 +199,82 @@ def _bytes(tree: Any, shardings: Any = None) -> int:
     return sum(math.prod(shape) * leaf.dtype.itemsize for shape, leaf in zip(shapes, leaves, strict=True))
 
 
-def _of_image(run: Run) -> int:
-    """The bytes of an example as a pipeline yields it: the image, and two integers."""
-    return math.prod(run.pipeline.data_set.image_shape) + 2 * _FLOAT
+def _of_batch(run: Run, sizes: "_Sizes") -> int:
+    data = run.problem.data
+    return min(data.batch_size, data.num_train) // run.devices.count * sizes.example
 
 
-def _of_batch(run: Run) -> int:
-    return min(run.batch_size, run.pipeline.num_train) // run.devices.count * _of_image(run)
+class _Sizes(NamedTuple):
+    """Bytes of an example as the data yields it, and what evaluation holds for one point: its statistics, and for one
+    example its outputs and numbers.
+
+    ``combined`` are the outputs of a point that is a member of ensembles. ``scores`` are the numbers of a point, and ``ensemble``
+    are the numbers of an ensemble (`evaluation.tasks.Outcomes`).
+    """
+
+    example: int
+    stats: int
+    outputs: int
+    combined: int
+    scores: int
+    ensemble: int
+
+
+def _sizes_of(run: Run) -> _Sizes:
+    problem, task = run.problem, run.problem.task
+    evaluated = adapters.passes(run, by_points=True)  # A single device has no collectives.
+    example = problem.data.example()
+    batch = tuple(jax.ShapeDtypeStruct((1, *array.shape), array.dtype) for array in example)
+
+    def of(point: Any, batch: Any, key: Any) -> Any:
+        inputs, targets = problem.separated(problem.data.prepare(*batch))
+        stats = None if evaluated.stats is None else evaluated.stats(point, *inputs, key)
+        outputs = evaluated.predict(point, stats, *inputs)
+        alone, combined = (task.at_point(outputs, targets, combined) for combined in (False, True))
+        outcomes = task.outcomes(jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), combined), targets, ((0, 1),))
+        return stats, alone, combined, outcomes.points, outcomes[1:]
+
+    point = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), run.state_shape.endpoints)
+    stats, alone, combined, points, ensemble = jax.eval_shape(of, point, batch, jax.eval_shape(lambda: run.key))
+    return _Sizes(
+        _bytes(example), _bytes(stats), _bytes(alone), _bytes(combined), _bytes(points) // 2, _bytes(ensemble)
+    )
 
 
 def _evaluated(
-    run: Run, verb: str, network: int, p: int, rows: int, combined: bool, settings: tuple[str, ...]
+    run: Run, sizes: _Sizes, verb: str, network: int, p: int, rows: int, combined: bool, settings: tuple[str, ...]
 ) -> Stage:
     """What a device holds to evaluate ``p`` combinations of ``rows`` networks, with features if they are ``combined``."""
-    size = run.evaluation.batch_size
+    size = adapters.eval_batch_size(run.problem.data)
     of_device = size if adapters.spreads_points(run, p) else -(-size // run.devices.count)
-    point = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), run.state_shape.endpoints)
-    image = jax.ShapeDtypeStruct((1, *run.pipeline.data_set.image_shape), jnp.float32)
-    evaluated = adapters.network(run, by_points=True)  # A single device has no collectives.
-
-    def outputs(point: Any, image: Any, key: Any) -> Any:
-        stats = None if evaluated.stats is None else evaluated.stats(point, image, key)
-        return stats, *evaluated.predict(point, stats, image)
-
-    stats, logits, features = jax.eval_shape(outputs, point, image, jax.eval_shape(lambda: run.key))
-    outputs_of = _bytes(logits) + (_bytes(features) if combined else 0)
+    outputs = sizes.combined if combined else sizes.outputs
     return Stage(
         verb,
         (
             Part("endpoints and networks that are drawn", rows * network, (*_OF_NETWORKS, *settings)),
-            Part("weights and statistics of the points", p * (_bytes(stats) + rows * _FLOAT), settings),
-            Part("a batch", of_device * _of_image(run), ("evaluation.batch_size",)),
-            Part("outputs of the points", p * of_device * outputs_of, (*settings, "evaluation.batch_size")),
+            Part("weights and statistics of the points", p * (sizes.stats + rows * _FLOAT), settings),
+            Part("a batch", of_device * sizes.example, ("evaluation.batch_size",)),
+            Part("outputs of the points", p * of_device * outputs, (*settings, "evaluation.batch_size")),
         ),
     )
 
 
 def _num_examples(run: Run) -> int:
-    return max(run.pipeline.num_test, run.pipeline.num_validation)
+    return max(run.problem.data.num_test, run.problem.data.num_validation)
 
 
-def _outcomes(run: Run, p: int, num_ensembles: int, settings: tuple[str, ...]) -> Part:
-    """What each example says about ``p`` points and about ensembles, by probability and by logit (`evaluation.tasks.Outcomes`)."""
-    numbers = p * len(Scores._fields) + num_ensembles * (2 * len(Scores._fields) + len(Difference._fields))
-    return Part("scores per example", numbers * _num_examples(run) * _FLOAT, settings)
+def _outcomes(run: Run, sizes: _Sizes, p: int, num_ensembles: int, settings: tuple[str, ...]) -> Part:
+    """What each example says about ``p`` points and about ensembles (`evaluation.tasks.Outcomes`)."""
+    size = p * sizes.scores + num_ensembles * sizes.ensemble
+    return Part("scores per example", size * _num_examples(run), settings)
 
 
-def _scoring(run: Run, rows: int, along: int) -> Iterable[Part]:
+def _scoring(run: Run, sizes: _Sizes, rows: int, along: int) -> Iterable[Part]:
     """What the host needs to make means and intervals of ``rows`` networks, of which ``along`` lie along the subspace."""
-    n, settings = _num_examples(run), run.evaluation
-    resamples = settings.num_resamples * (n + rows * _DOUBLE)
-    bins = rows * settings.num_bins * 3 * _DOUBLE
-    yield Part("scores as float64", rows * len(Scores._fields) * n * _DOUBLE, _OF_POINTS)
-    yield Part("resamples", resamples, ("evaluation.num_resamples", *_OF_POINTS))
-    yield Part("bins", bins, ("evaluation.num_bins", *_OF_POINTS))
+    n, resampled = _num_examples(run), run.evaluation.num_resamples
+    yield Part("scores as float64", rows * sizes.scores // _FLOAT * n * _DOUBLE, _OF_POINTS)
+    yield Part("resamples", resampled * (n + rows * _DOUBLE), ("evaluation.num_resamples", *_OF_POINTS))
+    if isinstance(run.problem.task, Classification):
+        bins = rows * run.problem.task.num_bins * 3 * _DOUBLE
+        yield Part("bins", bins, ("evaluation.num_bins", *_OF_POINTS))
     yield Part("covariance of the points along the subspace", along * (along + n) * _DOUBLE, _OF_POINTS[:1])

@@ -14,6 +14,17 @@ NEEDED = (
 """The settings without which results have no name, or cannot be compared."""
 
 
+def needed(settings: Any) -> tuple[str, ...]:
+    """The settings without which results have no name. A problem of one's own lacks the settings of images."""
+    of_a_problem = isinstance(settings, dict) and isinstance(settings.get("problem"), dict)
+    return tuple(name for name in NEEDED if not (of_a_problem and NAMED[name].of_images))
+
+
+def data_of(settings: dict[str, Any]) -> str:
+    """The data set that a run was tested on, by its name. The data of a problem of one's own has no name."""
+    return str(settings["data"]["name"]) if "data" in settings else "of a problem of one's own"
+
+
 def name_of(settings: dict[str, Any]) -> str:
     """What a run trained, in a few words, from its settings as results.json has them.
 
@@ -48,8 +59,8 @@ def name_of(settings: dict[str, Any]) -> str:
     if subspace["fixed_ends"]:
         words += ", ends fixed"
     extras = {
-        "dropout": settings["model"]["dropout_rate"],
-        "label smoothing": optimizer["label_smoothing"],
+        "dropout": settings.get("model", {}).get("dropout_rate"),
+        "label smoothing": optimizer.get("label_smoothing"),
         "SAM": optimizer["sam_rho"],
     }
     return ", ".join([words, *(f"{name} {given:g}" for name, given in extras.items() if given)])

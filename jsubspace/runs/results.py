@@ -14,12 +14,12 @@ import jsubspace
 from jsubspace import arguments, preemption
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import measure as measuring
-from jsubspace.evaluation import rows
+from jsubspace.evaluation import rows, score_names
 from jsubspace.evaluation.evaluator import Evaluator
 from jsubspace.evaluation.positions import GAUSSIAN, LAYERWISE
 from jsubspace.evaluation.report import Report, ValidationReport
 from jsubspace.evaluation.survey import Survey, center_alone, survey
-from jsubspace.evaluation.tasks import Classification
+from jsubspace.evaluation.tasks import Classification, Task
 from jsubspace.runs import adapters, landscape, methods, per_example, schema, settings
 from jsubspace.runs.build import Run
 from jsubspace.runs.summary import best_row
@@ -53,7 +53,7 @@ def measure(run: Run, endpoints: Endpoints, workdir: pathlib.Path | None = None)
       sharpness, plane: see `landscape`. They are None if they were not asked for.
       shifted: for every corrupted test set that was asked for, ``points`` and ``ensembles`` without intervals.
     """
-    settings, task = run.evaluation, Classification(run.evaluation.num_bins)
+    settings, task = run.evaluation, run.problem.task
     plan = plan_of(run)
     evaluator = adapters.evaluator(run, task, plan)
     all_rows = evaluator.rows(endpoints, run.evaluated, run.evaluation_key)
@@ -66,7 +66,7 @@ def measure(run: Run, endpoints: Endpoints, workdir: pathlib.Path | None = None)
         "validation": _validation(run, endpoints, evaluator, plan, all_rows, stats),
         "sharpness": landscape.sharpness(run, all_rows, plan, stats) if settings.sharpness_batches else None,
         "plane": landscape.loss_plane(run, endpoints) if settings.plane_points else None,
-        "shifted": _shifted(run, evaluator, task, plan, all_rows, stats),
+        "shifted": _shifted(run, evaluator, plan, all_rows, stats),
     }
     if workdir is not None:  # Last: until results.json is written, this file may not belong to the old one.
         per_example.write(workdir, plan, outcomes, task)
@@ -77,32 +77,37 @@ class Midpoint:
     """Tests the midpoint of a run while it trains, on validation data or on the test set (`Run.tested_on`)."""
 
     def __init__(self, run: Run) -> None:
-        self._run, self._task = run, Classification(run.evaluation.num_bins)
-        self._evaluator = adapters.evaluator(run, self._task, center_alone(run.subspace))
+        self._run = run
+        self._evaluator = adapters.evaluator(run, run.problem.task, center_alone(run.subspace))
 
     def __call__(self, endpoints: Endpoints) -> dict[str, float]:
         """Scores of the midpoint, with BatchNorm statistics of its own."""
         stats = adapters.batch_stats(self._run, self._evaluator, endpoints)
         outcomes_of = {"validation": adapters.on_validation_data, "test": adapters.on_test_data}[self._run.tested_on]
         outcomes = outcomes_of(self._run, self._evaluator, endpoints, stats)
-        return self._task.scores(outcomes.points)[0]
+        return self._run.problem.task.scores(outcomes.points)[0]
 
 
-def early_stopping(log: list[dict[str, Any]], tested_on: str = "test") -> dict[str, Any] | None:
-    """The best test of the midpoint during training, by accuracy. None if there was no test.
+def early_stopping(
+    log: list[dict[str, Any]], tested_on: str = "test", task: Task | None = None
+) -> dict[str, Any] | None:
+    """The best test of the midpoint during training, by accuracy or another main score. None if there was no test.
 
     On the test set it is optimal early stopping, as in the paper: a bound for the gain of an early stop, because the stop is
     chosen on the data that it is scored on. On validation data it is an early stop that can be done, and its scores are
-    those on the validation data. A test without a finite accuracy is never the best.
+    those on the validation data. A test without a finite main score is never the best.
 
     Args:
       log: the rows of metrics.jsonl.
       tested_on: "validation" or "test", the kind of the rows of tests (`Run.tested_on`).
+      task: the task of the run. The default is a classification.
     """
-    best = best_row([row for row in log if row["kind"] == tested_on and row.get("epoch") is not None], "accuracy")
+    task = task or Classification()
+    tests = [row for row in log if row["kind"] == tested_on and row.get("epoch") is not None]
+    best = best_row(tests, task.main, sign=1 if task.higher_is_better[task.main] else -1)
     if best is None:
         return None
-    scores = {name: best[name] for name in ("epoch", "step", *Classification.higher_is_better) if name in best}
+    scores = {name: best[name] for name in ("epoch", "step", *task.higher_is_better) if name in best}
     return {"tested_on": tested_on} | scores
 
 
@@ -163,7 +168,7 @@ def read(workdir: pathlib.Path) -> dict[str, Any] | None:
     found = documents.read(path, RESULTS_BYTES, _FIX, nan_is_none=True)  # Older versions wrote NaN.
     try:
         found = schema.upgraded(found)
-        settings.check_record(found.get("config"), methods.NEEDED)
+        settings.check_record(found.get("config"), methods.needed(found.get("config")))
     except schema.OtherSchema as error:
         raise UsageError(
             f"{path} has {error}. Evaluate it again: python -m jsubspace.evaluate --workdir={workdir}."
@@ -187,13 +192,14 @@ def _validation(
     run: Run, endpoints: Endpoints, evaluator: Evaluator, plan: Survey, all_rows: Endpoints, stats: Any
 ) -> dict[str, Any] | None:
     """The report of the validation data, from one pass over it. None without validation data."""
-    if not run.pipeline.num_validation:
+    if not run.problem.data.num_validation:
         return None
-    task, resamples = Classification(run.evaluation.num_bins), run.evaluation.num_resamples
+    task, resamples = run.problem.task, run.evaluation.num_resamples
     outcomes = adapters.on_validation_data(run, evaluator, all_rows, stats)
     report = measuring.report_of(endpoints, run.evaluated, plan, outcomes, task, resamples, ValidationReport).to_json()
-    lowest = best_row(report["points"], "nll", sign=-1)
-    return report | {"best": lowest and lowest["name"]}
+    score = score_names.chosen_by(report)
+    best = best_row(report["points"], score, sign=1 if task.higher_is_better[score] else -1)
+    return report | {"best": best and best["name"]}
 
 
 def _warn_of_scores(report: Report) -> None:
@@ -223,13 +229,11 @@ def usual_kinds(run: Run) -> tuple[str, ...]:
     return (*kinds, *((LAYERWISE,) if run.layerwise else ()), *((GAUSSIAN,) if run.collects else ()))
 
 
-def _shifted(
-    run: Run, evaluator: Evaluator, task: Classification, plan: Survey, all_rows: Endpoints, stats: Any
-) -> dict[str, Any]:
+def _shifted(run: Run, evaluator: Evaluator, plan: Survey, all_rows: Endpoints, stats: Any) -> dict[str, Any]:
     """Points and ensembles on every corrupted test set, with the statistics of clean training data."""
-    found = {}
-    for name, batches in run.shifted_batches():
-        outcomes = evaluator.outcomes(all_rows, stats, adapters.scored(batches))
+    found, task = {}, run.problem.task
+    for name, batches in run.problem.shifted():
+        outcomes = evaluator.outcomes(all_rows, stats, adapters.scored(run, batches))
         found[name] = {
             "points": [row.to_json() for row in rows.point_rows(plan, run.evaluated.num_endpoints, outcomes, task)],
             "ensembles": [row.to_json() for row in rows.ensemble_rows(plan, outcomes, task)],

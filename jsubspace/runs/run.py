@@ -3,16 +3,21 @@
 import contextlib
 import logging
 import pathlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import ml_collections
 
+import jsubspace
 from jsubspace import penalties, shares
+from jsubspace.errors import UsageError
+from jsubspace.evaluation.tasks import Classification
 from jsubspace.preemption import Preemption
-from jsubspace.runs import build, config_files, figures, limits, memory, results, settings, stacks
+from jsubspace.runs import build, config_files, figures, limits, memory, problem_checks, results, settings, stacks
 from jsubspace.runs import config as config_lib
 from jsubspace.runs.build import Run
+from jsubspace.runs.problem import Problem
 from jsubspace.storage import checkpoint, folders, lock, places, steps
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.journal import Row
@@ -24,6 +29,9 @@ from jsubspace.training.train_state import TrainState
 from jsubspace.types import Endpoints
 
 log = logging.getLogger(__name__)
+
+MakeProblem = Callable[[ml_collections.ConfigDict], Problem]
+"""``get_problem`` of a config file: from the settings to the problem."""
 
 
 def train(
@@ -53,6 +61,48 @@ def train(
       TrainingDiverged: if a loss is not finite.
       Preempted: if a signal ended training or evaluation.
     """
+    return _train(config, None, workdir, preemption)
+
+
+def train_problem(
+    problem: Problem | MakeProblem,
+    settings: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    preemption: Preemption | None = None,
+) -> dict[str, Any]:
+    """Trains and evaluates a problem of your own in ``workdir`` and returns its results: ``jsubspace.training.train``.
+
+    It does everything that `train` does for the problems of the library. It resumes to the same bits, if the functions of
+    the problem return the same for the same arguments.
+
+    Args:
+      problem: the problem, or a function ``settings -> problem``, which is not called for a finished run.
+      settings: as `config.default_settings` makes them. They identify the run, together with their group ``problem``. The
+        code of the problem does not, so put into this group what changes the network, the task or the data.
+      workdir, preemption: as for `train`.
+
+    Returns:
+      The content of results.json.
+
+    Raises:
+      UsageError: as `train`, and if the parts of the problem do not fit each other.
+      TrainingDiverged: if a loss is not finite.
+      Preempted: if a signal ended training or evaluation.
+    """
+    if not config_lib.is_of_a_problem(settings):
+        raise UsageError(
+            "the settings lack the group problem. Make them by jsubspace.training.default_settings(), which has the settings of a "
+            "problem of your own."
+        )
+    return _train(settings, problem, workdir, preemption)
+
+
+def _train(
+    config: ml_collections.ConfigDict,
+    problem: Problem | MakeProblem | None,
+    workdir: str | pathlib.Path,
+    preemption: Preemption | None,
+) -> dict[str, Any]:
     workdir = places.located(workdir, "the run's folder")
     limits.validate(config)
     may_differ = settings.may_differ_between_hosts()
@@ -66,10 +116,10 @@ def train(
     starts = not steps.steps_in(workdir / checkpoint.FOLDER)
     if starts:
         stacks.start_runs(config)  # Checked before any data is read.
-    run = build.build(config)
+    run = build.build(config, checked_problem(config, problem))
     memory.check(run)
     if starts:
-        build.check_batch(run)
+        check_batch(run)
         stacks.check_start(run)
     folders.make_folder(workdir)
     hosts.wait_for_all("folder")  # All hosts have looked at the same folder before the first one writes into it.
@@ -81,6 +131,48 @@ def train(
         return evaluate(run, workdir, seconds)
 
 
+def checked_problem(config: ml_collections.ConfigDict, problem: Problem | MakeProblem | None) -> Problem | None:
+    """The problem that a config needs, made and checked. None for the images and networks of the library.
+
+    Raises:
+      UsageError: if the problem is missing, or its parts do not fit each other.
+    """
+    if not config_lib.is_of_a_problem(config):
+        return None
+    if problem is None:
+        raise UsageError(
+            "this is a run of a problem of your own, which config.json does not hold. Say --config=FILE, the file that defines "
+            "get_config() and get_problem(config)."
+        )
+    made = problem if isinstance(problem, Problem) or not callable(problem) else problem(config)
+    problem_checks.check(made)
+    if config.evaluation.early_stopping == "validation" and not made.data.num_validation:
+        raise UsageError(
+            "config.evaluation.early_stopping is 'validation', but the data of the problem has no validation examples. Set it to "
+            "auto or test."
+        )
+    return made
+
+
+def check_batch(run: Run) -> None:
+    """Checks that a batch is not larger than the training data, of which it would be less than its setting says.
+
+    Raises:
+      UsageError: if it is.
+    """
+    data = run.problem.data
+    if data.batch_size > data.num_train:
+        raise UsageError(
+            f"config.data.batch_size is {data.batch_size}, but there are {data.num_train} training {run.problem.unit}. Set it to at "
+            "most this number."
+        )
+
+
+def facts(run: Run) -> dict[str, Any]:
+    """What a network of the run needs when it leaves the run: its settings, and what the problem says."""
+    return run.problem.facts() | {"config": run.settings.to_dict(), "jsubspace": jsubspace.__version__}
+
+
 def train_endpoints(run: Run, workdir: pathlib.Path, preemption: Preemption) -> float:
     """Trains the endpoints of a run, and returns the seconds that it took. See `loop.train_endpoints`."""
     _report_shares(run)
@@ -89,13 +181,24 @@ def train_endpoints(run: Run, workdir: pathlib.Path, preemption: Preemption) -> 
 
 def training(run: Run) -> Training:
     """What the loop needs to train the run."""
-    midpoint = results.Midpoint(run)
+    midpoint, data, task = results.Midpoint(run), run.problem.data, run.problem.task
+    speed = f"{run.problem.unit}_per_second"
+    positions: dict[int, Any] = {}
+
+    def batches(start: int, position: Any) -> Iterator[Any]:
+        on_host = data.train_batches(start, run.shard, position, positions)
+        return run.devices.put_batches(on_host, parts=run.objective.num_samples)
+
+    def position(step: int) -> Any:
+        for earlier in [other for other in positions if other < step]:  # The data is read some steps ahead.
+            del positions[earlier]
+        return positions.get(step)
 
     def describe(row: Row, steps_per_second: float | None) -> dict[str, float]:
         values = {"epoch": row.step / run.cadence.epoch_steps, **row.values}
         if steps_per_second is not None:
             values["learning_rate"] = float(run.schedule(row.step - 1))
-            values["images_per_second"] = steps_per_second * run.batch_size
+            values[speed] = steps_per_second * data.batch_size
         return values
 
     geometry = jax.jit(lambda endpoints: penalties.geometry(endpoints, run.mask))
@@ -106,15 +209,15 @@ def training(run: Run) -> Training:
         places=run.shardings or run.devices.replicated,
         step=run.compiled_step(),
         key=run.devices.put(run.key),
-        batches=lambda start: run.devices.put_batches(
-            run.pipeline.train_batches(start), parts=run.objective.num_samples
-        ),
+        batches=batches,
+        position=position,
         geometry=geometry if run.subspace.num_endpoints > 1 else None,
         test=lambda endpoints: midpoint(run.devices.put(endpoints)),
+        rank=lambda scores: scores[task.main] if task.higher_is_better[task.main] else -scores[task.main],
         tested_on=run.tested_on,
         describe=describe,
-        shown=("loss", "accuracy"),
-        speed="images_per_second",
+        shown=("loss", "accuracy") if isinstance(task, Classification) else ("loss",),
+        speed=speed,
     )
 
 
@@ -126,10 +229,10 @@ def evaluate(run: Run, workdir: pathlib.Path, training_seconds: float, finished:
     clock = Clock()
     metrics = read_rows(workdir)
     measured = results.measure(run, trained_endpoints(run, workdir), workdir if hosts.is_first() else None) | {
-        "early_stopping": results.early_stopping(metrics, run.tested_on)
+        "early_stopping": results.early_stopping(metrics, run.tested_on, run.problem.task)
     }
     seconds = {"training": round(training_seconds, 1), "evaluation": round(clock.seconds(), 1)}
-    described = results.describe(run.config, measured, seconds) | {"finished": finished}
+    described = results.describe(run.settings, measured, seconds) | {"finished": finished}
     if not hosts.is_first():
         return described
     figures.draw(described, metrics, workdir / "figures")

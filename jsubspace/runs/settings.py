@@ -31,6 +31,11 @@ def may_differ_between_compared_runs() -> tuple[str, ...]:
     return _that_may_differ(COMPARED)
 
 
+def of_a_problem() -> tuple[str, ...]:
+    """The settings of a problem of one's own: those that belong neither to images nor to the networks of the programs."""
+    return tuple(setting.name for setting in SETTINGS if not setting.of_images)
+
+
 def added_later() -> tuple[str, ...]:
     """The settings that the first version did not have."""
     return tuple(setting.name for setting in SETTINGS if setting.since)
@@ -115,6 +120,10 @@ The last three columns make three claims:
   that the results do not depend on the value but for rounding, and a run may resume with another one.
 - *hosts*: whether the hosts of one run must have the same value.
 - *compared*: whether runs that are compared as one method must have the same value.
+
+A problem of your own ([own_problem.md](own_problem.md)) has all settings but `data.*`, `model.*`, `optimizer.label_smoothing`,
+`evaluation.batch_size`, `evaluation.num_bins` and `evaluation.corruptions`, which its code decides. It has a group `problem`
+of its own.
 
 This page is made from the table in `jsubspace/runs/settings_table.py`. After a change of the table, write the page again:
 

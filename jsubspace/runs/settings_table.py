@@ -48,6 +48,11 @@ class Setting:
     since: str = ""
 
     @property
+    def of_images(self) -> bool:
+        """Whether the setting belongs to the programs' images and networks. A problem of one's own has no such setting."""
+        return self.name.startswith(("data.", "model.")) or self.name in _OF_IMAGES
+
+    @property
     def type(self) -> type:
         """The type of every value."""
         return type(self.default)
@@ -63,6 +68,8 @@ GROUPS = {
     "optimizer": "These settings describe the optimizer and its schedule.",
     "evaluation": "These settings say what is measured. They can be changed when a run is evaluated again.",
 }
+
+_OF_IMAGES = ("optimizer.label_smoothing", "evaluation.batch_size", "evaluation.num_bins", "evaluation.corruptions")
 
 _FLAG = Check("True or False")
 _WHERE = (PLACES, HOSTS, COMPARED)

@@ -31,7 +31,7 @@ def init_state(run: Run) -> TrainState:
     Raises:
       UsageError: if one of those runs does not exist, has no checkpoint after that epoch, or trained another network.
     """
-    settings = run.config
+    settings = run.settings
     paths = start_runs(settings)
     if not paths:
         return run.devices.run_once(run.init_state, shardings=run.shardings)
@@ -60,7 +60,7 @@ def start_runs(settings: ml_collections.ConfigDict) -> list[pathlib.Path]:
 
 def check_start(run: Run) -> None:
     """Raises what `init_state` would raise about the runs to start from, before anything is written."""
-    if arguments.words(run.config.start.runs):
+    if arguments.words(run.settings.start.runs):
         init_state(run)
 
 
@@ -95,9 +95,14 @@ def _check_validation(here: ml_collections.ConfigDict, there: ml_collections.Con
 
     A larger number of validation images includes a smaller number, so the other run may keep more images.
     """
+    if config.is_of_a_problem(here) != config.is_of_a_problem(there):
+        raise UsageError(
+            f"{folder} (of config.start.runs) trained another kind of problem. A problem of your own and a run on the images of the "
+            "library do not start from each other."
+        )
+    if config.is_of_a_problem(here) or here.data.num_validation == 0:
+        return  # Nobody but its author knows which examples the data of a problem keeps.
     a, b = here.data, there.data
-    if a.num_validation == 0:
-        return
     if (a.name, a.num_train) != (b.name, b.num_train) or a.num_validation > b.num_validation:
         raise UsageError(
             f"config.data.num_validation is {a.num_validation} here, but {folder} (of config.start.runs) may have been trained "
@@ -154,22 +159,15 @@ def _branch(run: Run, settings: ml_collections.ConfigDict, paths: list[pathlib.P
     if len(paths) != 1:
         raise UsageError(f"config.start.epoch resumes from one run, but config.start.runs names {len(paths)}.")
     theirs = config_files.load(paths[0])
-    for field in (
-        "data.name",
-        "data.batch_size",
-        "data.num_train",
-        "data.num_validation",
-        "data.pooling",
-        "model",
-        "subspace",
-    ):
+    of_images = ("data.name", "data.batch_size", "data.num_train", "data.num_validation", "data.pooling", "model")
+    for field in (*((config.PROBLEM,) if config.is_of_a_problem(settings) else of_images), "subspace"):
         a, b = (config.value(either, field) for either in (theirs, settings))
         if a != b:
             raise UsageError(
                 f"config.{field} is {_on_a_line(b)} here but {_on_a_line(a)} in {paths[0]}, the run to resume from. Set it to the "
                 "same value."
             )
-    step = settings.start.epoch * run.pipeline.steps_per_epoch
+    step = settings.start.epoch * run.problem.data.steps_per_epoch
     checkpoints: Checkpoints[TrainState]
     with Checkpoints(paths[0] / FOLDER, read_only=True) as checkpoints:
         state = checkpoints.restore(run.state_shape, run.devices.replicated, step)[0]

@@ -5,10 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from jsubspace.storage import checksums, documents
-from jsubspace.storage.schema import Named, Nullable, Number, Record, Schema, Whole
+from jsubspace.storage.schema import Anything, Named, Nullable, Number, Record, Schema, Whole
 
 RANKED_BY = "accuracy"
-"""The metric by which the best checkpoint is found. A larger value is better."""
+"""The metric by which the best checkpoint is found. A larger value is better. Every task's main score is kept under this name,
+with a minus if a lower score is better."""
+
+POSITION = "position"
+"""The name of the data's position in the notes, where the data is a stream."""
 
 DOCUMENT_BYTES = 2**26
 """The largest size of a document. The longest one describes every leaf of the state in less than 1 kB."""
@@ -17,10 +21,12 @@ NOTES = Record(
     {},
     optional={
         "seconds": Nullable(Number(0)),  # An older version wrote a number that was not finite, which is None now.
+        POSITION: Anything(),  # The reader of the data checks it.
         "journal": Record({"sums": Named(Number()), "count": Whole(0)}),
     },
 )
-"""The notes of a checkpoint: the seconds of training, and the incomplete window of the log (`Journal.state`)."""
+"""The notes of a checkpoint: the seconds of training, the position of a stream of data, and the incomplete window of the log
+(`Journal.state`)."""
 
 METRICS = Record({}, optional={RANKED_BY: Nullable(Number())})
 """The scores of a checkpoint."""

@@ -1,8 +1,20 @@
-"""One step of training, and how it runs on many devices and hosts."""
+"""The training loop, one step of it, and how it runs on many devices and hosts.
+
+`train` trains a problem of your own: its network, its task and its data (docs/own_problem.md).
+"""
 
 from typing import TYPE_CHECKING
 
 from jsubspace import lazy
 
-if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy.modules(__name__, __path__)
+if TYPE_CHECKING:
+    from jsubspace.runs.config import default_settings as default_settings
+    from jsubspace.runs.problem import Problem as Problem
+    from jsubspace.runs.run import train_problem as train  # noqa: F401
+else:
+    _elsewhere = {
+        "train": "jsubspace.runs.run.train_problem",
+        "Problem": "jsubspace.runs.problem.Problem",
+        "default_settings": "jsubspace.runs.config.default_settings",
+    }
+    __getattr__, __dir__ = lazy.modules(__name__, __path__, elsewhere=_elsewhere)

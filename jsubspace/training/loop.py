@@ -16,7 +16,7 @@ from jsubspace.errors import Preempted, TrainingDiverged
 from jsubspace.evaluation.devices import RUN_AHEAD
 from jsubspace.preemption import Preemption
 from jsubspace.storage.checkpoint import FOLDER, Checkpoints
-from jsubspace.storage.checkpoint_files import RANKED_BY, seconds_of
+from jsubspace.storage.checkpoint_files import POSITION, RANKED_BY, seconds_of
 from jsubspace.storage.journal import TRAIN, Journal, Row
 from jsubspace.storage.writer import Silent, Writer
 from jsubspace.training import hosts, peers
@@ -76,9 +76,12 @@ class Training:
       places: the sharding of every leaf of a restored state, or one sharding for all leaves.
       step: ``(state, batch, key) -> (state, info)``, compiled. It may take the state's memory.
       key: the key of all steps, on the devices.
-      batches: ``start -> batches``: the batches on the devices, from the one after ``start`` steps on.
+      batches: ``(start, position) -> batches``: the batches on the devices, from the one after ``start`` steps on. The position
+        comes from the checkpoint, or is None.
+      position: ``step -> position``: where the data is after a step, as JSON holds it, or None if the step alone says it.
       geometry: returns the numbers of the endpoints that are noted after every epoch, or None.
-      test: returns the scores that are noted after a test, with `RANKED_BY` among them.
+      test: returns the scores that are noted after a test.
+      rank: from these scores to the number by which the best checkpoint is found. A larger number is better.
       tested_on: the kind of the rows of tests: the name of the data on which they are made.
       describe: ``(row, steps_per_second) -> values``: the row's numbers with what the host knows about its step.
         The rate is None for a row that is not of training.
@@ -92,9 +95,11 @@ class Training:
     places: Any
     step: TrainStep
     key: jax.Array
-    batches: Callable[[int], Iterator[Any]]
+    batches: Callable[[int, Any], Iterator[Any]]
+    position: Callable[[int], Any]
     geometry: Callable[[Endpoints], Numbers] | None
     test: Callable[[Endpoints], Numbers]
+    rank: Callable[[Mapping[str, float]], float]
     tested_on: str
     describe: Callable[[Row, float | None], dict[str, float]]
     shown: tuple[str, ...]
@@ -117,7 +122,7 @@ def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preem
         start = int(state.step)
         journal = Journal(cadence.log_steps, RUN_AHEAD, notes.get("journal"))
         clock = Clock(seconds_of(notes))
-        batches = training.batches(start)
+        batches = training.batches(start, notes.get(POSITION))
         with (
             Writer(workdir, start) if hosts.is_first() else Silent() as writer,
             Progress(start, cadence.total_steps, training.shown, training.speed) as progress,
@@ -125,7 +130,7 @@ def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preem
         ):
             for step in range(start + 1, cadence.total_steps + 1):
                 state, info = training.step(state, next(batches), training.key)
-                journal.add(step, info._asdict())
+                journal.add(step, info.numbers())
                 if training.geometry is not None and cadence.ends_epoch(step):
                     journal.note("endpoints", step, training.geometry(state.endpoints))
                 if cadence.tests(step):
@@ -141,10 +146,12 @@ def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preem
                     writer.write(row.kind, row.step, values)
                     progress.show(row._replace(values=values))
                     if (row.kind, row.step) == (training.tested_on, step):
-                        tested = {RANKED_BY: values[RANKED_BY]}
+                        tested = {RANKED_BY: training.rank(values)}
                 if save:  # The rows come first: rows up to a checkpoint are never written again.
                     writer.sync()
-                    checkpoints.save(state, step, {"journal": journal.state(), "seconds": clock.seconds()}, tested)
+                    position = training.position(step)
+                    notes = {"journal": journal.state(), "seconds": clock.seconds()}
+                    checkpoints.save(state, step, notes if position is None else notes | {POSITION: position}, tested)
                 progress.step()
                 if ends:
                     checkpoints.wait()

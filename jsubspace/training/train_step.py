@@ -2,22 +2,26 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jsubspace import algorithm
-from jsubspace.evaluation import metrics
+from jsubspace.evaluation.tasks import Task
+from jsubspace.network import Network
 from jsubspace.objectives import Objective
 from jsubspace.shares import Shares
 from jsubspace.subspaces import Subspace
 from jsubspace.training.train_state import TrainState
 from jsubspace.types import Params
 
-Batch = dict[str, jax.Array]
-TrainLoss = Callable[[Params, Batch, jax.Array], tuple[jax.Array, jax.Array]]
+Batch = tuple[Any, ...]
+"""The arrays of a batch, ``[n, ...]``."""
+
+Scores = dict[str, jax.Array]
+TrainLoss = Callable[[Params, Batch, jax.Array], tuple[jax.Array, Scores]]
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, "StepInfo"]]
 
 
@@ -27,49 +31,45 @@ class StepInfo(NamedTuple):
     Attributes:
       loss: task loss, mean over examples.
       penalty: cos^2 as it entered the objective (of the sampled pair, or the mean over pairs), without the factor beta.
-      accuracy: accuracy of the sampled networks on the augmented training examples. Logits that are NaN or +inf are wrong.
+      scores: the task's other scores of the sampled networks on the augmented training examples, by name.
     """
 
     loss: jax.Array
     penalty: jax.Array
-    accuracy: jax.Array
+    scores: Scores
+
+    def numbers(self) -> Scores:
+        """All scalars by name."""
+        return {"loss": self.loss, "penalty": self.penalty, **self.scores}
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
-    """The mean over examples of (1 - s) NLL + s times the mean over classes of -log p: ``[n, k], [n] -> []``.
+def task_loss(network: Network, task: Task) -> TrainLoss:
+    """The loss of a network in train mode: the mean over examples of ``task.losses``.
 
-    It is NaN if a label is out of range.
+    Returns:
+      ``(point, (*inputs, *targets), key) -> (loss, scores)``, where the scores are means too. The key is for dropout.
     """
-    log_probs = jax.nn.log_softmax(logits)
-    # A label out of range has the loss NaN, which stops a run. A negative label would count from the last class.
-    labels = jnp.where(labels < 0, logits.shape[-1], labels)
-    nll = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
-    if not smoothing:
-        return jnp.mean(nll)
-    return jnp.mean((1 - smoothing) * nll - smoothing * jnp.mean(log_probs, axis=-1))
+    num_targets = len(task.target_names)
 
-
-def classification_loss(
-    apply_fn: Callable[[Params, jax.Array, jax.Array], jax.Array], label_smoothing: float = 0.0
-) -> TrainLoss:
-    """The loss of a classifier: the `cross_entropy` of its logits, and its accuracy.
-
-    Args:
-      apply_fn: ``(point, images, key) -> logits [n, k]``, the network in train mode. The key is for dropout.
-      label_smoothing: s of `cross_entropy`.
-    """
-
-    def loss_fn(point: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = apply_fn(point, batch["image"], key)
-        correct = metrics.is_right(logits, batch["label"])
-        return cross_entropy(logits, batch["label"], label_smoothing), jnp.mean(correct, dtype=jnp.float32)
+    def loss_fn(point: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Scores]:
+        place = len(batch) - num_targets
+        outputs, targets = network.apply(point, *batch[:place], key=key, train=True), batch[place:]
+        scores = task.training_scores(outputs, *targets)
+        means = {name: jnp.mean(values, dtype=jnp.float32) for name, values in scores.items()}
+        losses = task.losses(outputs, *targets)
+        if jnp.shape(losses) != jnp.shape(batch[0])[:1]:
+            raise ValueError(
+                f"{type(task).__name__}.losses returned the shape {list(jnp.shape(losses))} for {len(batch[0])} examples. It must return "
+                "one number per example, [n]."
+            )
+        return jnp.mean(losses), means
 
     return loss_fn
 
 
 def make_train_step(
     loss_fn: TrainLoss,
-    augment_fn: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    augment_fn: Callable[..., Batch],
     subspace: Subspace,
     optimizer: optax.GradientTransformation,
     objective: Objective,
@@ -78,14 +78,13 @@ def make_train_step(
 ) -> TrainStep:
     """Makes ``train_step(state, batch, key) -> (state, info)``.
 
-    The batch is a dictionary: ``image [n, h, w, c]``, ``label [n]``, ``index [n]``. The key is the run's key. The step's
-    own key follows from it and from ``state.step``, so that a resumed run draws the same numbers as a run that never
-    stopped. The key is the same on every device, and so is alpha.
+    The batch is a tuple of arrays ``[n, ...]``. The key is the run's key. The step's own key follows from it and from
+    ``state.step``, so that a resumed run draws the same numbers as a run that never stopped. The key is the same on every
+    device, and so is alpha.
 
     Args:
-      loss_fn: ``(point, batch, key) -> (loss, accuracy)``, both means over the batch. See `classification_loss`.
-      augment_fn: ``(key, images, index) -> images``: from the images of the batch to the images for the network.
-        ``index`` holds the images' places in the whole batch.
+      loss_fn: ``(point, batch, key) -> (loss, scores)``, all means over the batch. See `task_loss`.
+      augment_fn: ``(key, *batch) -> batch``: from the arrays of the batch to those that the loss takes.
       subspace: the subspace that is trained.
       optimizer: the optimizer of the stacked endpoints.
       objective: the options of the gradient.
@@ -98,14 +97,13 @@ def make_train_step(
         subspace_key, augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
         if shares.axis_name is not None:
             dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(shares.axis_name))
-        images = augment_fn(augment_key, batch["image"], batch["index"])
-        examples = {"image": images, "label": batch["label"]}
+        examples = augment_fn(augment_key, *batch)
         of_step = objective if spread is None else dataclasses.replace(objective, spread=spread(state.step))
         grad_fn = algorithm.random_gradient(loss_fn, subspace, of_step, shares, has_aux=True)
         (_, info), grads = grad_fn(subspace_key, state.endpoints, examples, dropout_key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.endpoints)
         endpoints = optax.apply_updates(state.endpoints, updates)
-        accuracy = shares.mean(jnp.mean(info.aux))
-        return TrainState(state.step + 1, endpoints, opt_state), StepInfo(info.loss, info.penalty, accuracy)
+        scores = {name: shares.mean(jnp.mean(value)) for name, value in info.aux.items()}
+        return TrainState(state.step + 1, endpoints, opt_state), StepInfo(info.loss, info.penalty, scores)
 
     return train_step

@@ -86,12 +86,14 @@ def test_evaluation_under_shift(cifar10, tiny_config):
     evaluator = adapters.evaluator(run, Classification(), survey(run.subspace, 3))
     stats = adapters.batch_stats(run, evaluator, endpoints)
     for name, (corruption, severity) in zip(measured["shifted"], [("glass_blur", 2), ("fog", 1)], strict=True):
-        found = memory.load_corrupted(run.pipeline.data_set, corruption, severity, str(cifar10))
+        found = memory.load_corrupted(run.problem.pipeline.data_set, corruption, severity, str(cifar10))
         variables = {
             "params": jsubspace.midpoint(jax.device_get(endpoints)),
             "batch_stats": jax.tree.map(lambda leaf: np.asarray(leaf[1]), stats),
         }
-        logits = run.model.apply(variables, run.pipeline.preprocess(jnp.asarray(found.images)), train=False).logits
+        logits = run.problem.model.apply(
+            variables, run.problem.pipeline.preprocess(jnp.asarray(found.images)), train=False
+        ).logits
         log_probs = np.asarray(jax.nn.log_softmax(logits))
         shifted = measured["shifted"][name]
         assert [row["name"] for row in shifted["points"]] == ["0.00", "0.50", "1.00"]

@@ -38,19 +38,21 @@ def outputs_of(model, variables, images):
 
 def plainly(run, endpoints, alpha):
     """Logits and features [360, ...] of one point, its statistics from one epoch of training batches, in one process."""
-    model = run.model.clone(axis_name=None)
+    model = run.problem.model.clone(axis_name=None)
     point = jsubspace.interpolate(endpoints, alpha, run.subspace)
 
     stats_fn = functools.partial(batch_stats_of, model)
 
     def augmented():
-        epoch = itertools.islice(run.pipeline.train_batches(run.total_steps), run.pipeline.steps_per_epoch)
+        epoch = itertools.islice(
+            run.problem.pipeline.train_batches(run.total_steps), run.problem.pipeline.steps_per_epoch
+        )
         for number, batch in enumerate(epoch):
             key, _ = jax.random.split(jax.random.fold_in(run.evaluation_key, number))
-            yield (run.pipeline.augment(key, batch["image"], batch["index"]),)
+            yield (run.problem.pipeline.augment(key, batch["image"], batch["index"]),)
 
     stats = jsubspace.reestimate_batch_stats(stats_fn, point, augmented())
-    images = run.pipeline.preprocess(jnp.asarray(run.pipeline.test.images))
+    images = run.problem.pipeline.preprocess(jnp.asarray(run.problem.pipeline.test.images))
     outputs = outputs_of(model, {"params": point, "batch_stats": stats}, images)
     return np.asarray(outputs.logits, np.float64), np.asarray(outputs.features, np.float64)
 
@@ -58,7 +60,7 @@ def plainly(run, endpoints, alpha):
 def test_all_at_once_is_one_at_a_time(run):
     state = run.devices.run_once(run.init_state)
     measured = results.measure(run, state.endpoints)
-    labels = run.pipeline.test.labels
+    labels = run.problem.pipeline.test.labels
     assert len(labels) == 360  # not a multiple of the batch: the last one counts, its padding does not
     outputs = {alpha: plainly(run, state.endpoints, jnp.float32(alpha)) for alpha in (0, 0.25, 0.5, 0.75, 1)}
 
@@ -87,10 +89,10 @@ def test_statistics_from_fewer_batches(run, tiny_config):
     tiny_config.evaluation.num_stats_batches = 1
     plan, endpoints = survey(run.subspace, 3), run.devices.run_once(run.init_state).endpoints
     stats = adapters.batch_stats(run, adapters.evaluator(run, Classification(), plan), endpoints)
-    batch = next(run.pipeline.train_batches(run.total_steps))
+    batch = next(run.problem.pipeline.train_batches(run.total_steps))
     key, _ = jax.random.split(jax.random.fold_in(run.evaluation_key, 0))
-    images = run.pipeline.augment(key, batch["image"], batch["index"])
-    model, point = run.model.clone(axis_name=None), jsubspace.midpoint(jax.device_get(endpoints))
+    images = run.problem.pipeline.augment(key, batch["image"], batch["index"])
+    model, point = run.problem.model.clone(axis_name=None), jsubspace.midpoint(jax.device_get(endpoints))
     expected = model.apply({"params": point}, images, train=True, mutable=["batch_stats"])[1]["batch_stats"]
     jax.tree.map(
         lambda ours, theirs: np.testing.assert_allclose(ours[plan.center], theirs, rtol=1e-3, atol=1e-5),
@@ -111,11 +113,11 @@ def test_the_number_of_devices_does_not_matter(run, tiny_config):
 
 def test_data_is_read_once_and_the_programs_are_traced_once(run, monkeypatch):
     traces, read = [], []
-    model, test_batches = type(run.model), run.pipeline.test_batches
+    model, test_batches = type(run.problem.model), run.problem.pipeline.test_batches
     call = model.__call__
     monkeypatch.setattr(model, "__call__", lambda *args, **kwargs: traces.append(0) or call(*args, **kwargs))
     monkeypatch.setattr(
-        type(run.pipeline), "test_batches", lambda self: (read.append(0) or batch for batch in test_batches())
+        type(run.problem.pipeline), "test_batches", lambda self: (read.append(0) or batch for batch in test_batches())
     )
     plan = survey(run.subspace, 5)
     endpoints = run.devices.run_once(run.init_state).endpoints
@@ -177,19 +179,19 @@ def test_measure_agrees_with_the_results_of_a_run(tiny_config, tmp_path):
     written = lifecycle.train(tiny_config, tmp_path)
     run = build.build(tiny_config)
     endpoints = jax.device_get(lifecycle.trained_endpoints(run, tmp_path))
-    model = run.model.clone(axis_name=None)
+    model = run.problem.model.clone(axis_name=None)
 
     def predict_fn(point, images, stats):
         outputs = model.apply({"params": point, "batch_stats": stats}, images, train=False)
         return outputs.logits, outputs.features
 
     def train_batches():
-        for images, index, number in adapters.train_batches(run):
+        for images, _, index, number in adapters.train_batches(run):
             key, _ = jax.random.split(jax.random.fold_in(run.evaluation_key, number[0]))
-            yield (run.pipeline.augment(key, images, index),)
+            yield (run.problem.pipeline.augment(key, images, index),)
 
-    test = run.pipeline.test
-    images = np.asarray(run.pipeline.preprocess(jnp.asarray(test.images)))
+    test = run.problem.pipeline.test
+    images = np.asarray(run.problem.pipeline.preprocess(jnp.asarray(test.images)))
     report = jsubspace.measure(
         predict_fn,
         endpoints,

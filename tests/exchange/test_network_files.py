@@ -125,10 +125,12 @@ def test_a_network_with_batch_norm_needs_nothing_of_ours(tiny_config, tmp_path, 
     endpoints = run.devices.run_once(run.init_state).endpoints
     same(network["params"], jax.jit(lambda e: jsubspace.interpolate(e, 0.25))(endpoints))
     assert jax.tree.leaves(network["batch_stats"])
-    images = (run.pipeline.test.images / 255 - np.array(facts["mean"])) / np.array(facts["std"])
+    images = (run.problem.pipeline.test.images / 255 - np.array(facts["mean"])) / np.array(facts["std"])
     logits = lax_network(safetensors.numpy.load_file(tmp_path / "out.safetensors"), images.astype(np.float32))
-    model = run.model.clone(axis_name=None)
-    ours = model.apply(network, run.pipeline.preprocess(jnp.asarray(run.pipeline.test.images)), train=False).logits
+    model = run.problem.model.clone(axis_name=None)
+    ours = model.apply(
+        network, run.problem.pipeline.preprocess(jnp.asarray(run.problem.pipeline.test.images)), train=False
+    ).logits
     np.testing.assert_allclose(logits, ours, rtol=1e-3, atol=1e-3)
 
 
@@ -144,8 +146,8 @@ def test_the_readmes_ten_lines(tiny_mlp, tmp_path, make_run, monkeypatch):
     names = {}
     exec(compile(code, "README.md", "exec"), names)
     network, _ = network_files.load("midpoint.safetensors")
-    images = run.pipeline.preprocess(jnp.asarray(names["images"] * 255))
-    ours = run.model.apply({"params": network["params"]}, images, train=False).logits
+    images = run.problem.pipeline.preprocess(jnp.asarray(names["images"] * 255))
+    ours = run.problem.model.apply({"params": network["params"]}, images, train=False).logits
     np.testing.assert_allclose(names["logits"], ours, rtol=1e-4, atol=1e-4)
 
 

@@ -99,7 +99,9 @@ def test_what_the_signals_report(what, failures, lib, tmp_path, monkeypatch):
     assert report["commits"]
 
 
-@pytest.mark.parametrize(("name", "kills"), [("report", 200), ("report_seed1", 60), ("report_rebuilt", 200)])
+@pytest.mark.parametrize(
+    ("name", "kills"), [("report", 200), ("report_seed1", 60), ("report_rebuilt", 200), ("problem", 20)]
+)
 def test_the_recorded_reports(name, kills):
     report = json.loads((REPOSITORY / "experiments" / "results" / "stress" / f"{name}.json").read_text())
     assert report["verdict"] == "identical"

@@ -13,7 +13,7 @@ from places import CONFIGS
 from jsubspace import runs
 from jsubspace.data import imagenet, pipeline, sets
 from jsubspace.data.batching import Batching
-from jsubspace.runs import build, config, limits, parts, recipes
+from jsubspace.runs import build, config, images, limits, parts, recipes
 from jsubspace.storage.writer import read_rows
 from jsubspace.training.parallel import DataParallel
 
@@ -108,6 +108,7 @@ class ShapesOnly:
 
     data_set = sets.find("imagenet2012")
     steps_per_epoch = 5005
+    num_train = num_test = num_validation = num_bytes = 0
     preprocess = imagenet.ImageNet.preprocess
     augment = imagenet.ImageNet.augment
 
@@ -117,13 +118,10 @@ class ShapesOnly:
 def test_the_imagenet_step_compiles_at_full_size(recipe):
     """224 x 224, batch 256 over eight devices; compiled, not run."""
     settings = recipe("line")
-    run = build.assemble(settings, ShapesOnly(), DataParallel(tuple(jax.devices())))
+    run = build.assemble(settings, images.problem_of(settings, ShapesOnly()), DataParallel(tuple(jax.devices())))
     state = jax.eval_shape(run.init_state)
-    batch = {
-        "image": jax.ShapeDtypeStruct((8, 32, 224, 224, 3), np.uint8),
-        "label": jax.ShapeDtypeStruct((8, 32), np.int32),
-        "index": jax.ShapeDtypeStruct((8, 32), np.int32),
-    }
+    number = jax.ShapeDtypeStruct((8, 32), np.int32)
+    batch = (jax.ShapeDtypeStruct((8, 32, 224, 224, 3), np.uint8), number, number)
     step = run.compiled_step()
     compiled = step.lower(state, batch, jax.eval_shape(lambda: run.key)).compile()
     assert compiled.cost_analysis()["flops"] > 1e11

@@ -61,7 +61,7 @@ def test_a_state_takes_what_was_estimated(kind, sharded, tiny_mlp):
 @pytest.mark.parametrize("sharded", [False, True])
 def test_the_compiler_counts_the_same_arguments(sharded, tiny_mlp):
     run = build.build(with_fields(tiny_mlp, {"num_devices": 4, "shard_endpoints": sharded}))
-    (batch,) = run.devices.put_batches([next(run.pipeline.train_batches(0))])
+    (batch,) = run.devices.put_batches([next(run.problem.data.train_batches(0, run.shard))])
     state = jax.eval_shape(run.init_state)
     compiled = run.compiled_step().lower(state, batch, jax.eval_shape(lambda: run.key)).compile()
     parts = parts_of(memory.estimate(run).device[0])
@@ -87,7 +87,12 @@ def test_evaluation_takes_what_was_estimated(network, tiny_config):
     assert parts["weights and statistics of the points"] == nbytes
     outcomes = adapters.on_test_data(run, evaluator, rows, stats)
     assert parts_of(estimate.host[0])["scores per example"] == sum(leaf.nbytes for leaf in jax.tree.leaves(outcomes))
-    images = [run.pipeline.train.images, run.pipeline.train.labels, run.pipeline.test.images, run.pipeline.test.labels]
+    images = [
+        run.problem.pipeline.train.images,
+        run.problem.pipeline.train.labels,
+        run.problem.pipeline.test.images,
+        run.problem.pipeline.test.labels,
+    ]
     assert parts_of(estimate.host[0])["images"] == sum(array.nbytes for array in images)
 
 

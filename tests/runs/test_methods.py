@@ -75,11 +75,11 @@ def test_collected_networks_are_evaluated_as_a_simplex(mlp, tmp_path, schedule, 
     )
 
     run = build.build(mlp)
-    images = run.pipeline.preprocess(np.asarray(run.pipeline.test.images))
-    true_class = np.arange(360), run.pipeline.test.labels
+    images = run.problem.pipeline.preprocess(np.asarray(run.problem.pipeline.test.images))
+    true_class = np.arange(360), run.problem.pipeline.test.labels
 
     def log_probs(network):
-        return np.asarray(jax.nn.log_softmax(run.model.apply({"params": network}, images, train=False).logits))
+        return np.asarray(jax.nn.log_softmax(run.problem.model.apply({"params": network}, images, train=False).logits))
 
     center = log_probs(jsubspace.midpoint(stack))
     assert point(measured, "center")["nll"] == pytest.approx(-np.mean(center[true_class]), rel=1e-3)
@@ -125,17 +125,17 @@ def test_sharpness_aware_minimisation_takes_the_gradient_uphill(mlp):
     mlp.subspace.name, mlp.optimizer.sam_rho, mlp.num_devices = "point", 0.5, 1
     mlp.optimizer.weight_decay = 0.0
     run = build.build(mlp)
-    state, batch = run.devices.run_once(run.init_state), next(run.pipeline.train_batches(0))
+    state, batch = run.devices.run_once(run.init_state), next(run.problem.data.train_batches(0, run.shard))
     before = jax.tree.map(np.array, state.endpoints)  # copies: the step reuses the memory
     step = run.compiled_step()
     after, _ = step(state, next(run.devices.put_batches([batch])), run.devices.put(run.key))
 
     _, augment_key, _ = jax.random.split(jax.random.fold_in(run.key, 0), 3)
-    images = run.pipeline.augment(augment_key, batch["image"], batch["index"])
+    images = run.problem.pipeline.augment(augment_key, batch[0], batch[2])
 
     def loss_fn(network):
-        log_probs = jax.nn.log_softmax(run.model.apply({"params": network}, images, train=True).logits)
-        return -log_probs[np.arange(128), batch["label"]].mean()
+        log_probs = jax.nn.log_softmax(run.problem.model.apply({"params": network}, images, train=True).logits)
+        return -log_probs[np.arange(128), batch[1]].mean()
 
     network = jsubspace.unstack(before)[0]
     g = jax.grad(loss_fn)(network)
@@ -299,11 +299,11 @@ def test_sharpness_is_the_hessians(mlp, tmp_path):
     flat, unravel = jax.flatten_util.ravel_pytree(network)
 
     def loss(flat, batch):
-        images = run.pipeline.preprocess(np.asarray(batch["image"]))
-        logits = run.model.apply({"params": unravel(flat)}, images, train=False).logits
+        images = run.problem.pipeline.preprocess(np.asarray(batch["image"]))
+        logits = run.problem.model.apply({"params": unravel(flat)}, images, train=False).logits
         return -jax.nn.log_softmax(logits)[np.arange(len(images)), batch["label"]].mean()
 
-    batches = [batch for batch, _ in zip(run.pipeline.train_batches(run.total_steps), range(2), strict=False)]
+    batches = [batch for batch, _ in zip(run.problem.pipeline.train_batches(run.total_steps), range(2), strict=False)]
     hessian = np.mean([jax.hessian(loss)(flat, batch) for batch in batches], axis=0)
     assert found["eigenvalue"] == pytest.approx(np.linalg.eigvalsh(hessian)[-1], rel=2e-2)
 

@@ -98,7 +98,7 @@ def test_the_split_does_not_depend_on_the_seed_or_the_devices(config):
     kept = []
     for seed, devices in ((0, 1), (5, 4)):
         config.seed, config.num_devices = seed, devices
-        data = build.build(config).pipeline
+        data = build.build(config).problem.pipeline
         kept.append(data.validation.images)
         assert len(data.train) == 1437 - 300
     np.testing.assert_array_equal(*kept)

@@ -10,14 +10,16 @@ import pytest
 
 import jsubspace
 from jsubspace.data import augment
+from jsubspace.evaluation import metrics
 from jsubspace.evaluation.devices import SAME, SPLIT
 from jsubspace.models.cresnet import CResNet
+from jsubspace.network import Network
 from jsubspace.objectives import Objective
 from jsubspace.shares import Shares
 from jsubspace.training import optim, schedules
 from jsubspace.training.parallel import AXIS, DataParallel
 from jsubspace.training.train_state import init_train_state
-from jsubspace.training.train_step import classification_loss, cross_entropy, make_train_step
+from jsubspace.training.train_step import make_train_step, task_loss
 
 SUBSPACES = [jsubspace.Point(), jsubspace.Line(), jsubspace.Curve(), jsubspace.Simplex(4)]
 
@@ -30,24 +32,26 @@ def dense_init(key):
     return {"dense": {"kernel": jax.random.normal(key, (16, 3)), "bias": jnp.zeros(3)}}
 
 
-def as_they_are(key, images, index):
-    return images
+def as_they_are(key, images, labels, index):
+    return images, labels
+
+
+def cross_entropy(logits, labels, smoothing=0.0):
+    return jnp.mean(metrics.cross_entropies(logits, labels, smoothing))
 
 
 def make_step(apply_fn, subspace, optimizer, objective=None, axis_name=AXIS, augment_fn=as_they_are):
     """The step of a classifier."""
-    loss_fn = classification_loss(apply_fn)
+    network = Network(dense_init, lambda point, images, key, train: apply_fn(point, images, key))
+    loss_fn = task_loss(network, jsubspace.Classification())
     return make_train_step(loss_fn, augment_fn, subspace, optimizer, objective or Objective(), Shares(axis_name))
 
 
 def batches(count, size, shape=(4, 4, 1), classes=3):
     rng = np.random.default_rng(0)
     for _ in range(count):
-        yield {
-            "image": rng.normal(size=(size, *shape)).astype(np.float32),
-            "label": rng.integers(classes, size=size).astype(np.int32),
-            "index": np.arange(size, dtype=np.int32),
-        }
+        images = rng.normal(size=(size, *shape)).astype(np.float32)
+        yield images, rng.integers(classes, size=size).astype(np.int32), np.arange(size, dtype=np.int32)
 
 
 def run(step, endpoints, optimizer, count, size, steps=3, parts=1, **kwargs):
@@ -72,7 +76,7 @@ def test_a_step_is_the_public_gradient_and_optax(subspace, layerwise):
     endpoints = jsubspace.init_endpoints(jax.random.key(0), dense_init, subspace.num_endpoints)
     step = make_step(dense_apply, subspace, optimizer, Objective(beta=0.5, layerwise=layerwise), None)
     grad_fn = jsubspace.value_and_grad(
-        lambda point, batch: cross_entropy(dense_apply(point, batch["image"], None), batch["label"]),
+        lambda point, batch: cross_entropy(dense_apply(point, batch[0], None), batch[1]),
         subspace,
         beta=0.5,
         layerwise=layerwise,
@@ -99,7 +103,9 @@ def test_the_number_of_devices_does_not_matter(size):
     def apply_fn(point, images, key):
         return model.apply({"params": point}, images, train=True, mutable=["batch_stats"])[0].logits
 
-    crop_and_flip = functools.partial(augment.random_crop_and_flip, padding=1, flip=True)
+    def crop_and_flip(key, images, labels, index):
+        return augment.random_crop_and_flip(key, images, index, padding=1, flip=True), labels
+
     step = make_step(apply_fn, subspace, optimizer, Objective(layerwise=True), augment_fn=crop_and_flip)
     init = jax.jit(lambda key: model.init(key, jnp.zeros((1, 8, 8, 1)), train=True)["params"])
     endpoints = jsubspace.init_endpoints(jax.random.key(0), init, 2)

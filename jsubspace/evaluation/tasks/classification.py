@@ -12,7 +12,8 @@ import numpy as np
 from jsubspace.evaluation import ensembles, estimates, metrics
 from jsubspace.evaluation.metrics import Difference, Scores
 from jsubspace.evaluation.tasks import checks
-from jsubspace.evaluation.tasks.task import Outcomes, Task, over_groups, rows_of
+from jsubspace.evaluation.tasks.groups import over_groups, rows_of
+from jsubspace.evaluation.tasks.task import Outcomes, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +24,11 @@ class Classification(Task):
 
     Args:
       num_bins: the number of bins of the calibration errors.
+      label_smoothing: s, the part of a label's probability that training spreads over all classes.
     """
 
     num_bins: int = 20
+    label_smoothing: float = 0.0
 
     higher_is_better: ClassVar[Mapping[str, bool]] = {
         "accuracy": True, "nll": False, "brier": False, "ece": False, "ece_debiased": False, "adaptive_ece": False
@@ -50,18 +53,23 @@ class Classification(Task):
           ValueError: if the outputs are something else.
         """
         del targets
-        logits, features = outputs if type(outputs) is tuple and len(outputs) == 2 else (outputs, None)
-        is_right = getattr(logits, "ndim", 0) == 2 and logits.shape[1] >= 2
-        if not is_right or (features is not None and getattr(features, "ndim", 0) != 2):
-            shapes = jax.tree.map(jnp.shape, outputs)
-            raise ValueError(
-                f"predict_fn returned arrays of the shapes {shapes}. For a classification it must return logits [n, k] of at least "
-                "two classes, or a tuple (logits, features [n, f]). For other outputs pass another task (Tokens, Regression, "
-                "Likelihood)."
-            )
+        logits, features = _logits_and_features(outputs)
         if not jnp.issubdtype(logits.dtype, jnp.floating):
             logits = logits.astype(jnp.float32)
         return logits, features if combined else None
+
+    def losses(self, outputs: Any, *targets: Any) -> jax.Array:
+        """(1 - s) NLL + s times the mean over classes of -log p, for every example ``[n]``."""
+        return metrics.cross_entropies(_logits_and_features(outputs)[0], targets[0], self.label_smoothing)
+
+    def training_scores(self, outputs: Any, *targets: Any) -> Mapping[str, jax.Array]:
+        """Whether the most probable class is the label. Logits that are NaN or +inf are wrong."""
+        return {"accuracy": metrics.is_right(_logits_and_features(outputs)[0], targets[0])}
+
+    @property
+    def unregularized(self) -> "Classification":
+        """The same task without label smoothing."""
+        return dataclasses.replace(self, label_smoothing=0.0)
 
     def outcomes(
         self, reduced: tuple[Any, Any], targets: tuple[Any, ...], groups: tuple[tuple[int, ...], ...]
@@ -141,3 +149,17 @@ class Classification(Task):
     def kept(self, per_example: Scores) -> dict[str, np.ndarray]:
         """What a run keeps of every example for comparisons (`runs.per_example`)."""
         return per_example._asdict()
+
+
+def _logits_and_features(outputs: Any) -> tuple[jax.Array, jax.Array | None]:
+    """Logits ``[n, k]`` and features ``[n, f]`` or None."""
+    logits, features = outputs if type(outputs) is tuple and len(outputs) == 2 else (outputs, None)
+    is_right = getattr(logits, "ndim", 0) == 2 and logits.shape[1] >= 2
+    if not is_right or (features is not None and getattr(features, "ndim", 0) != 2):
+        shapes = jax.tree.map(jnp.shape, outputs)
+        raise ValueError(
+            f"predict_fn returned arrays of the shapes {shapes}. For a classification it must return logits [n, k] of at least "
+            "two classes, or a tuple (logits, features [n, f]). For other outputs pass another task (Tokens, Regression, "
+            "Likelihood)."
+        )
+    return logits, features

@@ -29,8 +29,8 @@ class Likelihood(Task):
       ...     return jax.scipy.stats.norm.logpdf(x, point["mean"])
       >>> endpoints, x = {"mean": jnp.array([0.0, 1.0])}, jnp.array([0.0, 1.0])
       >>> report = jsubspace.measure(log_prob_fn, endpoints, jsubspace.Line(), [(x,)], task=Likelihood(), num_points=3)
-      >>> round(report.center.nll, 4), round(report.ensemble(0, 1).nll, 4)
-      (1.0439, 1.1379)
+      >>> round(report.center.nll, 4), round(report.ensemble(0, 1).nll, 2)
+      (1.0439, 1.14)
     """
 
     tolerance: float = 0.01
@@ -51,6 +51,10 @@ class Likelihood(Task):
                 "example, [n]. Sum over the other axes, and do not average over examples."
             )
         return outputs.astype(tree.accumulator(outputs.dtype))
+
+    def losses(self, outputs: Any, *targets: Any) -> jax.Array:
+        """The negative log-likelihoods ``[n]``."""
+        return -self.reduce(outputs, *targets)
 
     def per_example(self, members: jax.Array, *targets: Any) -> dict[str, jax.Array]:
         """The NLL ``[n]`` of the mixture of members ``[e, n]``."""

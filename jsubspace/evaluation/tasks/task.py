@@ -4,8 +4,7 @@ A task has two halves. On the devices it turns outputs into a few numbers per ex
 these numbers into means and intervals, the rows of a report.
 """
 
-import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +14,7 @@ import numpy as np
 from jsubspace import tree
 from jsubspace.evaluation import summaries
 from jsubspace.evaluation.summaries import PerExample
+from jsubspace.evaluation.tasks.groups import over_groups, rows_of
 
 _LONGEST = 40
 _TAKEN = frozenset({
@@ -112,6 +112,36 @@ class Task:
           Numbers ``[n]`` by name.
         """
         raise ValueError(f"{type(self).__name__} lacks per_example(members, *targets), its numbers per example.")
+
+    def losses(self, outputs: Any, *targets: Any) -> jax.Array:
+        """The training loss of every example ``[n]``, on the devices. Training lowers its mean.
+
+        The default is the ``nll`` that `per_example` returns for a single network.
+
+        Args:
+          outputs: what the network returns for a batch in train mode.
+          targets: the last arrays of the batch, ``[n, ...]``.
+
+        Raises:
+          ValueError: if the outputs do not fit this task, or the task has neither losses nor an ``nll``.
+        """
+        found = self.per_example(jax.tree.map(lambda leaf: leaf[None], self.reduce(outputs, *targets)), *targets)
+        if "nll" not in found:
+            raise ValueError(
+                f"{type(self).__name__} cannot train: it lacks losses(outputs, *targets), which returns the loss of every example, "
+                "and per_example returns no nll."
+            )
+        return found["nll"]
+
+    def training_scores(self, outputs: Any, *targets: Any) -> Mapping[str, jax.Array]:
+        """Further numbers ``[n]`` by name that training reports, with the arguments of `losses`. By default there is nothing else."""
+        del outputs, targets
+        return {}
+
+    @property
+    def unregularized(self) -> "Task":
+        """The same task without what only training adds to its losses, such as label smoothing."""
+        return self
 
     def summary(self, means: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """The scores from the means over examples of what `per_example` returned. The default is the means themselves.
@@ -266,26 +296,3 @@ def is_name(score: Any) -> bool:
     """
     is_short = isinstance(score, str) and len(score) <= _LONGEST and score.isascii()
     return is_short and score.isidentifier() and not score.startswith("_") and score not in _TAKEN
-
-
-def rows_of(found: Mapping[str, np.ndarray], bounds: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """One dictionary per network from scores ``[p]`` by name and bounds ``[p, 2]``, which may be empty."""
-    rows = []
-    for i in range(len(next(iter(found.values())))):
-        row: dict[str, Any] = {name: float(values[i]) for name, values in found.items()}
-        if bounds:
-            row["intervals"] = {name: values[i].tolist() for name, values in bounds.items()}
-        rows.append(row)
-    return rows
-
-
-def over_groups(function: Callable[[jax.Array], Any], groups: tuple[tuple[int, ...], ...]) -> Any:
-    """``function`` of the members of every group, stacked in the order of the groups.
-
-    Groups of one size share one program: the pairs of a fine grid would take minutes to compile one by one.
-    """
-    order = sorted(range(len(groups)), key=lambda i: len(groups[i]))
-    sizes = [list(same) for _, same in itertools.groupby(order, key=lambda i: len(groups[i]))]
-    found = [jax.lax.map(function, jnp.array([groups[i] for i in same])) for same in sizes]
-    back = np.argsort(order)
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[back], *found)

@@ -119,6 +119,12 @@ class Tokens(Task):
             sums["bytes"] = jnp.sum(jnp.where(counts, of_token, 0), axis=-1)
         return sums
 
+    def losses(self, outputs: Any, *targets: Any) -> jax.Array:
+        """The mean NLL of the tokens that count, for every sequence ``[n]``. It is NaN if a label is no token."""
+        members = jax.tree.map(lambda leaf: leaf[None], self.reduce(outputs, *targets))
+        sums = self.per_example(members, *targets)
+        return jnp.where(sums["unknown"], jnp.nan, sums["nll"] / sums["tokens"])
+
     def summary(self, means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Ratios of the means, which are ratios of the sums over all sequences."""
         nll = means["nll"] / means["tokens"]

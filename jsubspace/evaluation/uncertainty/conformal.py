@@ -64,9 +64,9 @@ def scores(probs: jax.Array, uniform: jax.Array, kind: str) -> jax.Array:
       kind: one of `KINDS`.
 
     Example:
-      >>> probs = jnp.array([[0.5, 0.3, 0.2]])
-      >>> scores(probs, jnp.array([0.5]), ADAPTIVE).round(3).tolist()
-      [[0.25, 0.65, 0.9]]
+      >>> probs = jnp.array([[0.5, 0.375, 0.125]])
+      >>> scores(probs, jnp.array([0.5]), ADAPTIVE).tolist()
+      [[0.25, 0.6875, 0.9375]]
     """
     if kind == THRESHOLD:
         return 1 - probs

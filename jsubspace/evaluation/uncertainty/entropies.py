@@ -18,7 +18,7 @@ def entropy(log_probs: jax.Array) -> jax.Array:
     """The entropy in nats, ``[..., k] -> [...]``. A class with probability 0 adds nothing.
 
     Example:
-      >>> float(entropy(jnp.log(jnp.array([0.5, 0.5]))).round(4))
+      >>> round(float(entropy(jnp.log(jnp.array([0.5, 0.5])))), 4)
       0.6931
     """
     is_possible = log_probs > -jnp.inf  # 0 times minus infinity is NaN, and a NaN must stay one.
@@ -34,7 +34,7 @@ def mutual_information(log_probs: jax.Array) -> jax.Array:
 
     Example:
       >>> certain = jnp.log(jnp.array([[[1.0, 0.0]], [[0.0, 1.0]]]))
-      >>> float(mutual_information(certain)[0].round(4))
+      >>> round(float(mutual_information(certain)[0]), 4)
       0.6931
     """
     log_mean = ensembles.log_mean(log_probs)

@@ -1,0 +1,152 @@
+"""Arrays in memory as the data of a problem."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jsubspace import arguments
+from jsubspace.data import epochs
+from jsubspace.data.protocol import Arrays, Data
+from jsubspace.data.shards import Shard
+from jsubspace.errors import UsageError
+
+
+class ArrayData(Data):
+    """Arrays in memory: the inputs of the network, and last the targets of the task.
+
+    The order of the training examples is a function of the seed and the epoch, so training resumes at any step exactly.
+    Every host holds all arrays and reads its part of a batch.
+
+    Args:
+      train: arrays ``[n, ...]`` with one row per example, as ``(x, y)``.
+      test: arrays like the arrays of ``train``.
+      batch_size: the number of examples in a training batch, over all devices.
+      validation: arrays like the arrays of ``train``, or None. Training never reads them.
+      seed: determines the order of the training examples.
+      augment: ``(key, *example) -> example``: from the arrays of one training example to those that the network sees. It
+        runs inside of the step. The key follows from the seed, the step and the place of the example, so the result does
+        not depend on the number of devices.
+      eval_batch_size: the number of examples in a test batch, over all devices. The default is ``batch_size``.
+
+    Raises:
+      UsageError: if arrays are missing, differ in length or type, are empty, or a size is out of range.
+
+    Example:
+      >>> x, y = np.zeros((10, 3), np.float32), np.arange(10) % 2
+      >>> data = ArrayData(train=(x, y), test=(x, y), batch_size=4)
+      >>> data.steps_per_epoch, data.num_test, [len(batch[0]) for batch, _ in data.test_batches(Shard())]
+      (3, 10, [4, 4, 4])
+    """
+
+    def __init__(
+        self,
+        *,
+        train: Sequence[Any],
+        test: Sequence[Any],
+        batch_size: int,
+        validation: Sequence[Any] | None = None,
+        seed: int = 0,
+        augment: Callable[..., Any] | None = None,
+        eval_batch_size: int | None = None,
+    ) -> None:
+        self._train, self._test = _checked("train", train), _checked("test", test)
+        self._validation = None if validation is None else _checked("validation", validation)
+        for name, split in (("test", self._test), ("validation", self._validation)):
+            if split is not None and _kinds(split) != _kinds(self._train):
+                raise UsageError(
+                    f"ArrayData: {name} holds {_words(split)}, but train holds {_words(self._train)}. Examples of all splits have "
+                    "the same arrays, of the same shapes and types."
+                )
+        self.num_train, self.num_test = len(self._train[0]), len(self._test[0])
+        self.num_validation = 0 if self._validation is None else len(self._validation[0])
+        self.num_bytes = sum(array.nbytes for array in (*self._train, *self._test, *(self._validation or ())))
+        self.batch_size = _size("batch_size", batch_size)
+        self.eval_batch_size = self.batch_size if eval_batch_size is None else _size("eval_batch_size", eval_batch_size)
+        if self.batch_size > self.num_train:
+            raise UsageError(
+                f"ArrayData: batch_size is {self.batch_size}, but there are {self.num_train} training examples. Set it to at most "
+                "this number."
+            )
+        self.steps_per_epoch = epochs.steps_per_epoch(self.num_train, self.batch_size)
+        self._seed, self._augment = arguments.integer("seed", seed), augment
+
+    def train_batches(
+        self, start_step: int, shard: Shard, position: Any = None, positions: dict[int, Any] | None = None
+    ) -> Iterator[Arrays]:
+        """See `Data`. With an augmentation, the places of the examples in the batch are the last array."""
+        del position, positions
+        order = epochs.shuffled(self._seed, self.num_train)
+        for rows, places in epochs.endless(order, self.num_train, self.batch_size, shard, start_step):
+            batch = tuple(array[rows] for array in self._train)
+            yield batch if self._augment is None else (*batch, places)
+
+    def test_batches(self, shard: Shard) -> Iterator[tuple[Arrays, np.ndarray]]:
+        """See `Data`."""
+        return self._in_order(self._test, shard)
+
+    def validation_batches(self, shard: Shard) -> Iterator[tuple[Arrays, np.ndarray]]:
+        """See `Data`."""
+        return iter(()) if self._validation is None else self._in_order(self._validation, shard)
+
+    def augment(self, key: jax.Array, *batch: jax.Array) -> Arrays:
+        """See `Data`."""
+        if self._augment is None:
+            return batch
+        *arrays, places = batch
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, places)
+        augmented = jax.vmap(self._augment)(keys, *arrays)
+        if not isinstance(augmented, tuple | list) or len(augmented) != len(arrays):
+            raise UsageError(
+                f"ArrayData: augment returned a {type(augmented).__name__}. It must return the {len(arrays)} arrays of an example, "
+                "also those that it does not change."
+            )
+        return tuple(augmented)
+
+    def prepare(self, *batch: jax.Array) -> Arrays:
+        """See `Data`."""
+        return batch[: len(self._train)]
+
+    def _in_order(self, split: Arrays, shard: Shard) -> Iterator[tuple[Arrays, np.ndarray]]:
+        for rows, inside in epochs.padded(len(split[0]), self.eval_batch_size, shard):
+            yield tuple(array[rows] for array in split), inside
+
+
+def _checked(name: str, arrays: Any) -> Arrays:
+    if not isinstance(arrays, tuple | list) or not arrays:
+        raise UsageError(
+            f"ArrayData: {name} is a {type(arrays).__name__}. It must be a tuple of arrays with one row per example: the inputs "
+            "of the network, and last the targets, as (x, y)."
+        )
+    found = tuple(np.asarray(array) for array in arrays)
+    if wrong := [array for array in found if array.dtype.kind not in "biufV" or array.dtype.names]:
+        raise UsageError(
+            f"ArrayData: {name} holds an array of the type {wrong[0].dtype}. Arrays hold numbers: turn text into integers, "
+            "and pad examples of different lengths."
+        )
+    lengths = {array.shape[0] if array.shape else None for array in found}
+    if len(lengths) > 1 or None in lengths:
+        raise UsageError(
+            f"ArrayData: {name} holds {_words(found)} with {', '.join(str(len(a)) if a.shape else 'no' for a in found)} rows. "
+            "Every array has one row per example."
+        )
+    if lengths == {0}:
+        hint = "Leave validation out if there is no validation data." if name == "validation" else "Give at least one."
+        raise UsageError(f"ArrayData: {name} has no example. {hint}")
+    return found
+
+
+def _kinds(arrays: Arrays) -> list[tuple[Any, Any]]:
+    return [(array.shape[1:], jax.dtypes.canonicalize_dtype(array.dtype)) for array in arrays]
+
+
+def _words(arrays: Arrays) -> str:
+    return ", ".join(f"{array.dtype}{list(array.shape[1:])}" for array in arrays)
+
+
+def _size(name: str, given: Any) -> int:
+    size = arguments.integer(name, given)
+    if size < 1:
+        raise UsageError(f"ArrayData: {name} is {size}. It must be at least 1.")
+    return size

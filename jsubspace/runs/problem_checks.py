@@ -1,0 +1,159 @@
+"""Checks that the network, the task and the data of a problem fit each other, before anything is written or trained."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsubspace.data.protocol import Arrays, Data
+from jsubspace.data.shards import WHOLE_BATCH
+from jsubspace.errors import UsageError, one_line
+from jsubspace.evaluation.tasks import task as tasks
+from jsubspace.network import Network
+from jsubspace.runs.problem import Problem
+from jsubspace.training.train_step import task_loss
+from jsubspace.types import Params
+
+
+def check(problem: Problem) -> None:
+    """Reads the first batch of training, test and validation data, and computes the shapes of what a run makes of them.
+
+    Raises:
+      UsageError: if a part of the problem is missing or is of another kind, there is no training or test batch, or the parts
+        do not fit each other.
+    """
+    _check_kinds(problem)
+    data, point = problem.data, point_of(problem)
+    if data.steps_per_epoch < 1 or data.num_train < 1:
+        raise UsageError(
+            "the data of the problem has no training batch. Training needs batches, and so do statistics of BatchNorm."
+        )
+    _check_train_batch(problem, point, _first("training", data.train_batches(0, WHOLE_BATCH)))
+    _check_scored_batch(problem, point, "test", _first("test", data.test_batches(WHOLE_BATCH)))
+    if data.num_validation:
+        _check_scored_batch(problem, point, "validation", _first("validation", data.validation_batches(WHOLE_BATCH)))
+
+
+def point_of(problem: Problem) -> Params:
+    """The shapes and dtypes of the network's parameters.
+
+    Raises:
+      UsageError: if the network makes no parameters, or others than floating-point arrays.
+    """
+    point = _shapes("network.init(key)", problem.network.init, jax.random.key(0))
+    leaves = jax.tree_util.tree_leaves_with_path(point)
+    wrong = [(path, leaf) for path, leaf in leaves if not jnp.issubdtype(leaf.dtype, jnp.floating)]
+    if not leaves or wrong:
+        found = (
+            f"the leaf {jax.tree_util.keystr(wrong[0][0])} is {wrong[0][1].dtype}" if wrong else "it returns no array"
+        )
+        raise UsageError(
+            f"network.init(key) of the problem must return floating-point arrays alone, but {found}. Keep other arrays inside of "
+            "the network's functions, as jsubspace.models.adapters does for modules of Flax and Equinox."
+        )
+    return point
+
+
+def _check_kinds(problem: Problem) -> None:
+    if not isinstance(problem, Problem):
+        raise UsageError(
+            f"the problem is a {type(problem).__name__}. It must be a jsubspace.training.Problem(network, task, data)."
+        )
+    if not isinstance(problem.network, Network):
+        raise UsageError(
+            f"the network of the problem is a {type(problem.network).__name__}. jsubspace.models.adapters makes a network from a "
+            "module of Flax or Equinox, or from functions."
+        )
+    if not isinstance(problem.data, Data):
+        raise UsageError(
+            f"the data of the problem is a {type(problem.data).__name__}, which cannot resume at a step. For arrays in memory use "
+            "jsubspace.data.arrays.ArrayData, for Grain jsubspace.data.from_grain.from_grain, and for anything else a subclass "
+            "of jsubspace.data.protocol.Data."
+        )
+    try:
+        tasks.checked(problem.task)
+    except ValueError as error:
+        raise UsageError(f"the problem: {str(error).removeprefix('measure: ')}") from error
+
+
+def _check_train_batch(problem: Problem, point: Params, batch: Arrays) -> None:
+    network, key = problem.network.on_one_device, jax.random.key(0)
+    plain = _plain(problem, "training", batch)
+    inputs, _ = problem.separated(plain)
+    shapes = tuple(map(_shape, batch))
+    examples = _shapes("data.augment(key, *batch)", problem.data.augment, key, *shapes)
+    if [array.shape for array in examples] != [array.shape for array in plain]:
+        found, expected = (", ".join(str(list(array.shape)) for array in arrays) for arrays in (examples, plain))
+        raise UsageError(
+            f"data.augment of the problem returns arrays of the shapes {found}, but evaluation gets {expected} (data.prepare). "
+            "Both return the network's inputs and the targets."
+        )
+    _shapes("the loss in train mode", task_loss(network, problem.task), point, examples, key)
+    if network.stats is not None:
+        _shapes("network.stats", network.stats, point, *inputs, key=key)
+
+
+def _check_scored_batch(problem: Problem, point: Params, name: str, batch: Any) -> None:
+    if not isinstance(batch, tuple) or len(batch) != 2 or np.shape(batch[1]) != np.shape(batch[0][0])[:1]:
+        raise UsageError(
+            f"data.{name}_batches of the problem yields a {type(batch).__name__}. It must yield pairs: the arrays of a batch, and a "
+            "mask with one bool per example, which is False for padding."
+        )
+    network = problem.network.on_one_device
+    inputs, targets = problem.separated(_plain(problem, name, batch[0]))
+    stats = None
+    if network.stats is not None:
+        stats = _shapes("network.stats", network.stats, point, *inputs, key=jax.random.key(0))
+
+    def scored(point: Params, stats: Any, inputs: Arrays, targets: Arrays) -> Any:
+        return problem.task.at_point(network.apply(point, *inputs, stats=stats), targets, True)
+
+    _shapes(f"the network in evaluation mode on the {name} data", scored, point, stats, inputs, targets)
+
+
+def _plain(problem: Problem, name: str, batch: Arrays) -> Arrays:
+    """The shapes of the inputs and targets of a batch. The content of the targets is checked on the host."""
+    num_targets = len(problem.task.target_names)
+    if not isinstance(batch, tuple) or len(batch) < 1 + num_targets:
+        names = " and the ".join(problem.task.target_names)
+        raise UsageError(
+            f"a {name} batch of the problem is a {type(batch).__name__} of {len(batch)} arrays. For {type(problem.task).__name__} it "
+            f"must be a tuple of the network's inputs{f' and, last, the {names}' if names else ''}."
+        )
+    plain = _shapes("data.prepare(*batch)", problem.data.prepare, *map(_shape, batch))
+    place = len(plain) - num_targets
+    try:
+        problem.task.check_targets(0, *map(np.asarray, batch[place : len(plain)]))
+    except ValueError as error:
+        raise UsageError(f"the {name} data of the problem: {error}") from error
+    return plain
+
+
+def _first(name: str, batches: Any) -> Any:
+    for batch in batches:
+        return batch
+    hint = "Set num_validation to 0 if there is none." if name == "validation" else "A run needs at least one example."
+    raise UsageError(f"the data of the problem has no {name} batch. {hint}")
+
+
+def _shape(array: Any) -> jax.ShapeDtypeStruct:
+    """The shape and dtype that an array of the host has on a device."""
+    array = np.asarray(array)
+    return jax.ShapeDtypeStruct(array.shape, jax.dtypes.canonicalize_dtype(array.dtype))
+
+
+def _shapes(what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The shapes that a user's function returns.
+
+    Raises:
+      UsageError: whatever the function raises. The message names the function.
+    """
+    try:
+        return jax.eval_shape(function, *args, **kwargs)
+    except UsageError:
+        raise
+    except Exception as error:  # The function is the user's, and may raise anything.
+        brief = str(error) if type(error) is ValueError else one_line(error)
+        raise UsageError(f"the problem cannot be trained. {what} failed: {brief}") from error

@@ -1,0 +1,202 @@
+"""Arrays and data sets of Grain as the data of a problem: every example once an epoch, the same at any start and on any hosts."""
+
+import itertools
+
+import grain
+import jax
+import numpy as np
+import pytest
+
+from jsubspace.data.arrays import ArrayData
+from jsubspace.data.from_grain import from_grain
+from jsubspace.data.shards import WHOLE_BATCH, Shard
+from jsubspace.errors import UsageError
+
+N = 11
+X, Y = np.arange(2 * N, dtype=np.float32).reshape(N, 2), np.arange(N, dtype=np.int32)
+
+
+def examples(n=N):
+    return grain.MapDataset.source(range(n)).map(lambda i: (X[i], Y[i]))
+
+
+def shuffled(seed=3):
+    return examples().seed(seed).shuffle()
+
+
+def stream():
+    return shuffled().repeat().to_iter_dataset()
+
+
+KINDS = {
+    "arrays": lambda: ArrayData(train=(X, Y), test=(X, Y), batch_size=4, validation=(X[:3], Y[:3])),
+    "indexed": lambda: from_grain(train=shuffled(), test=examples(), batch_size=4, validation=examples(3)),
+    "stream": lambda: from_grain(
+        train=stream(), test=examples(), batch_size=4, validation=examples(3), steps_per_epoch=3
+    ),
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def first(batches, count):
+    return [tuple(map(np.asarray, batch)) for batch in itertools.islice(batches, count)]
+
+
+def same(a, b):
+    assert len(a) == len(b)
+    for one, other in zip(a, b, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "indexed"])
+def test_an_epoch_has_every_example_once_in_an_order_of_its_own(kind):
+    data = KINDS[kind]()
+    assert data.steps_per_epoch == 3
+    batches = first(data.train_batches(0, WHOLE_BATCH), 6)
+    assert [len(y) for _, y in batches] == [4, 4, 3, 4, 4, 3]
+    epochs = [np.concatenate([y for _, y in batches[i : i + 3]]).tolist() for i in (0, 3)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == Y.tolist()
+    assert epochs[0] != epochs[1] != Y.tolist()
+    for x, y in batches:
+        np.testing.assert_array_equal(x, X[y])
+
+
+@every_kind
+def test_it_resumes_at_every_step(kind):
+    data, positions = KINDS[kind](), {}
+    whole = first(data.train_batches(0, WHOLE_BATCH, None, positions), 8)
+    assert bool(positions) == data.is_stream
+    for step in range(1, 8):
+        again = first(KINDS[kind]().train_batches(step, WHOLE_BATCH, positions.get(step)), 8 - step)
+        same(again, whole[step:])
+
+
+@every_kind
+def test_hosts_have_equal_parts_also_if_their_number_changes(kind):
+    data, positions = KINDS[kind](), {}
+    whole = first(data.train_batches(0, WHOLE_BATCH, None, positions), 6)
+    for count in (2, 4):
+        parts = [first(data.train_batches(2, Shard(i, count), positions.get(2)), 4) for i in range(count)]
+        for step, batch in enumerate(whole[2:]):
+            if len(batch[0]) % count:  # Every host reads a batch that the hosts do not divide.
+                same([part[step] for part in parts], [batch] * count)
+                continue
+            joined = tuple(np.concatenate(arrays) for arrays in zip(*(part[step] for part in parts), strict=True))
+            same([joined], [batch])
+
+
+@every_kind
+def test_tests_have_every_example_once(kind):
+    data = KINDS[kind]()
+    assert (data.num_test, data.num_validation) == (N, 3)
+    for batches, expected in ((data.test_batches, Y), (data.validation_batches, Y[:3])):
+        found = list(batches(WHOLE_BATCH))
+        assert {len(mask) for _, mask in found} == {4}
+        np.testing.assert_array_equal(np.concatenate([arrays[1][mask] for arrays, mask in found]), expected)
+        halves = [list(batches(Shard(i, 2))) for i in range(2)]
+        for place, (arrays, mask) in enumerate(found):
+            np.testing.assert_array_equal(np.concatenate([half[place][0][1] for half in halves]), arrays[1])
+            np.testing.assert_array_equal(np.concatenate([half[place][1] for half in halves]), mask)
+
+
+def test_an_example_is_augmented_by_its_place_and_not_by_its_device():
+    data = ArrayData(
+        train=(X, Y), test=(X, Y), batch_size=4, augment=lambda key, x, y: (x + jax.random.uniform(key, x.shape), y)
+    )
+    batch = next(data.train_batches(0, WHOLE_BATCH))
+    whole = data.augment(jax.random.key(0), *batch)
+    halves = [data.augment(jax.random.key(0), *(array[i : i + 2] for array in batch)) for i in (0, 2)]
+    same([tuple(np.concatenate(arrays) for arrays in zip(*halves, strict=True))], [tuple(map(np.asarray, whole))])
+    drawn = np.asarray(whole[0]) - batch[0]
+    assert len(np.unique(drawn.round(4), axis=0)) == 4
+    same([tuple(map(np.asarray, data.prepare(*batch)))], [batch[:2]])
+    same([tuple(map(np.asarray, data.prepare(batch[0])))], [batch[:1]])
+
+
+def test_without_an_augmentation_no_place_travels():
+    assert len(next(KINDS["arrays"]().train_batches(0, WHOLE_BATCH))) == 2
+    assert [(leaf.shape, leaf.dtype) for leaf in KINDS["arrays"]().example()] == [((2,), np.float32), ((), np.int32)]
+
+
+class NoPosition:
+    """An iterator that cannot say where it is."""
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return X[0], Y[0]
+
+
+class Stateless(grain.IterDataset):
+    """A stream whose iterator has no position."""
+
+    def __iter__(self):
+        return NoPosition()
+
+
+WRONG = {
+    "a list": (
+        {"train": [(X[0], Y[0])]},
+        r"train is a list, which cannot resume at a step\. It must be a grain.MapDataset or",
+    ),
+    "a generator": ({"train": iter([])}, r"train is a list_iterator, which cannot resume"),
+    "a loader": (
+        {"train": grain.DataLoader(data_source=range(3), sampler=grain.samplers.SequentialSampler(3))},
+        r"train is a DataLoader, which cannot resume",
+    ),
+    "an iterator of a data set": ({"train": iter(stream())}, r"train is a \w+Iterator, which cannot resume"),
+    "a stream for tests": ({"test": stream()}, r"test is a \w+, which cannot resume .*must be a grain.MapDataset\."),
+    "no example": ({"train": examples(0)}, r"train has no example\. Give at least one"),
+    "no validation example": ({"validation": examples(0)}, r"validation has no example\. Leave it out"),
+    "for ever": ({"train": examples().repeat()}, r"train is repeated for ever\. Leave \.repeat\(\) out"),
+    "a stream without length": (
+        {"train": stream()},
+        r"train is a grain.IterDataset, which has no length\. Give steps_per_epoch",
+    ),
+    "a length twice": ({"steps_per_epoch": 3}, r"steps_per_epoch is for a grain.IterDataset"),
+    "too large a batch": ({"batch_size": 12}, r"batch_size is 12\. It must be at least 1 and at most 11"),
+    "a stream without a position": (
+        {"train": Stateless(), "steps_per_epoch": 3},
+        r"cannot resume, because the state of its iterator is nothing that JSON holds: AttributeError",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_data_that_cannot_resume_is_refused(name):
+    wrong, message = WRONG[name]
+    with pytest.raises(UsageError, match=message):
+        from_grain(**({"train": examples(), "test": examples(), "batch_size": 4} | wrong))
+
+
+ELEMENTS = {
+    "dictionaries": (lambda i: {"x": X[i]}, r"an element of train is a dict\..*Add a \.map\(\)"),
+    "single arrays": (lambda i: X[i], r"an element of train is a ndarray"),
+    "other shapes": (lambda i: (X[i][: 1 + i % 2], Y[i]), r"the examples of train do not form a batch"),
+}
+
+
+@pytest.mark.parametrize("name", ELEMENTS)
+def test_elements_that_are_no_examples(name):
+    function, message = ELEMENTS[name]
+    source = grain.MapDataset.source(range(N)).map(function)
+    with pytest.raises(UsageError, match=message):
+        next(from_grain(train=source, test=examples(), batch_size=4).train_batches(0, WHOLE_BATCH))
+
+
+def test_filtered_elements_are_refused():
+    source = examples().filter(lambda example: example[1] != 2)
+    with pytest.raises(UsageError, match=r"an element of train is None\. .*Filter before"):
+        next(from_grain(train=source, test=examples(), batch_size=4).train_batches(0, WHOLE_BATCH))
+
+
+def test_a_stream_that_ends_and_positions_of_other_data():
+    short = from_grain(train=examples().to_iter_dataset(), test=examples(), batch_size=4, steps_per_epoch=3)
+    with pytest.raises(UsageError, match=r"ended after 2 batches and 3 examples\. .*\.repeat\(\)"):
+        first(short.train_batches(0, WHOLE_BATCH), 3)
+    data = KINDS["stream"]()
+    with pytest.raises(UsageError, match=r"the checkpoint of step 4 has no position"):
+        next(data.train_batches(4, WHOLE_BATCH))
+    with pytest.raises(UsageError, match=r"cannot resume from the position 'elsewhere' of step 4"):
+        next(data.train_batches(4, WHOLE_BATCH, "elsewhere"))
