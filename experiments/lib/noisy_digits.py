@@ -6,6 +6,7 @@ All runs see the same wrong labels (`jsubspace.data.labels`).
 """
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from jsubspace import evaluate
 from jsubspace.runs import build
 from jsubspace.runs import results as run_results
 from jsubspace.storage.checkpoint import FOLDER, Checkpoints
+from jsubspace.storage.documents import write_json
 
 NOISE = 0.4
 EVERY_EPOCHS = 5
@@ -104,15 +106,19 @@ def best_strength(scenario: Scenario, root: pathlib.Path) -> float | None:
 
 
 def stopped(folder: pathlib.Path, result: dict[str, Any]) -> dict[str, Any]:
-    """The results on test data of the checkpoint that was the best on validation images, by accuracy.
+    """The results on test data of the checkpoint that was the best on validation images, by accuracy. A file keeps them.
 
     Args:
       folder: the folder of a finished run that kept the checkpoints of its tests.
       result: the content of its results.json.
     """
-    run = build.build(evaluate.load_settings(folder))
-    checkpoints: Checkpoints[Any]
-    with Checkpoints(folder / FOLDER, read_only=True) as checkpoints:
-        step = result["early_stopping"]["step"]
-        state, _ = checkpoints.restore(run.state_shape, run.devices.replicated, step)
-    return run_results.measure(run, state.endpoints, None)
+    step = result["early_stopping"]["step"]
+    kept = folder / f"stopped_at_{step}.json"
+    if not kept.is_file():
+        run = build.build(evaluate.load_settings(folder))
+        checkpoints: Checkpoints[Any]
+        with Checkpoints(folder / FOLDER, read_only=True) as checkpoints:
+            state, _ = checkpoints.restore(run.state_shape, run.devices.replicated, step)
+        write_json(kept, run_results.measure(run, state.endpoints, None))
+    found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+    return found
