@@ -100,7 +100,8 @@ def record(
     write_json(path.with_suffix(".json"), made_by | {"seeds": list(seeds), "rows": rows})
     text = (
         f"# Digits with 40 % random training labels, {len(seeds)} seeds\n\n`{command}`\n\n{side_by_side.table(rows)}\n\n"
-        f"{side_by_side.table_of_differences(rows)}\n\n{side_by_side.says(rows)}\n"
+        f"{side_by_side.table_of_differences(rows)}\n\n{side_by_side.table_against_the_midpoint(rows)}\n\n"
+        f"{side_by_side.says(rows)}\n"
     )
     write_text(path.with_suffix(".md"), text)
     return text

@@ -138,6 +138,25 @@ def table_of_differences(rows: Sequence[dict[str, Any]]) -> str:
     return _markdown(cells)
 
 
+def midpoint_against(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, tuple[float, list[float] | None]]]:
+    """The line's midpoint minus every way that trains one network: the mean and its t interval, paired by seed, per score."""
+    (middle,) = (row for row in rows if (row["way"], row["predictor"]) == ("line", MIDPOINT))
+    found = {}
+    for row in (row for row in rows if row["predictor"] == NETWORK):
+        differences = {score: np.subtract(middle[score]["seeds"], row[score]["seeds"]) for score in TITLES}
+        found[row["label"]] = {
+            score: (float(of.mean()), bounds.of_runs(of.tolist())) for score, of in differences.items()
+        }
+    return found
+
+
+def table_against_the_midpoint(rows: Sequence[dict[str, Any]]) -> str:
+    """`midpoint_against` as a table."""
+    cells = [["the line's midpoint minus", *TITLES.values()]]
+    cells += [[label, *(_cell(*of, "+") for of in found.values())] for label, found in midpoint_against(rows).items()]
+    return _markdown(cells)
+
+
 def short_table(rows: Sequence[dict[str, Any]]) -> str:
     """Without the ends and without the ECE's differences, for a reader who has a minute. Differences are paired by seed."""
     cells = [["", "networks", *TITLES.values(), "accuracy − standard's", "cos² of the ends"]]

@@ -140,13 +140,35 @@ def test_the_recorded_intervals_follow_from_the_seeds():
 
 def test_the_recorded_texts_are_those_of_the_numbers():
     found, text = recorded(), (RECORDED / "demo.md").read_text(encoding="utf-8")
-    for made in (side_by_side.table, side_by_side.table_of_differences, side_by_side.says):
+    for made in (
+        side_by_side.table,
+        side_by_side.table_of_differences,
+        side_by_side.table_against_the_midpoint,
+        side_by_side.says,
+    ):
         assert made(found["rows"]) in text
-    assert {row["way"] for row in found["rows"]} == set(noisy_digits.WAYS)
+    assert {row["way"] for row in found["rows"]} >= set(noisy_digits.WAYS) - {noisy_digits.CENTERED}
     assert STOPPED in noisy_digits.WAYS
     assert all(name in found["runs"] for name in found["trainings"])
 
 
-def test_the_readme_shows_the_recorded_table():
+def test_the_readme_shows_the_recorded_table_and_what_happens_without_random_labels():
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert f"\n{side_by_side.short_table(recorded()['rows'])}\n" in readme
+    folders = [RECORDED.parent / f"digits_cresnet8_{name}" for name in ("line", "standard")]
+    line, standard = (midpoint(run_results.read(folder))["accuracy"] for folder in folders)
+    assert f"its accuracy was {line:.4f} and that of standard training {standard:.4f}" in " ".join(readme.split())
+
+
+def test_what_the_readme_says_of_the_controls():
+    """Paired by seed, every interval of the midpoint minus a network is above zero, but for label smoothing."""
+    found = recorded()
+    middle = row_of(found, LINE, side_by_side.MIDPOINT)
+    against = side_by_side.midpoint_against(found["rows"])
+    assert set(against) == {STANDARD, noisy_digits.CONTROL, STOPPED, noisy_digits.SMOOTHED}
+    for way, of_scores in against.items():
+        for score, (mean, interval) in of_scores.items():
+            differences = np.subtract(middle[score]["seeds"], row_of(found, way)[score]["seeds"])
+            expected = stats.t.interval(0.95, 9, differences.mean(), stats.sem(differences))
+            np.testing.assert_allclose([mean, *interval], [differences.mean(), *expected], rtol=1e-6, atol=1e-12)
+        assert (of_scores["accuracy"][1][0] > 0) == (way != noisy_digits.SMOOTHED)
