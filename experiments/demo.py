@@ -57,8 +57,9 @@ def _forecast(declared: Sequence[Job], later: int, root: pathlib.Path, at_once: 
     """Says how long the missing runs of ``declared``, and ``later`` more, will take."""
     missing = sum(jobs.results(job, root) is None for job in declared) + later
     if missing:
-        minutes = -(-missing // at_once) * SECONDS / 60
-        print(f"{missing} runs, {at_once} at once: about {minutes:.0f} minutes on idle cores. Logs are in {root}.")
+        minutes = round(-(-missing // at_once) * SECONDS / 60) or 1
+        about = f"{minutes} minute{'s' if minutes > 1 else ''}"
+        print(f"{missing} runs, {at_once} at once: about {about} on idle cores. Logs are in {root}.", flush=True)
 
 
 def finished(
