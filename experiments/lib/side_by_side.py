@@ -159,11 +159,11 @@ def table_against_the_midpoint(rows: Sequence[dict[str, Any]]) -> str:
 
 def short_table(rows: Sequence[dict[str, Any]]) -> str:
     """Without the ends and without the ECE's differences, for a reader who has a minute. Differences are paired by seed."""
-    cells = [["", "networks", *TITLES.values(), "accuracy − standard's", "cos² of the ends"]]
+    cells = [["", "networks", *TITLES.values(), "accuracy − standard's", "ends: cos², distance"]]
     for row in rows:
         if row["predictor"] in (NETWORK, MIDPOINT, ENSEMBLE):
             difference = row["accuracy"].get("minus_standard")
-            apart = f"{np.mean(row['cosine_squared']):.3g}" if row["cosine_squared"] else ""
+            apart = ", ".join(f"{np.mean(row[name]):.3g}" for name in ("cosine_squared", "distance") if row[name])
             scores = [_cell(row[score]["mean"], row[score]["interval"]) for score in TITLES]
             against = _cell(difference["mean"], difference["over_seeds"], "+") if difference else ""
             cells.append([row["label"], str(row["networks"]), *scores, against, apart])
