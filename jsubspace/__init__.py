@@ -59,6 +59,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from jsubspace import data as data
     from jsubspace import evaluation as evaluation
+    from jsubspace import examples as examples
     from jsubspace import exchange as exchange
     from jsubspace import models as models
     from jsubspace import runs as runs

@@ -10,7 +10,7 @@ from places import REPOSITORY
 
 PACKAGE = REPOSITORY / "jsubspace"
 
-ORDER = ("core", "storage", "evaluation", "merging", "training", "runs", "programs")
+ORDER = ("core", "storage", "evaluation", "merging", "training", "runs", "programs", "examples")
 """A package imports from itself and from the packages before it. The files of ``jsubspace/`` are the core or programs."""
 
 BESIDE = ("data", "models", "exchange")
@@ -22,7 +22,7 @@ FOREIGN = {"core": {"jax", "numpy"}, "evaluation": {"jax", "numpy", "matplotlib"
 """What some packages import of others' packages, at most."""
 
 ONLY_HERE = {
-    "orbax": {"storage.checkpoint", "exchange.network_files"},
+    "orbax": {"storage.checkpoint", "exchange.orbax_trees"},
     "ml_collections": {"runs", "programs"},
     "tensorboardX": {"storage.writer"},
     "etils": {"storage.bucket_paths"},
@@ -95,7 +95,7 @@ def allowed(package):
     if package in BESIDE:
         return {package, "core", "storage"}
     before = set(ORDER[: ORDER.index(package) + 1])
-    return before | set(BESIDE) if package in ("runs", "programs") else before
+    return before | set(BESIDE) if package in ("runs", "programs", "examples") else before
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name])

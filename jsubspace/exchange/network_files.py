@@ -12,12 +12,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
-from jsubspace.errors import UsageError, one_line
-from jsubspace.exchange import tensor_header
-from jsubspace.storage import documents, files, late_callbacks
+from jsubspace.errors import UsageError
+from jsubspace.exchange import orbax_trees, tensor_header
+from jsubspace.storage import documents, files
 from jsubspace.storage.places import in_bucket, located
 from jsubspace.storage.schema import Record
 
@@ -84,7 +83,7 @@ def save(path: str | pathlib.Path, network: Network, facts: Mapping[str, Any] | 
             files.write_bytes(path, safetensors.numpy.save(arrays, texts))
         else:
             with files.new_folder(path) as folder:
-                _save_tree(folder / "network", unflatten(arrays))
+                orbax_trees.save(folder / "network", unflatten(arrays))
                 files.write_text(folder / FACTS, json.dumps(facts, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error}.") from error
@@ -218,7 +217,7 @@ def _load_file(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any
 
 
 def _load_folder(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    network = _load_tree(path / "network")
+    network = orbax_trees.load(path / "network")
     facts = {}
     if (path / FACTS).exists():
         facts = documents.read(path / FACTS, FACTS_BYTES, "Restore it, or delete it to do without facts.", Record({}))
@@ -245,35 +244,6 @@ def _as_texts(facts: Mapping[str, Any], digest: str) -> tuple[dict[str, Any], di
         if not isinstance(name, str):
             raise ValueError(f"{name!r} cannot be the name of a fact: names are text.")
     return facts, texts
-
-
-def _save_tree(folder: pathlib.Path, tree: Network) -> None:
-    """Writes dictionaries of numpy arrays into a new folder, which any program can read with Orbax."""
-    import orbax.checkpoint as ocp
-
-    late_callbacks.ignore()
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(folder.absolute(), tree)
-    except Exception as error:  # A full disk is a ValueError of TensorStore or an OSError.
-        raise OSError(one_line(error)) from error
-
-
-def _load_tree(folder: pathlib.Path) -> Network:
-    """The dictionaries of numpy arrays that `_save_tree` wrote.
-
-    Raises:
-      UsageError: if the folder is damaged, or holds something else.
-    """
-    import orbax.checkpoint as ocp
-
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            saved = checkpointer.metadata(folder.absolute()).item_metadata.tree
-            like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
-            return checkpointer.restore(folder.absolute(), like)
-    except Exception as error:  # Orbax, JSON and TensorStore raise errors of many types.
-        raise UsageError(f"{folder} is damaged or not a network of Orbax: {one_line(error)}") from error
 
 
 def _fact(text: str) -> Any:

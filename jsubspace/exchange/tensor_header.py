@@ -6,6 +6,7 @@ The first eight bytes are the length of the header, which is JSON: the dtype, th
 import math
 import os
 import pathlib
+from typing import Any, NamedTuple
 
 from jsubspace import machine
 from jsubspace.storage import documents
@@ -33,8 +34,37 @@ _ARRAY = Record(
 )
 
 
+class Header(NamedTuple):
+    """What the header of a file says.
+
+    Attributes:
+      texts: the metadata.
+      arrays: for every array its ``dtype``, ``shape`` and ``data_offsets``, which count from ``start``.
+      start: the place of the first byte behind the header.
+    """
+
+    texts: dict[str, str]
+    arrays: dict[str, dict[str, Any]]
+    start: int
+
+
 def metadata(path: pathlib.Path) -> dict[str, str]:
     """The metadata of a file, after its header has been checked. Its arrays must fit into the memory of this machine.
+
+    Raises:
+      ValueError: if the file is something else.
+      OSError: if the file cannot be read.
+    """
+    header = read(path)
+    total = sum(array["data_offsets"][1] - array["data_offsets"][0] for array in header.arrays.values())
+    available = machine.memory()
+    if available is not None and total > available:
+        raise Mismatch(f"it has {total / 2**30:.1f} GiB of arrays, and this machine has {available / 2**30:.1f} GiB")
+    return header.texts
+
+
+def read(path: pathlib.Path) -> Header:
+    """The header of a file, checked. Nothing else is read.
 
     Raises:
       ValueError: if the file is something else.
@@ -57,7 +87,4 @@ def metadata(path: pathlib.Path) -> dict[str, str]:
     total = sum(array["data_offsets"][1] - array["data_offsets"][0] for array in header.values())
     if total != size:
         raise Mismatch(f"it has {size} bytes of arrays, and its header says {total}")
-    available = machine.memory()
-    if available is not None and total > available:
-        raise Mismatch(f"it has {total / 2**30:.1f} GiB of arrays, and this machine has {available / 2**30:.1f} GiB")
-    return texts
+    return Header(texts, header, 8 + length)

@@ -24,6 +24,7 @@ from jsubspace.training.loop import Cadence
 from jsubspace.training.parallel import AXIS, DataParallel
 from jsubspace.training.train_state import TrainState, init_train_state
 from jsubspace.training.train_step import TrainStep, make_train_step, task_loss
+from jsubspace.types import Params
 
 INIT_KEY = 2**32 - 1
 """Number of the key that initialises the endpoints. Training steps have the numbers from 0."""
@@ -140,10 +141,15 @@ class Run:
             loss_fn, augment_fn, self.subspace, self.optimizer, self.objective, self.shares, self.spread
         )
 
-    def compiled_step(self) -> TrainStep:
-        """The step on all devices: ``(state, batch, key) -> (state, info)``. The new state takes the old one's memory."""
+    def compiled_step(self, origin: Params | None = None) -> TrainStep:
+        """The step on all devices: ``(state, batch, key) -> (state, info)``. The new state takes the old one's memory.
+
+        The origin is no constant of the program.
+        """
         state = self.shardings or SAME
-        return self.devices.compile(self.train_step(), (state, SPLIT, SAME), returns=(state, SAME), donate=(0,))
+        places = (state, SPLIT, SAME) if origin is None else (state, SPLIT, SAME, SAME)
+        step = self.devices.compile(self.train_step(), places, returns=(state, SAME), donate=(0,))
+        return step if origin is None else lambda state, batch, key: step(state, batch, key, origin)
 
 
 def build(settings: ml_collections.ConfigDict, problem: Problem | None = None) -> Run:

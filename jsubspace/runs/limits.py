@@ -12,6 +12,7 @@ from jsubspace.data import corruptions, sets
 from jsubspace.errors import UsageError
 from jsubspace.models import resnet
 from jsubspace.runs.config import check_fields, collects, is_of_a_problem, value
+from jsubspace.runs.settings_table import ORIGIN, START
 from jsubspace.training import schedules
 
 
@@ -41,8 +42,9 @@ def _validate_method(config: ml_collections.ConfigDict, require: Any) -> None:
     """The rules of the methods that a subspace is compared with."""
     settings, start = config.optimizer, config.start
     stacks = bool(arguments.words(start.runs))
-    least = 0 if stacks else 1
-    because = "" if stacks else "; networks that are only stacked and evaluated (0 epochs) come from config.start.runs"
+    least = 0 if stacks or start.network else 1
+    because = "; networks that are only evaluated (0 epochs) come from config.start.runs or config.start.network"
+    because = "" if least == 0 else because
     require(settings.num_epochs >= least, "optimizer.num_epochs", f"at least {least}{because}")
     require(
         settings.warmup_epochs < settings.num_epochs or settings.num_epochs == 0,
@@ -79,6 +81,13 @@ def _validate_method(config: ml_collections.ConfigDict, require: Any) -> None:
         "the two runs whose networks are connected, with config.subspace.fixed_ends",
     )
     require(
+        start.role == ORIGIN or not (stacks and start.network),
+        "start.role",
+        f"{ORIGIN} if both config.start.runs and config.start.network are set: the endpoints have one start",
+    )
+    require(bool(start.network) or start.role == START, "start.role", f"{START} without config.start.network")
+    require(bool(start.network) or not start.digest, "start.digest", "empty without config.start.network")
+    require(
         start.epoch == 0 or stacks,
         "start.epoch",
         "0 unless config.start.runs names the run that is continued",
@@ -111,9 +120,9 @@ def _validate_center(config: ml_collections.ConfigDict, require: Any) -> None:
         "endpoint with config.subspace.shared_init, where the center is an initialisation already",
     )
     require(
-        settings.center_scale == points.ENDPOINT or not arguments.words(config.start.runs),
+        settings.center_scale == points.ENDPOINT or not (arguments.words(config.start.runs) or config.start.network),
         "subspace.center_scale",
-        "endpoint with config.start.runs, where the endpoints are given",
+        "endpoint with config.start.runs or config.start.network, where the endpoints are given",
     )
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jsubspace import machine
 from jsubspace.errors import UsageError
 from jsubspace.evaluation.tasks import Classification
-from jsubspace.runs import adapters, results
+from jsubspace.runs import adapters, pretrained, results
 from jsubspace.runs.build import Run
 from jsubspace.runs.images import ImageProblem
 
@@ -97,6 +97,7 @@ def estimate(run: Run) -> Estimate:
             Part("endpoints", _bytes(state.endpoints, run.shardings and run.shardings.endpoints), settings),
             Part("optimizer", _bytes(state.opt_state, run.shardings and run.shardings.opt_state), settings),
             Part("one network at the point", network, _OF_NETWORKS),
+            Part("the origin", network if pretrained.has_origin(run.settings) else 0, ("start.role",)),
             Part("a batch", _of_batch(run, sizes), ("data.batch_size",)),
         ),
     )

@@ -56,6 +56,8 @@ def name_of(settings: dict[str, Any]) -> str:
         if optimizer["num_epochs"] == 0:
             return f"{runs} runs stacked"
         words += f", from epoch {start['epoch']} of a run" if start["epoch"] else f", from {runs} runs"
+    if start.get("network"):
+        words += ", around a network" if start["role"] == "origin" else ", from a network"
     if subspace["fixed_ends"]:
         words += ", ends fixed"
     extras = {

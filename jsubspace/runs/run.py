@@ -14,7 +14,18 @@ from jsubspace import penalties, shares
 from jsubspace.errors import UsageError
 from jsubspace.evaluation.tasks import Classification
 from jsubspace.preemption import Preemption
-from jsubspace.runs import build, config_files, figures, limits, memory, problem_checks, results, settings, stacks
+from jsubspace.runs import (
+    build,
+    config_files,
+    figures,
+    limits,
+    memory,
+    pretrained,
+    problem_checks,
+    results,
+    settings,
+    stacks,
+)
 from jsubspace.runs import config as config_lib
 from jsubspace.runs.build import Run
 from jsubspace.runs.problem import Problem
@@ -105,6 +116,7 @@ def _train(
 ) -> dict[str, Any]:
     workdir = places.located(workdir, "the run's folder")
     limits.validate(config)
+    config = pretrained.with_digest(config)
     may_differ = settings.may_differ_between_hosts()
     hosts.check_same({field: value for field, value in config_lib.fields(config).items() if field not in may_differ})
     config_files.check_same_run(workdir, config)
@@ -201,17 +213,18 @@ def training(run: Run) -> Training:
             values[speed] = steps_per_second * data.batch_size
         return values
 
-    geometry = jax.jit(lambda endpoints: penalties.geometry(endpoints, run.mask))
+    origin = pretrained.origin(run)
+    geometry = jax.jit(lambda endpoints, origin: penalties.geometry(endpoints, run.mask, origin=origin))
     return Training(
         cadence=run.cadence,
         init=lambda: run.devices.put(stacks.init_state(run), run.shardings),
         like=run.state_shape,
         places=run.shardings or run.devices.replicated,
-        step=run.compiled_step(),
+        step=run.compiled_step(origin),
         key=run.devices.put(run.key),
         batches=batches,
         position=position,
-        geometry=geometry if run.subspace.num_endpoints > 1 else None,
+        geometry=(lambda endpoints: geometry(endpoints, origin)) if run.subspace.num_endpoints > 1 else None,
         test=lambda endpoints: midpoint(run.devices.put(endpoints)),
         rank=lambda scores: scores[task.main] if task.higher_is_better[task.main] else -scores[task.main],
         tested_on=run.tested_on,

@@ -5,6 +5,7 @@ The defaults are the paper's settings for CIFAR-10 where the paper has them. `li
 
 import dataclasses
 import enum
+import re
 from typing import Any
 
 from jsubspace import centers
@@ -24,6 +25,9 @@ class Between(enum.Enum):
 
 
 PLACES, HOSTS, COMPARED = Between.PLACES, Between.HOSTS, Between.COMPARED
+
+START, ORIGIN = "start", "origin"
+"""What a pretrained network is to the endpoints."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +67,7 @@ GROUPS = {
     "data": "These settings say which examples the run learns from and how it reads them.",
     "model": "These settings describe the network.",
     "subspace": "These settings say which subspace is trained and how its points are drawn.",
-    "start": "These settings let a run start from networks that other runs trained.",
+    "start": "These settings let a run start from networks that other runs or other programs trained.",
     "penalty": "These settings describe the penalty that keeps the endpoints apart.",
     "optimizer": "These settings describe the optimizer and its schedule.",
     "evaluation": "These settings say what is measured. They can be changed when a run is evaluated again.",
@@ -77,6 +81,10 @@ _FRACTION = Range(0, 1, below=True)
 _EPOCHS, _MANY_EPOCHS = Range(0, 100_000), Range(1, 100_000)
 _ALPHAS = Range(-1000, 1000)
 _BATCH_SIZE, _BATCHES = Range(1, 2**20), Range(0, 10**7)
+
+
+def _is_digest(text: str) -> bool:
+    return not text or re.fullmatch("[0-9a-f]{64}", text) is not None
 
 
 def _are_alphas(values: tuple[Any, ...]) -> bool:
@@ -148,6 +156,13 @@ SETTINGS = (
         "These runs provide the endpoints: one run per endpoint, or one run for all endpoints.", (COMPARED,)),
     Setting("start.epoch", 0, _EPOCHS,
         "The run continues from the checkpoint that the run in start.runs saved after this epoch (0 means a new start)."),
+    Setting("start.network", "", Check("a safetensors file, an index of shards, or a folder of Orbax, or empty"),
+        "All endpoints start from the pretrained network in this file or folder.", _WHERE, since="0.1.0"),
+    Setting("start.role", START, Choice((START, ORIGIN)),
+        "The pretrained network is only the start, or also the origin: the penalty then compares the differences of the endpoints from it.",
+        since="0.1.0"),
+    Setting("start.digest", "", Check("64 hexadecimal digits, or empty", _is_digest),
+        "This is the SHA-256 of start.network, which the run records (empty means that of the file).", since="0.1.0"),
 
     Setting("penalty.beta", 1.0, Range(0, 10**6), "The penalty is multiplied by this factor (0 means no penalty)."),
     Setting("penalty.all_pairs", False, _FLAG,

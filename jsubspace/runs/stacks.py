@@ -14,7 +14,7 @@ import ml_collections
 
 from jsubspace import arguments, points, tree
 from jsubspace.errors import UsageError
-from jsubspace.runs import config, config_files, parts, results
+from jsubspace.runs import config, config_files, parts, pretrained, results
 from jsubspace.runs.build import Run
 from jsubspace.storage import places
 from jsubspace.storage.checkpoint import FOLDER, Checkpoints
@@ -24,15 +24,22 @@ from jsubspace.types import Endpoints, Params
 
 
 def init_state(run: Run) -> TrainState:
-    """The state before the run's first step, on its devices: fresh, or from the runs that ``start`` names.
+    """The state before the run's first step, on its devices: fresh, or from the runs or the network that ``start`` names.
 
     A fresh state is placed as in training: with ``shard_endpoints`` no device ever holds all of it.
 
     Raises:
-      UsageError: if one of those runs does not exist, has no checkpoint after that epoch, or trained another network.
+      UsageError: if one of those runs does not exist, has no checkpoint after that epoch, or trained another network, or if
+        the pretrained network is another one.
     """
     settings = run.settings
     paths = start_runs(settings)
+    if pretrained.is_start(settings):
+        return run.devices.run_once(
+            lambda endpoints: init_train_state(endpoints, run.optimizer),
+            pretrained.endpoints(run),
+            shardings=run.shardings,
+        )
     if not paths:
         return run.devices.run_once(run.init_state, shardings=run.shardings)
     if settings.start.epoch:
@@ -59,7 +66,8 @@ def start_runs(settings: ml_collections.ConfigDict) -> list[pathlib.Path]:
 
 
 def check_start(run: Run) -> None:
-    """Raises what `init_state` would raise about the runs to start from, before anything is written."""
+    """Raises what `init_state` would raise about the start, before anything is written."""
+    pretrained.check(run)
     if arguments.words(run.settings.start.runs):
         init_state(run)
 

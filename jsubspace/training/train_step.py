@@ -76,11 +76,11 @@ def make_train_step(
     shares: Shares,
     spread: Callable[[jax.Array], jax.Array] | None = None,
 ) -> TrainStep:
-    """Makes ``train_step(state, batch, key) -> (state, info)``.
+    """Makes ``train_step(state, batch, key, origin=None) -> (state, info)``.
 
     The batch is a tuple of arrays ``[n, ...]``. The key is the run's key. The step's own key follows from it and from
     ``state.step``, so that a resumed run draws the same numbers as a run that never stopped. The key is the same on every
-    device, and so is alpha.
+    device, and so is alpha. With an origin, one network that is whole on every device, the penalty compares the task vectors.
 
     Args:
       loss_fn: ``(point, batch, key) -> (loss, scores)``, all means over the batch. See `task_loss`.
@@ -93,12 +93,16 @@ def make_train_step(
       spread: the objective's spread of alpha as a function of ``state.step``, or None if it does not change.
     """
 
-    def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, StepInfo]:
+    def train_step(
+        state: TrainState, batch: Batch, key: jax.Array, origin: Params | None = None
+    ) -> tuple[TrainState, StepInfo]:
         subspace_key, augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
         if shares.axis_name is not None:
             dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(shares.axis_name))
         examples = augment_fn(augment_key, *batch)
         of_step = objective if spread is None else dataclasses.replace(objective, spread=spread(state.step))
+        if origin is not None:
+            of_step = dataclasses.replace(of_step, origin=origin)
         grad_fn = algorithm.random_gradient(loss_fn, subspace, of_step, shares, has_aux=True)
         (_, info), grads = grad_fn(subspace_key, state.endpoints, examples, dropout_key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.endpoints)

@@ -13,7 +13,14 @@ from experiments import record_notebooks
 from jsubspace.runs import figures, results
 from jsubspace.storage.writer import read_rows
 
-NAMES = ["first_tour", "loss_plane", "your_own_model"]
+NAMES = ["detection", "equinox_digits", "first_tour", "language_model", "loss_plane", "regression", "your_own_model"]
+MINUTES = (
+    "detection",
+    "equinox_digits",
+    "language_model",
+    "regression",
+)  # In the quick suite, tests/examples runs what these notebooks call.
+TO_RUN = [pytest.param(name, marks=[pytest.mark.slow] if name in MINUTES else []) for name in NAMES]
 SMALL = 150_000  # bytes of a notebook with its outputs
 
 # Python imports it when a kernel starts: whoever reaches for the network, or for pip, fails and says so.
@@ -74,7 +81,7 @@ def test_these_are_all():
     assert sorted(path.stem for path in record_notebooks.FOLDER.glob("*.ipynb")) == NAMES
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TO_RUN)
 def test_it_runs_offline_and_leaves_nothing_behind(name, offline):
     """Its own assertions hold (accuracies, an exported network that predicts as in the table), and nobody warns."""
     before = files()

@@ -139,10 +139,22 @@ def test_a_network_of_equinox(tmp_path):
         layers = [eqx.nn.Linear(4, 6, key=first), eqx.nn.Dropout(0.2), eqx.nn.Linear(6, 2, key=last)]
         return eqx.nn.Sequential(layers)
 
-    problem = classifier(adapters.from_equinox(make))
-    found = training.train(problem, short_settings(), tmp_path / "run")
+    found = interrupted_is_whole(classifier(adapters.from_equinox(make)), short_settings(), tmp_path, (2,))
     assert found["finished"]
-    assert sorted(endpoints_in(tmp_path / "run")["layers"]) == ["0", "2"]
+    assert sorted(endpoints_in(tmp_path / "whole")["layers"]) == ["0", "2"]
+
+
+def test_a_network_of_linen_with_batch_norm_and_dropout(tmp_path):
+    from flax import linen as nn
+
+    class Module(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            x = nn.relu(nn.BatchNorm(use_running_average=not train)(nn.Dense(6)(x)))
+            return nn.Dense(2)(nn.Dropout(0.2, deterministic=not train)(x))
+
+    problem = classifier(adapters.from_linen(Module(), classes()[0][:1]))
+    assert interrupted_is_whole(problem, short_settings(), tmp_path, (2,))["finished"]
 
 
 def test_a_stream_of_grain_resumes_from_its_position(tmp_path):

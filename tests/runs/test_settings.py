@@ -112,11 +112,11 @@ def test_values_that_are_no_numbers_of_a_range(name, value):
 def test_the_lists():
     evaluation = {name for name in settings.NAMED if name.startswith("evaluation.")}
     assert set(settings.NAMED) - set(settings.identifying()) == {
-        *("data.dir", "data.num_workers", "num_devices", "shard_endpoints")
+        *("data.dir", "data.num_workers", "num_devices", "shard_endpoints", "start.network")
     }
-    assert set(settings.may_differ_between_hosts()) == {"data.dir", "data.num_workers"}
+    assert set(settings.may_differ_between_hosts()) == {"data.dir", "data.num_workers", "start.network"}
     assert set(settings.may_differ_between_compared_runs()) - evaluation == {
-        *("seed", "start.runs", "num_devices", "shard_endpoints", "data.dir", "data.num_workers"),
+        *("seed", "start.runs", "num_devices", "shard_endpoints", "data.dir", "data.num_workers", "start.network"),
         *("log_every_steps", "checkpoint_every_epochs", "keep_checkpoints", "keep_epochs"),
     }
     # Runs that were evaluated differently are never averaged. The size of a test batch changes no number.
@@ -189,6 +189,9 @@ def test_what_was_added_later_changes_no_older_run():
         "subspace.pull_back": "plain",
         "subspace.spread_growth": 0.0,
         "subspace.center_scale": "endpoint",
+        "start.network": "",
+        "start.role": "start",
+        "start.digest": "",
     }
     assert {setting.since for setting in settings_table.SETTINGS} == {"", "0.1.0"}
 

@@ -18,7 +18,7 @@ from whole_runs import dropped_by_orbax, tiny_settings
 
 from jsubspace import compare, endings, evaluate, export, runs, shown
 from jsubspace.data import examples, sets
-from jsubspace.exchange import network_files
+from jsubspace.exchange import leaf_files, network_files
 from jsubspace.runs import build, config_files, results, summary
 from jsubspace.storage import checksums
 from jsubspace.storage.checkpoint import Checkpoints
@@ -58,6 +58,10 @@ def place(tmp_path_factory, data_dir):
     shutil.copytree(folder / "run", folder / "other")
     export.export(folder / "run", folder / "network.safetensors")
     export.export(folder / "run", folder / "network")
+    (folder / "shards").mkdir()
+    shutil.copy(folder / "network.safetensors", folder / "shards")
+    where = dict.fromkeys(leaf_files.find(folder / "network.safetensors").shapes, "network.safetensors")
+    (folder / "shards" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
     return Place(folder, settings)
 
 
@@ -107,6 +111,14 @@ def load_network(place):
         json.dumps(facts, allow_nan=False)
 
 
+def stream_networks(place):
+    for name in ("network.safetensors", "network", "shards"):
+        stored = leaf_files.find(place.folder / name)
+        assert len(stored.digest()) == 64
+        for name, array in stored.read(list(stored.shapes)):
+            assert (array.shape, array.dtype) == (stored.shapes[name].shape, stored.shapes[name].dtype)
+
+
 def read_data(place):
     found = examples.read(sets.find("digits"), str(place.folder / "data"), "test")
     assert found.images.shape == (360, 8, 8, 1)
@@ -140,6 +152,7 @@ TARGETS = {
     ),
     "files of a checkpoint": (["run/checkpoints/33/*/**/*"], [restore]),
     "network": (["network.safetensors", "network/facts.json", "network/network/**/*"], [load_network]),
+    "network of another program": (["network.safetensors", "network/network/**/*", "shards/*"], [stream_networks]),
     "data": (["data/digits/1.0.0/*.json", "data/digits/1.0.0/*test*"], [read_data]),
 }  # fmt: skip
 """What is changed, and who reads it."""

@@ -1,0 +1,182 @@
+"""A network that any program has written, read array by array: safetensors, one file or shards of it, or Orbax.
+
+A large network never has to fit into the memory of the host beside its copy on the devices. Nothing in a file is executed.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsubspace import preemption
+from jsubspace.errors import UsageError
+from jsubspace.exchange import orbax_trees, tensor_header
+from jsubspace.storage import documents, files
+from jsubspace.storage.schema import Mismatch, Named, Record, Text
+
+SUFFIX = ".safetensors"
+INDEX_SUFFIX = ".safetensors.index.json"
+
+INDEX_BYTES = 2**26
+"""The largest size of an index of shards: some hundred thousand arrays."""
+
+_DTYPES = {
+    "F64": "float64", "I64": "int64", "U64": "uint64",
+    "F32": "float32", "I32": "int32", "U32": "uint32",
+    "F16": "float16", "BF16": "bfloat16", "I16": "int16", "U16": "uint16",
+    "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+
+_INDEX = Record({"weight_map": Named(Text(r"[^/\\]+\.safetensors"))})
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A network on the disk.
+
+    Attributes:
+      path: the file or folder that was named.
+      shapes: the shape and dtype of every array, by its name. The parts of a name have slashes between.
+      files: all files that hold the network.
+      folder: the folder in which the names of ``files`` are told apart.
+      read: names -> pairs of a name and its array ``[*s]``, in this order, one after the other.
+    """
+
+    path: pathlib.Path
+    shapes: Mapping[str, jax.ShapeDtypeStruct]
+    files: tuple[pathlib.Path, ...]
+    folder: pathlib.Path
+    read: Callable[[Sequence[str]], Iterable[tuple[str, np.ndarray]]]
+
+    def digest(self) -> str:
+        """The SHA-256 of the file. For several files it is the SHA-256 of the lines that ``sha256sum`` prints for them."""
+        sums = {}
+        for path in self.files:
+            preemption.check()
+            try:
+                with path.open("rb") as file:
+                    sums[path.relative_to(self.folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise _damaged(path, error) from error
+        if len(sums) == 1:
+            return next(iter(sums.values()))
+        return hashlib.sha256("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()).hexdigest()
+
+
+def find(path: pathlib.Path) -> Stored:
+    """The network at a path. Names, shapes and dtypes are read, and no array.
+
+    Args:
+      path: a safetensors file, an index ``NAME.safetensors.index.json`` of shards, a folder that has ``model.safetensors`` or
+        ``model.safetensors.index.json``, a folder of ``jsubspace.export``, or a folder that Orbax has written.
+
+    Raises:
+      UsageError: if there is no such thing, or it is damaged.
+    """
+    if files.is_unfinished(path):
+        raise UsageError(f"{path} is not complete: whoever wrote it was interrupted. Write it again.")
+    if path.is_file():
+        return _shards(path) if path.name.endswith(INDEX_SUFFIX) else _one_file(path)
+    if path.is_dir():
+        for name in (f"model{INDEX_SUFFIX}", f"model{SUFFIX}"):
+            if (path / name).is_file():
+                return find(path / name)
+        for folder in (path, path / "network", path / "default"):  # `default` is what a CheckpointManager writes.
+            if (folder / orbax_trees.MARK).is_file():
+                return _orbax(path, folder)
+    what = "holds no network" if path.exists() else "does not exist"
+    raise UsageError(
+        f"{path} {what}. A network is a file NAME{SUFFIX}, an index NAME{INDEX_SUFFIX} with its shards beside it, or a folder "
+        "of Orbax."
+    )
+
+
+def name_of(path: tuple[Any, ...]) -> str:
+    """The name of an array from the keys of jax that lead to it, with slashes between: ``hidden/kernel``, ``blocks/0/bias``."""
+    return "/".join(str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path)
+
+
+def _one_file(path: pathlib.Path) -> Stored:
+    header = _header(path)
+    names = _with_slashes(header.arrays)
+    shapes = {name: _shape(header.arrays[theirs]) for name, theirs in names.items()}
+    return Stored(
+        path, shapes, (path,), path.parent, lambda wanted: ((n, _array(path, header, names[n])) for n in wanted)
+    )
+
+
+def _shards(index: pathlib.Path) -> Stored:
+    fix = "Download it again."
+    where = documents.read(index, INDEX_BYTES, fix, _INDEX)["weight_map"]
+    headers = {}
+    for shard in sorted(set(where.values())):
+        if not (index.parent / shard).is_file():
+            raise UsageError(f"{index} names the shard {shard}, which is not beside it. {fix}")
+        headers[shard] = _header(index.parent / shard)
+        listed = {name for name, place in where.items() if place == shard}
+        if odd := sorted(listed ^ set(headers[shard].arrays)):
+            raise UsageError(
+                f"{index} and its shard {shard} do not belong together: {odd[0][:200]} is in one and not in the other. {fix}"
+            )
+    names = _with_slashes(where)
+    shapes = {name: _shape(headers[where[theirs]].arrays[theirs]) for name, theirs in names.items()}
+
+    def read(wanted: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+        for name in wanted:
+            shard = where[names[name]]
+            yield name, _array(index.parent / shard, headers[shard], names[name])
+
+    return Stored(index, shapes, (index, *(index.parent / shard for shard in headers)), index.parent, read)
+
+
+def _orbax(path: pathlib.Path, folder: pathlib.Path) -> Stored:
+    tree = orbax_trees.shapes(folder)
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    paths = {name_of(place): place for place, _ in leaves}
+
+    def read(wanted: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+        for place, array in orbax_trees.arrays(folder, tree, [paths[name] for name in wanted]):
+            yield name_of(place), array
+
+    shapes = {name_of(place): leaf for place, leaf in leaves}
+    return Stored(path, shapes, tuple(files.all_files(folder)), folder, read)
+
+
+def _with_slashes(names: Iterable[str]) -> dict[str, str]:
+    """The names with slashes between their parts -> the names in the file. Without any slash, dots stand between the parts."""
+    names = list(names)
+    dots = not any("/" in name for name in names)
+    return {name.replace(".", "/") if dots else name: name for name in names}
+
+
+def _header(path: pathlib.Path) -> tensor_header.Header:
+    try:
+        return tensor_header.read(path)
+    except (OSError, ValueError, MemoryError) as error:
+        raise _damaged(path, error) from error
+
+
+def _shape(array: dict[str, Any]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(tuple(array["shape"]), jnp.dtype(_DTYPES[array["dtype"]]))
+
+
+def _array(path: pathlib.Path, header: tensor_header.Header, name: str) -> np.ndarray:
+    like, (start, end) = _shape(header.arrays[name]), header.arrays[name]["data_offsets"]
+    try:
+        with path.open("rb") as file:
+            file.seek(header.start + start)
+            content = file.read(end - start)
+    except (OSError, MemoryError) as error:
+        raise _damaged(path, error) from error
+    if len(content) != end - start:
+        raise _damaged(path, Mismatch(f"{name[:200]!r} lies behind its end"))
+    return np.frombuffer(content, like.dtype).reshape(like.shape)
+
+
+def _damaged(path: pathlib.Path, error: Exception) -> UsageError:
+    return UsageError(f"{path} is not a safetensors file of a network, or damaged: {error}.")

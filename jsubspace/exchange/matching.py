@@ -1,0 +1,94 @@
+"""Which array of a file is which leaf of a network: by name, with one message for everything that does not fit."""
+
+import difflib
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsubspace import shown
+from jsubspace.errors import UsageError
+
+PARAMS = "params/"
+"""The collection in which Flax keeps the trained arrays. Other collections of a file are not a network's leaves."""
+
+_MOST = 3
+
+
+def matched(
+    stored: Mapping[str, jax.ShapeDtypeStruct],
+    expected: Mapping[str, jax.ShapeDtypeStruct],
+    place: str,
+    most: int = _MOST,
+) -> dict[str, str]:
+    """The array of the file for each leaf of the network.
+
+    If the file has the collection ``params``, its other collections are ignored, such as ``batch_stats`` or the state of an
+    optimizer. All arrays that are left must be leaves of the network, and the other way round. The file may have a narrower
+    float than the network, such as bfloat16 for float32, because the wider one holds it exactly.
+
+    Args:
+      stored: the shapes and dtypes of the file's arrays, by name.
+      expected: the shapes and dtypes of the network's leaves, by name.
+      place: where the file is, for the message.
+      most: how many differences the message lists.
+
+    Returns:
+      The name in the file by the name of the leaf, in the order of ``expected``.
+
+    Raises:
+      UsageError: if they do not fit. The message lists the first differences.
+    """
+    found = _leaves(stored, expected)
+    wrong = [name for name, leaf in expected.items() if name not in found or not _fits(stored[found[name]], leaf)]
+    wrong += [name for name in found if name not in expected]
+    if wrong:
+        lines = [_difference(name, found, stored, expected) for name in wrong[:most]]
+        more = [f"and {len(wrong) - most} more"] if len(wrong) > most else []
+        raise UsageError(
+            f"the network in {place} is not the network of this run:\n  " + "\n  ".join([*lines, *more]) + "\n"
+            "Rename or remove arrays of the file, or train the network that it holds."
+        )
+    return {name: found[name] for name in expected}
+
+
+def _difference(
+    name: str,
+    found: Mapping[str, str],
+    stored: Mapping[str, jax.ShapeDtypeStruct],
+    expected: Mapping[str, jax.ShapeDtypeStruct],
+) -> str:
+    if name not in found:
+        return f"it has no {name}, which is {_text(expected[name])} here{_similar(name, found, expected)}"
+    if name in expected:
+        return f"{name} is {_text(stored[found[name]])} there and {_text(expected[name])} here"
+    plain = shown.escaped(name[:200], lines=False)
+    return f"it has {plain}, {_text(stored[found[name]])}, which the network lacks{_similar(name, expected, found)}"
+
+
+def _leaves(stored: Mapping[str, object], expected: Mapping[str, object]) -> dict[str, str]:
+    """The names of the network's leaves in the file, by the names that they would have in the network."""
+    inside = {name.removeprefix(PARAMS): name for name in stored if name.startswith(PARAMS)}
+    if not inside:
+        return {name: name for name in stored}
+    keeps_collection = all(name.startswith(PARAMS) for name in expected)
+    return {name: name for name in inside.values()} if keeps_collection and not set(expected) <= set(inside) else inside
+
+
+def _fits(found: jax.ShapeDtypeStruct, leaf: jax.ShapeDtypeStruct) -> bool:
+    if found.shape != leaf.shape:
+        return False
+    is_float = jnp.issubdtype(found.dtype, jnp.floating)
+    return found.dtype == leaf.dtype or (is_float and np.can_cast(found.dtype, leaf.dtype))
+
+
+def _similar(name: str, others: Mapping[str, object], taken: Mapping[str, object]) -> str:
+    """The names that look like ``name`` and have no partner of their own."""
+    free = [other for other in others if other not in taken]
+    nearest = [shown.escaped(other[:200], lines=False) for other in difflib.get_close_matches(name, free, n=2)]
+    return f" (similar: {', '.join(nearest)})" if nearest else ""
+
+
+def _text(leaf: jax.ShapeDtypeStruct) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"
