@@ -147,8 +147,7 @@ def test_the_recorded_texts_are_those_of_the_numbers():
         side_by_side.says,
     ):
         assert made(found["rows"]) in text
-    assert {row["way"] for row in found["rows"]} >= set(noisy_digits.WAYS) - {noisy_digits.CENTERED}
-    assert STOPPED in noisy_digits.WAYS
+    assert {row["way"] for row in found["rows"]} == set(noisy_digits.WAYS)
     assert all(name in found["runs"] for name in found["trainings"])
 
 
@@ -161,10 +160,17 @@ def test_the_readme_shows_the_recorded_table_and_what_happens_without_random_lab
 
 
 def test_what_the_readme_says_of_the_controls():
-    """Paired by seed, every interval of the midpoint minus a network is above zero, but for label smoothing."""
+    """Paired by seed, every interval of the midpoint minus a network is above zero, but for label smoothing.
+
+    The plain line is more accurate than the line with a faster center, which has the lower NLL.
+    """
     found = recorded()
     middle = row_of(found, LINE, side_by_side.MIDPOINT)
     against = side_by_side.midpoint_against(found["rows"])
+    centered = row_of(found, noisy_digits.CENTERED, side_by_side.MIDPOINT)
+    for row, score in ((middle, "accuracy"), (middle, "nll"), (row_of(found, STANDARD), "nll")):
+        differences = np.subtract(row[score]["seeds"], centered[score]["seeds"])
+        assert stats.t.interval(0.95, 9, differences.mean(), stats.sem(differences))[0] > 0
     assert set(against) == {STANDARD, noisy_digits.CONTROL, STOPPED, noisy_digits.SMOOTHED}
     for way, of_scores in against.items():
         for score, (mean, interval) in of_scores.items():
