@@ -3,7 +3,7 @@
 # PIP_CONSTRAINT=constraints/python3.13.txt before the command installs the versions that were tested.
 export PYTHON ?= python3
 export VENV ?= .venv
-export CONFIG ?= configs/digits_cresnet8_line.py
+export CONFIG ?=
 export WORKDIR ?=
 export WORKERS ?= auto
 
@@ -12,8 +12,9 @@ RUN := "$$VENV/bin/python" -m
 
 .PHONY: demo test slow check format clean install-demo install-dev environment
 
-demo: install-demo ## train a line on handwritten digits, evaluate it, print the table and draw the figures
-	$(RUN) jsubspace.main --config="$$CONFIG" $${WORKDIR:+--workdir="$$WORKDIR"}
+demo: install-demo ## standard training and a line on digits with random labels, side by side; or the run of CONFIG=...
+	@if [ -n "$$CONFIG" ]; then $(RUN) jsubspace.main --config="$$CONFIG" $${WORKDIR:+--workdir="$$WORKDIR"}; \
+	  else $(RUN) experiments.demo $${WORKDIR:+--runs="$$WORKDIR"}; fi
 
 test: check ## everything that must hold
 	$(RUN) pytest -n "$$WORKERS" --maxprocesses 8 --dist worksteal

@@ -163,6 +163,9 @@ def test_the_makefile_takes_paths_with_spaces(tmp_path):
     assert train == "[-m]\n[jsubspace.main]\n[--config=my configs/a b.py]\n[--workdir=my runs/it's a]\n"
     again = subprocess.run([*command[:-1], "demo"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert again == "[-m]\n[jsubspace.main]\n[--config=my configs/a b.py]\n"
+    plain = [word for word in command if not word.startswith("CONFIG=")]
+    said = subprocess.run([*plain, "demo"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert said == "[-m]\n[experiments.demo]\n[--runs=my runs/it's a]\n"
     subprocess.run([*command, "clean"], cwd=tmp_path, check=True)
     assert not binaries.parent.exists()
 
