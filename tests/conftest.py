@@ -22,6 +22,13 @@ import jax
 import pytest
 
 
+def pytest_collection_modifyitems(items):
+    """Refuses names of tests with the address of a function, which differ between the processes that share the tests."""
+    named = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if named:
+        raise pytest.UsageError(f"give these tests names without addresses (ids=): {named}")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_compiled_programs():
     """Thousands of them would be gigabytes by the end."""

@@ -94,7 +94,6 @@ def origin_of(endpoints):
         (Curve(), {"beta": 0.0}),
         (Point(), {}),
     ],
-    ids=str,
 )
 def test_the_gradient_is_that_of_the_dense_products(subspace, options, x64):
     endpoints, batch = problem(subspace)
