@@ -10,6 +10,7 @@ from jsubspace.data import epochs
 from jsubspace.data.protocol import Arrays, Data
 from jsubspace.data.shards import Shard
 from jsubspace.errors import UsageError, one_line
+from jsubspace.storage import documents
 
 _MOST = 2**40
 """More examples than any data set has. Grain gives a repeated data set the length 2**63 - 1."""
@@ -182,7 +183,7 @@ def _length(name: str, split: Any) -> int:
 def _position_of(examples: Any) -> Any:
     """The state of an iterator, as JSON holds it."""
     try:
-        return json.loads(json.dumps(examples.get_state()))
+        return documents.from_json(json.dumps(examples.get_state()))
     except Exception as error:  # An iterator of the user's own may raise anything.
         raise UsageError(
             f"from_grain: the training data cannot resume, because the state of its iterator is nothing that JSON holds: "

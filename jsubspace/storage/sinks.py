@@ -34,12 +34,12 @@ class Sinks:
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Passes every number of a row on, under the name ``kind/name``."""
-        for sink in list(self._open):
+        for sink in self._open:
             try:
                 for name, value in values.items():
                     sink.log_scalar(f"{kind}/{name}", float(value), step)
             except Exception as error:  # The sink is the user's, and may raise anything.
-                self._open.remove(sink)
+                self._open = [other for other in self._open if other is not sink]
                 _failed(sink, f"at step {step}", error)
                 _close(sink)
 
