@@ -14,12 +14,9 @@ from jsubspace.runs import figures, results
 from jsubspace.storage.writer import read_rows
 
 NAMES = ["detection", "equinox_digits", "first_tour", "language_model", "loss_plane", "regression", "your_own_model"]
-MINUTES = (
-    "detection",
-    "equinox_digits",
-    "language_model",
-    "regression",
-)  # In the quick suite, tests/examples runs what these notebooks call.
+MINUTES = ("detection", "equinox_digits", "language_model", "regression", "your_own_model")
+"""In the quick suite, tests/examples runs what the first four call, and the tests of the guides run the steps of the last."""
+
 TO_RUN = [pytest.param(name, marks=[pytest.mark.slow] if name in MINUTES else []) for name in NAMES]
 SMALL = 150_000  # bytes of a notebook with its outputs
 
