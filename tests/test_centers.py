@@ -82,12 +82,13 @@ def on_devices(subspace, objective, count, divided):
     return jax.jit(lambda start: trained(lambda params, key, x, y: mapped(key, params, x, y), start, 200))
 
 
-@pytest.mark.parametrize(("count", "divided"), [(1, False), (8, False), (8, True)])
-@pytest.mark.parametrize("subspace", SUBSPACES, ids=repr)
+PLACES = [(1, False), (8, False), (8, True)]
+CASES = [(Simplex(2), 1, False), *((each, *place) for each in (Line(), Simplex(4), Curve()) for place in PLACES)]
+
+
+@pytest.mark.parametrize(("subspace", "count", "divided"), CASES, ids=str)
 def test_at_the_center_the_midpoint_is_standard_training(subspace, count, divided, x64):
     """With the spread 0 and no penalty: 200 steps with momentum and decay, on the same batches."""
-    if count > 1 and subspace == Simplex(2):
-        pytest.skip("Simplex(4) and Line stand for it")
     endpoints = jsubspace.init_endpoints(KEY, init_fn, subspace)
     objective = Objective(beta=0.0, pull_back="center", spread=0.0)
     ends = on_devices(subspace, objective, count, divided)(endpoints)

@@ -42,10 +42,9 @@ def load(folder: pathlib.Path) -> Any:
     """
     import orbax.checkpoint as ocp
 
+    like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes(folder))
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            saved = checkpointer.metadata(folder.absolute()).item_metadata.tree
-            like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
             return checkpointer.restore(folder.absolute(), like)
     except Exception as error:  # Orbax, JSON and TensorStore raise errors of many types.
         raise _damaged(folder, error) from error
