@@ -67,7 +67,7 @@ def test_slopes_equal_automatic_differentiation(x64, subspace, by):
     point = points.interpolate(endpoints, alpha, subspace)
     np.testing.assert_allclose(scored[1], -log_prob_fn(point, x, y), rtol=1e-12)
     for leaf, other in zip(jax.tree.leaves(found.point(at[1])), jax.tree.leaves(point), strict=True):
-        np.testing.assert_array_equal(leaf, other)
+        np.testing.assert_allclose(leaf, other, rtol=1e-12)
 
 
 def test_scanned_layers_are_parts_of_their_own():
