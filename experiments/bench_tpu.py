@@ -44,6 +44,7 @@ class ShapesOnly:
 
     steps_per_epoch = 1000
     num_train = num_test = num_validation = num_bytes = 0
+    resident = None
 
     def __init__(self, data_set: str, kind: Any) -> None:
         self.data_set = sets.find(data_set)

@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+import jax
+
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -17,3 +19,8 @@ def memory() -> int | None:
         if text.isascii() and text.isdecimal():  # "max" means no limit
             found.append(int(text))
     return min(found, default=None)
+
+
+def of_accelerator(device: jax.Device) -> int | None:
+    """The bytes that jax may use on a device, or None if it does not say. A CPU device does not."""
+    return (device.memory_stats() or {}).get("bytes_limit")

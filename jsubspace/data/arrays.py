@@ -9,6 +9,7 @@ import numpy as np
 from jsubspace import arguments
 from jsubspace.data import epochs
 from jsubspace.data.protocol import Arrays, Data
+from jsubspace.data.resident import Resident
 from jsubspace.data.shards import Shard
 from jsubspace.errors import UsageError
 
@@ -70,17 +71,18 @@ class ArrayData(Data):
                 "this number."
             )
         self.steps_per_epoch = epochs.steps_per_epoch(self.num_train, self.batch_size)
-        self._seed, self._augment = arguments.integer("seed", seed), augment
+        self._augment = augment
+        seed, with_places = arguments.integer("seed", seed), augment is not None
+        self._examples = Resident(self._train, self.batch_size, seed, with_places)
+        if type(self).train_batches is ArrayData.train_batches:  # A subclass may yield other batches.
+            self.resident = self._examples
 
     def train_batches(
         self, start_step: int, shard: Shard, position: Any = None, positions: dict[int, Any] | None = None
     ) -> Iterator[Arrays]:
         """See `Data`. With an augmentation, the places of the examples in the batch are the last array."""
         del position, positions
-        order = epochs.shuffled(self._seed, self.num_train)
-        for rows, places in epochs.endless(order, self.num_train, self.batch_size, shard, start_step):
-            batch = tuple(array[rows] for array in self._train)
-            yield batch if self._augment is None else (*batch, places)
+        return self._examples.batches(start_step, shard)
 
     def test_batches(self, shard: Shard) -> Iterator[tuple[Arrays, np.ndarray]]:
         """See `Data`."""

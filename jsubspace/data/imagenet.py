@@ -143,6 +143,10 @@ class ImageNet:
     validation: TestParts | None = None
 
     @property
+    def resident(self) -> None:
+        return None
+
+    @property
     def num_validation(self) -> int:
         return len(self.validation.records) if self.validation is not None else 0
 

@@ -8,6 +8,7 @@ import jax
 from jsubspace.data import augment, corruptions, epochs, examples, labels, validation
 from jsubspace.data.batching import Batch, Batching
 from jsubspace.data.examples import Examples
+from jsubspace.data.resident import Resident
 from jsubspace.data.sets import DataSet
 from jsubspace.data.shards import WHOLE_BATCH, Shard, of_this_process
 
@@ -49,13 +50,16 @@ class InMemory:
         return sum(split.images.nbytes + split.labels.nbytes for split in splits)
 
     @property
+    def resident(self) -> Resident:
+        return Resident((self.train.images, self.train.labels), self.batching.batch_size, self.batching.seed)
+
+    @property
     def steps_per_epoch(self) -> int:
         return epochs.steps_per_epoch(len(self.train), self.batching.batch_size)
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
-        order, size = epochs.shuffled(self.batching.seed, len(self.train)), self.batching.batch_size
-        for rows, places in epochs.endless(order, len(self.train), size, self.shard, start_step):
-            yield {"image": self.train.images[rows], "label": self.train.labels[rows], "index": places}
+        for images, targets, places in self.resident.batches(start_step, self.shard):
+            yield {"image": images, "label": targets, "index": places}
 
     def test_batches(self) -> Iterator[Batch]:
         return padded_batches(self.test, self.batching.eval_batch_size, self.shard)

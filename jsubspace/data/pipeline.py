@@ -7,6 +7,7 @@ import jax
 
 from jsubspace.data import corruptions, imagenet, memory, prepare, sets, shards
 from jsubspace.data.batching import Batch, Batching
+from jsubspace.data.resident import Resident
 from jsubspace.data.sets import DataSet
 
 
@@ -19,6 +20,7 @@ class Pipeline(Protocol):
       num_train, num_test: the numbers of training and test examples.
       num_bytes: the memory that the examples take on this host.
       num_validation: the number of validation examples, or 0. Training never reads them.
+      resident: the training images and labels as arrays that may live on the devices, or None.
     """
 
     @property
@@ -38,6 +40,9 @@ class Pipeline(Protocol):
 
     @property
     def num_validation(self) -> int: ...
+
+    @property
+    def resident(self) -> Resident | None: ...
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         """Endless training batches from step ``start_step`` on.

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jsubspace.data.resident import Resident
 from jsubspace.data.shards import WHOLE_BATCH, Shard
 
 Arrays = tuple[Any, ...]
@@ -41,6 +42,9 @@ class Data(abc.ABC):
     """The memory that the examples take on this host."""
     is_stream: bool = False
     """Whether training resumes from a saved position and not from the number of the step alone."""
+    resident: Resident | None = None
+    """The training examples as arrays that may live on the devices, or None if the host makes every batch. A step then gathers
+    what `train_batches` yields."""
 
     def example(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         """The shapes and dtypes of the arrays of one training example. The default reads a batch."""

@@ -22,8 +22,7 @@ from jsubspace.training import parallel
 from jsubspace.training.loop import Cadence
 from jsubspace.training.parallel import AXIS, DataParallel
 from jsubspace.training.train_state import TrainState, init_train_state
-from jsubspace.training.train_step import TrainStep, make_train_step, task_loss
-from jsubspace.types import Params
+from jsubspace.training.train_step import NOTHING, Given, TrainStep, make_train_step, task_loss
 
 INIT_KEY = 2**32 - 1
 """Number of the key that initialises the endpoints. Training steps have the numbers from 0."""
@@ -132,17 +131,23 @@ class Run:
         """The state's shapes and dtypes. No array is made."""
         return jax.eval_shape(self.init_state)
 
-    def compiled_step(self, origin: Params | None = None) -> TrainStep:
-        """The step on all devices: ``(state, batch, key) -> (state, info)``. The new state takes the old one's memory.
+    def compiled_step(self, given: Given = NOTHING, count: int = 1) -> TrainStep:
+        """The step on all devices: ``(state, batch, key) -> (state, report)``. The new state takes the old one's memory.
 
-        The origin is no constant of the program.
+        Given the training examples, the batch consists of rows of them, and ``count`` steps may be one program.
         """
-        loss_fn = task_loss(self.problem.network, self.problem.task)
-        augment_fn = self.problem.data.augment
+        data = self.problem.data
         step = make_train_step(
-            loss_fn, augment_fn, self.subspace, self.optimizer, self.objective, self.shares, self.spread
+            task_loss(self.problem.network, self.problem.task),
+            data.augment,
+            self.subspace,
+            self.optimizer,
+            self.objective,
+            self.shares,
+            self.spread,
+            gather_fn=data.resident.gather if data.resident else None,
         )
-        return step.compiled(self.devices, self.shardings, origin)
+        return step.compiled(self.devices, self.shardings, given, count)
 
 
 def build(settings: ml_collections.ConfigDict, problem: Problem | None = None) -> Run:
@@ -195,6 +200,7 @@ def assemble(settings: ml_collections.ConfigDict, problem: Problem, devices: Dat
             test_steps=settings.evaluation.every_epochs * steps_per_epoch,
             kept_steps=tuple(sorted({*collected_steps, *(epoch * steps_per_epoch for epoch in settings.keep_epochs)})),
             keep_newest=settings.keep_checkpoints,
+            profile_steps=settings.profile_steps,
         ),
         collected_steps=collected_steps,
         evaluation=settings.evaluation,

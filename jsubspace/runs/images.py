@@ -32,6 +32,7 @@ class ImageData(Data):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.steps_per_epoch, self.num_bytes = source.steps_per_epoch, source.num_bytes
         self.num_train, self.num_test, self.num_validation = source.num_train, source.num_test, source.num_validation
+        self.resident = source.resident
 
     def train_batches(
         self, start_step: int, shard: Shard, position: Any = None, positions: dict[int, Any] | None = None

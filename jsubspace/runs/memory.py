@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jsubspace import machine
 from jsubspace.errors import UsageError
 from jsubspace.evaluation.tasks import Classification
-from jsubspace.runs import adapters, pretrained, results
+from jsubspace.runs import adapters, feeding, pretrained, results
 from jsubspace.runs.build import Run
 from jsubspace.runs.images import ImageProblem
 
@@ -99,6 +99,7 @@ def estimate(run: Run) -> Estimate:
             Part("one network at the point", network, _OF_NETWORKS),
             Part("the origin", network if pretrained.has_origin(run.settings) else 0, ("start.role",)),
             Part("a batch", _of_batch(run, sizes), ("data.batch_size",)),
+            Part("training examples", found.num_bytes if (found := feeding.resident(run)) else 0, _OF_DATA),
         ),
     )
     copies = max(len(run.collected_steps), 1)
@@ -132,7 +133,7 @@ def check(run: Run) -> None:
     """
     needed = estimate(run)
     ours = [device for device in run.devices.devices if device.process_index == jax.process_index()]
-    available, of_device = machine.memory(), of_accelerator(ours[0])
+    available, of_device = machine.memory(), machine.of_accelerator(ours[0])
     most, on_host = (max(stages, key=lambda stage: stage.size) for stages in needed)
     log.info(
         "memory on each of %d devices, at least and without activations: %s%s",
@@ -148,11 +149,6 @@ def check(run: Run) -> None:
         shared = f"this machine for its {len(ours)} devices" if len(ours) > 1 else "this machine"
         _refuse(run, most, len(ours), available, shared, "the machine")
     _refuse(run, on_host, 1, available, "this machine", "the machine")
-
-
-def of_accelerator(device: jax.Device) -> int | None:
-    """The bytes that jax may use on a device, or None if it does not say. A CPU device does not."""
-    return (device.memory_stats() or {}).get("bytes_limit")
 
 
 def readable(size: float) -> str:

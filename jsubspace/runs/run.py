@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,12 +18,14 @@ from jsubspace.preemption import Preemption
 from jsubspace.runs import (
     build,
     config_files,
+    feeding,
     figures,
     limits,
     memory,
     optimizers,
     pretrained,
     problem_checks,
+    rates,
     results,
     settings,
     stacks,
@@ -205,45 +207,37 @@ def training(run: Run) -> Training:
     """What the loop needs to train the run."""
     midpoint, data, task = results.Midpoint(run), run.problem.data, run.problem.task
     speed = f"{run.problem.unit}_per_second"
-    positions: dict[int, Any] = {}
-
-    def batches(start: int, position: Any) -> Iterator[Any]:
-        on_host = data.train_batches(start, run.shard, position, positions)
-        return run.devices.put_batches(on_host, parts=run.objective.num_samples)
-
-    def position(step: int) -> Any:
-        for earlier in [other for other in positions if other < step]:  # The data is read some steps ahead.
-            del positions[earlier]
-        return positions.get(step)
+    has_rate = not optimizers.has_a_rate_of_its_own(run.problem.optimizer)
+    origin = pretrained.origin(run)
+    fed, learning_rates = feeding.feed(run, origin), rates.Rates(run.schedule)
 
     def describe(row: Row, steps_per_second: float | None) -> dict[str, float]:
         values = {"epoch": row.step / run.cadence.epoch_steps, **row.values}
         if steps_per_second is not None:
-            if not optimizers.has_a_rate_of_its_own(run.problem.optimizer):
-                values["learning_rate"] = float(run.schedule(row.step - 1))
+            if has_rate:
+                values["learning_rate"] = learning_rates.of_step(row.step)
             values[speed] = steps_per_second * data.batch_size
         return values
 
-    origin = pretrained.origin(run)
     geometry = jax.jit(lambda endpoints, origin: penalties.geometry(endpoints, run.mask, origin=origin))
     return Training(
         cadence=run.cadence,
         init=lambda: run.devices.put(stacks.init_state(run), run.shardings),
         like=run.state_shape,
         places=run.shardings or run.devices.replicated,
-        step=run.compiled_step(origin),
+        program=fed.program,
         key=run.devices.put(run.key),
-        batches=batches,
-        position=position,
+        batches=fed.batches,
+        position=fed.position,
         geometry=(lambda endpoints: geometry(endpoints, origin)) if run.subspace.num_endpoints > 1 else None,
         test=lambda endpoints: midpoint(run.devices.put(endpoints)),
         rank=lambda scores: scores[task.main] if task.higher_is_better[task.main] else -scores[task.main],
         tested_on=run.tested_on,
+        warm_up=learning_rates.warm_up if has_rate else lambda: None,
         describe=describe,
         shown=("loss", "accuracy") if isinstance(task, Classification) else ("loss",),
         speed=speed,
         patience=run.evaluation.patience,
-        profile_steps=run.settings.profile_steps,
     )
 
 

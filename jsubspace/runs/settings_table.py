@@ -242,6 +242,9 @@ SETTINGS = (
         "The checkpoints after these epochs are never deleted, so that other runs can start from them.", (COMPARED,)),
     Setting("profile_steps", (), Check("empty, or two steps from 1 on, the first and the last that are traced", _are_two_steps),
         "A trace of these steps is written into the folder profile of the run, as (11, 15).", (PLACES, COMPARED), since="0.1.0"),
+    Setting("steps_per_dispatch", 0, Range(0, 1000),
+        "This number of steps is one call of a compiled program, if the training examples live on the devices (0 means that the "
+        "platform decides, see docs/speed.md).", (PLACES, COMPARED), since="0.1.0"),
     Setting("num_devices", 0, Range(0, 100_000), "This is the number of devices, over all hosts (0 means all).", (PLACES, COMPARED)),
     Setting("shard_endpoints", False, _FLAG,
         "Each device keeps only its share of the endpoints and the optimizer's memory, which saves memory and traffic.",

@@ -1,16 +1,51 @@
 """The numbers that training reports, read without ever making a device wait for the host."""
 
 import collections
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jsubspace.errors import TrainingDiverged
 
 TRAIN = "train"
 """The kind of the rows that are means over windows of steps."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What one step or several steps report: one array, so that the host fetches it at once.
+
+    Attributes:
+      names: the names of the numbers.
+      values: the numbers of one step, ``[n]``, or of several steps, ``[steps, n]``. float32, or wider if a number is.
+    """
+
+    names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
+    values: jax.Array
+
+    @classmethod
+    def of(cls, numbers: Mapping[str, jax.Array]) -> "Report":
+        """The report of a step from its scalars by name.
+
+        Example:
+          >>> Report.of({"loss": jnp.float32(2), "accuracy": jnp.float32(0.5)}).by_step()
+          [{'loss': 2.0, 'accuracy': 0.5}]
+        """
+        # XLA computes the numbers as if each of them were a result of its own.
+        scalars = jax.lax.optimization_barrier([jnp.asarray(number) for number in numbers.values()])
+        dtype = jnp.result_type(jnp.float32, *(scalar.dtype for scalar in scalars))
+        return cls(tuple(numbers), jnp.stack([scalar.astype(dtype) for scalar in scalars]))
+
+    def by_step(self) -> list[dict[str, float]]:
+        """The numbers of every step by name, on the host."""
+        rows = np.reshape(jax.device_get(self.values), (-1, len(self.names)))
+        return [dict(zip(self.names, row.tolist(), strict=True)) for row in rows]
 
 
 class Row(NamedTuple):
@@ -32,24 +67,26 @@ class Journal:
 
     def __init__(self, window_steps: int, under_way: int, state: dict[str, Any] | None = None) -> None:
         self._window_steps, self._most = window_steps, under_way
-        self._under_way: collections.deque[tuple[str, int, Mapping[str, jax.Array | float]]] = collections.deque()
+        self._under_way: collections.deque[tuple[str, int, Report | Mapping[str, jax.Array | float]]] = (
+            collections.deque()
+        )
         self._rows: list[Row] = []
         self._sums: dict[str, float] = dict(state["sums"]) if state else {}
         self._count: int = state["count"] if state else 0
 
-    def add(self, step: int, report: Mapping[str, jax.Array | float]) -> None:
-        """Takes the report of a step that has been started. The first step is 1. All reports have the same names.
+    def add(self, step: int, report: Report) -> None:
+        """Takes the report of a step, or of several steps from this one on, that have been started. The first step is 1.
+
+        All reports have the same names.
 
         Raises:
           TrainingDiverged: if a number that is read is not finite.
         """
-        self.note(TRAIN, step, report)
+        self._take(TRAIN, step, report)
 
     def note(self, kind: str, step: int, values: Mapping[str, jax.Array | float]) -> None:
         """Takes numbers that become a row of their own as soon as they are computed. Raises as `add` does."""
-        self._under_way.append((kind, step, values))
-        while len(self._under_way) > self._most:
-            self._read_one()
+        self._take(kind, step, values)
 
     def finish(self) -> None:
         """Waits for every report under way and reads it. Raises as `add` does."""
@@ -65,20 +102,34 @@ class Journal:
         """The incomplete window, for a checkpoint after `finish`. It holds numbers that JSON stores exactly."""
         return {"sums": dict(self._sums), "count": self._count}
 
+    def _take(self, kind: str, step: int, values: Report | Mapping[str, jax.Array | float]) -> None:
+        self._under_way.append((kind, step, values))
+        while len(self._under_way) > self._most:
+            self._read_one()
+
     def _read_one(self) -> None:
         kind, step, on_device = self._under_way.popleft()
-        values = {name: float(value) for name, value in jax.device_get(on_device).items()}
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise TrainingDiverged(
-                    f"the {name} of step {step} is {value}. Nothing since the last checkpoint has been saved. Lower "
-                    "optimizer.learning_rate, lengthen optimizer.warmup_epochs, or look at the data."
-                )
-        if kind != TRAIN:
+        if isinstance(on_device, Report):
+            for later, values in enumerate(on_device.by_step()):
+                self._count_in(step + later, values)
+        else:
+            values = {name: float(value) for name, value in jax.device_get(on_device).items()}
+            _check_finite(step, values)
             self._rows.append(Row(kind, step, values))
-            return
+
+    def _count_in(self, step: int, values: dict[str, float]) -> None:
+        _check_finite(step, values)
         self._sums = {name: self._sums.get(name, 0.0) + value for name, value in values.items()}
         self._count += 1
         if step % self._window_steps == 0:
             self._rows.append(Row(TRAIN, step, {name: total / self._count for name, total in self._sums.items()}))
             self._sums, self._count = {}, 0
+
+
+def _check_finite(step: int, values: dict[str, float]) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise TrainingDiverged(
+                f"the {name} of step {step} is {value}. Nothing since the last checkpoint has been saved. Lower "
+                "optimizer.learning_rate, lengthen optimizer.warmup_epochs, or look at the data."
+            )

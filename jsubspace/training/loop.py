@@ -45,6 +45,7 @@ class Cadence:
       test_steps: the number of steps from one test to the next, or 0 for no test.
       kept_steps: the steps whose checkpoints are saved and never deleted.
       keep_newest: how many of the newest checkpoints are kept.
+      profile_steps: a trace is written from the first to the last of these steps, or no trace if it is empty.
     """
 
     total_steps: int
@@ -54,6 +55,7 @@ class Cadence:
     test_steps: int = 0
     kept_steps: tuple[int, ...] = ()
     keep_newest: int = 2
+    profile_steps: tuple[int, ...] = ()
 
     def ends_epoch(self, step: int) -> bool:
         """Whether an epoch, or training, ends with this step."""
@@ -67,6 +69,15 @@ class Cadence:
         """Whether a checkpoint is saved after this step. The state of every test is saved: it may be the best one."""
         return is_due(step, self.save_steps, self.total_steps) or step in self.kept_steps or self.tests(step)
 
+    def next_steps(self, step: int, most: int) -> range:
+        """The steps after ``step`` that one program takes: ``most`` steps, or one if the loop needs the state in between."""
+        steps = range(step + 1, step + most + 1)
+        return steps[:1] if any(map(self._needs_state, steps[:-1])) else steps
+
+    def _needs_state(self, step: int) -> bool:
+        traced = self.profile_steps and step in (self.profile_steps[0] - 1, self.profile_steps[1])
+        return bool(traced) or self.ends_epoch(step) or self.saves(step)
+
 
 @dataclasses.dataclass(frozen=True)
 class Training:
@@ -77,18 +88,19 @@ class Training:
       init: returns the state before the first step, on its devices.
       like: a state of the same shapes and dtypes, as `jax.eval_shape` returns it.
       places: the sharding of every leaf of a restored state, or one sharding for all leaves.
-      step: ``(state, batch, key) -> (state, info)``, compiled. It may take the state's memory.
+      program: from a number of steps to ``(state, batch, key) -> (state, report)``, the compiled program that takes so many steps. It
+        may take the state's memory.
       key: the key of all steps, on the devices.
-      batches: ``(start, position) -> batches``: the batches on the devices, from the one after ``start`` steps on. The position
-        comes from the checkpoint, or is None.
+      batches: ``(start, position) -> (steps, batch)``: from the step after ``start`` on, the steps that one program takes and what
+        it takes on the devices, until the last step of the run. The position comes from the checkpoint, or is None.
       position: ``step -> position``: where the data is after a step, as JSON holds it, or None if the step alone says it.
       geometry: returns the numbers of the endpoints that are noted after every epoch, or None.
       test: returns the scores that are noted after a test.
       rank: from these scores to the number by which the best checkpoint is found. A larger number is better.
       tested_on: the kind of the rows of tests: the name of the data on which they are made.
       patience: training ends after so many tests without improvement. With 0 it does not.
-      profile_steps: a trace is written from the first to the last of these steps, or no trace if it is empty.
       sinks: objects that get every number of every row, beside the files.
+      warm_up: prepares `describe`, which is called later, while the devices are busy with the first step.
       describe: ``(row, steps_per_second) -> values``: the row's numbers with what the host knows about its step.
         The rate is None for a row that is not of training.
       shown: the numbers of a row of training that a person sees.
@@ -99,19 +111,19 @@ class Training:
     init: Callable[[], TrainState]
     like: TrainState
     places: Any
-    step: TrainStep
+    program: Callable[[int], TrainStep]
     key: jax.Array
-    batches: Callable[[int, Any], Iterator[Any]]
+    batches: Callable[[int, Any], Iterator[tuple[range, Any]]]
     position: Callable[[int], Any]
     geometry: Callable[[Endpoints], Numbers] | None
     test: Callable[[Endpoints], Numbers]
     rank: Callable[[Mapping[str, float]], float]
     tested_on: str
+    warm_up: Callable[[], None]
     describe: Callable[[Row, float | None], dict[str, float]]
     shown: tuple[str, ...]
     speed: str
     patience: int = 0
-    profile_steps: tuple[int, ...] = ()
     sinks: tuple[Sink, ...] = ()
 
 
@@ -131,27 +143,30 @@ def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preem
         start = int(state.step)
         journal = Journal(cadence.log_steps, RUN_AHEAD, notes.get("journal"))
         clock, patience = Clock(seconds_of(notes)), Patience(training.patience, notes)
-        batches = training.batches(start, notes.get(POSITION))
         with (
             Writer(workdir, start) if hosts.is_first() else Silent() as writer,
             Progress(start, cadence.total_steps, training.shown, training.speed) as progress,
             Sinks(training.sinks if hosts.is_first() else ()) as sinks,
-            Profile(training.profile_steps if hosts.is_first() else (), workdir) as profile,
+            Profile(cadence.profile_steps if hosts.is_first() else (), workdir) as profile,
             preemption.held(),
         ):
-            for step in range(start + 1, cadence.total_steps + 1):
+            for steps, batch in training.batches(start, notes.get(POSITION)):
+                first, step = steps[0], steps[-1]
                 if patience.is_over():
-                    log.info("ends after step %d: no test was better than an earlier one for a while", step - 1)
+                    log.info("ends after step %d: no test was better than an earlier one for a while", first - 1)
                     break
-                profile.before(step)
-                state, info = training.step(state, next(batches), training.key)
+                profile.before(first)
+                state, report = training.program(len(steps))(state, batch, training.key)
                 profile.after(step, state)
-                journal.add(step, info.numbers())
+                journal.add(first, report)
+                if first == start + 1:
+                    training.warm_up()
                 if training.geometry is not None and cadence.ends_epoch(step):
                     journal.note("endpoints", step, training.geometry(state.endpoints))
                 if cadence.tests(step):
                     journal.note(training.tested_on, step, training.test(state.endpoints))
-                ends = preemption.received() or (checkpoints.reached_preemption(step) and "preemption")
+                reached = [checkpoints.reached_preemption(each) for each in steps]  # jax counts the calls.
+                ends = preemption.received() or (any(reached) and "preemption")
                 save = cadence.saves(step) or bool(ends)
                 if save:
                     journal.finish()  # A loss that is not finite ends the run here, before the state is saved.
@@ -170,7 +185,7 @@ def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preem
                     position = training.position(step)
                     notes = {"journal": journal.state(), "seconds": clock.seconds(), **patience.notes()}
                     checkpoints.save(state, step, notes if position is None else notes | {POSITION: position}, tested)
-                progress.step()
+                progress.step(len(steps))
                 if ends:
                     checkpoints.wait()
                     raise Preempted(

@@ -24,9 +24,9 @@ class Progress:
         self._total, self._shown, self._speed = total, shown, speed
         self._bar = tqdm.tqdm(initial=start, total=total, unit="step", disable=None, dynamic_ncols=True)
 
-    def step(self) -> None:
-        """Counts one more step that has been started."""
-        self._bar.update()
+    def step(self, count: int = 1) -> None:
+        """Counts more steps that have been started."""
+        self._bar.update(count)
 
     def show(self, row: Row) -> None:
         """Shows the numbers of a row of training."""

@@ -14,6 +14,7 @@ from jsubspace.evaluation.tasks import Task
 from jsubspace.network import Network
 from jsubspace.objectives import Objective
 from jsubspace.shares import Shares
+from jsubspace.storage.journal import Report
 from jsubspace.subspaces import Subspace
 from jsubspace.training.averages import trained
 from jsubspace.training.parallel import DataParallel
@@ -25,7 +26,22 @@ Batch = tuple[Any, ...]
 
 Scores = dict[str, jax.Array]
 TrainLoss = Callable[[Params, Batch, jax.Array], tuple[jax.Array, Scores]]
-TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, "StepInfo"]]
+TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Report]]
+
+
+class Given(NamedTuple):
+    """Arrays that a step reads and does not change. They lie whole on every device, and are no constants of the program.
+
+    Attributes:
+      origin: the origin of the penalty's task vectors, or None.
+      examples: the arrays of all training examples, if they live on the devices. A batch then consists of rows.
+    """
+
+    origin: Params | None = None
+    examples: Batch | None = None
+
+
+NOTHING = Given()
 
 
 class StepInfo(NamedTuple):
@@ -44,11 +60,6 @@ class StepInfo(NamedTuple):
     def numbers(self) -> Scores:
         """All scalars by name."""
         return {"loss": self.loss, "penalty": self.penalty, **self.scores}
-
-
-def _with_last(step: Callable[..., Any], given: tuple[Any, ...]) -> TrainStep:
-    """The compiled step itself, or with its last argument given."""
-    return (lambda state, batch, key: step(state, batch, key, *given)) if given else step
 
 
 def task_loss(network: Network, task: Task) -> TrainLoss:
@@ -80,7 +91,7 @@ class StepParts:
     """The two halves of a step.
 
     Attributes:
-      gradient: ``(endpoints, step, batch, key, origin=None) -> (grads, info)``, written for one device. It names its collectives, and it
+      gradient: ``(endpoints, step, batch, key, given) -> (grads, info)``, written for one device. It names its collectives, and it
         takes and returns this device's share of divided endpoints.
       optimizer: the optimizer of the stacked endpoints.
     """
@@ -89,14 +100,18 @@ class StepParts:
     optimizer: optax.GradientTransformation
 
     def whole(
-        self, state: TrainState, batch: Batch, key: jax.Array, origin: Params | None = None
+        self, state: TrainState, batch: Batch, key: jax.Array, given: Given = NOTHING
     ) -> tuple[TrainState, StepInfo]:
         """The step of a device that holds all endpoints."""
-        grads, info = self.gradient(trained(state), state.step, batch, key, origin)
+        grads, info = self.gradient(trained(state), state.step, batch, key, given)
         return self._updated(state, grads), info
 
-    def compiled(self, devices: DataParallel, shardings: Any = None, origin: Params | None = None) -> TrainStep:
-        """The step on all devices. The new state takes the old one's memory.
+    def compiled(
+        self, devices: DataParallel, shardings: Any = None, given: Given = NOTHING, count: int = 1
+    ) -> TrainStep:
+        """The step on all devices, or ``count`` steps in one program. The new state takes the old one's memory.
+
+        Several steps are a loop inside of the program, and have the bits of as many single steps.
 
         If the endpoints are divided among the devices, the optimizer still sees whole arrays. XLA divides its work, and adds
         up its norms and matrix products over the devices. An elementwise optimizer moves nothing.
@@ -104,22 +119,25 @@ class StepParts:
         Args:
           devices: the devices.
           shardings: how the state is divided (`DataParallel.shardings_of`), or None if every device holds all of it.
-          origin: the origin of the penalty's task vectors, on every device, or None. It is no constant of the program.
+          given: what the step reads besides.
+          count: the number of steps. More than one take their batches from the rows of a block.
         """
-        given = () if origin is None else (origin,)
-        same = (SAME,) * len(given)
+        last = (given,) if jax.tree.leaves(given) else ()
+        same = (SAME,) * len(last)
         if shardings is None:
-            compiled = devices.compile(self.whole, (SAME, SPLIT, SAME, *same), returns=(SAME, SAME), donate=(0,))
-            return _with_last(compiled, given)
-        place = shardings.endpoints
-        gradient = devices.compile(self.gradient, (place, SAME, SPLIT, SAME, *same), returns=(place, SAME))
+            steps = _in_a_loop(self.whole, count)
+            compiled = devices.compile(steps, (SAME, SPLIT, SAME, *same), returns=(SAME, SAME), donate=(0,))
+        else:
+            place = shardings.endpoints
+            gradient = devices.compile(self.gradient, (place, SAME, SPLIT, SAME, *same), returns=(place, SAME))
 
-        def step(state: TrainState, batch: Batch, key: jax.Array, *origin: Params) -> tuple[TrainState, StepInfo]:
-            grads, info = gradient(trained(state), state.step, batch, key, *origin)
-            return self._updated(state, grads), info
+            def step(state: TrainState, batch: Batch, key: jax.Array, *given: Given) -> tuple[TrainState, StepInfo]:
+                grads, info = gradient(trained(state), state.step, batch, key, *given)
+                return self._updated(state, grads), info
 
-        compiled = devices.compile_whole(step, (shardings, SPLIT, SAME, *same), returns=(shardings, SAME), donate=(0,))
-        return _with_last(compiled, given)
+            steps, returns = _in_a_loop(step, count), (shardings, SAME)
+            compiled = devices.compile_whole(steps, (shardings, SPLIT, SAME, *same), returns=returns, donate=(0,))
+        return (lambda state, batch, key: compiled(state, batch, key, *last)) if last else compiled
 
     def _updated(self, state: TrainState, grads: Endpoints) -> TrainState:
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.endpoints)
@@ -134,8 +152,9 @@ def make_train_step(
     objective: Objective,
     shares: Shares,
     spread: Callable[[jax.Array], jax.Array] | None = None,
+    gather_fn: Callable[..., Batch] | None = None,
 ) -> StepParts:
-    """Makes the step ``(state, batch, key, origin=None) -> (state, info)``, in its two halves.
+    """Makes the step ``(state, batch, key, given) -> (state, info)``, in its two halves.
 
     The batch is a tuple of arrays ``[n, ...]``. The key is the run's key. The step's own key follows from it and from
     ``state.step``, so that a resumed run draws the same numbers as a run that never stopped. The key is the same on every
@@ -149,21 +168,38 @@ def make_train_step(
       objective: the options of the gradient.
       shares: how the endpoints lie on the devices, and the name of the device axis.
       spread: the objective's spread of alpha as a function of ``state.step``, or None if it does not change.
+      gather_fn: ``(examples, rows, step) -> batch``, for a step that is given all examples.
     """
 
     def gradient(
-        endpoints: Endpoints, step: jax.Array, batch: Batch, key: jax.Array, origin: Params | None = None
+        endpoints: Endpoints, step: jax.Array, batch: Batch, key: jax.Array, given: Given = NOTHING
     ) -> tuple[Endpoints, StepInfo]:
+        if given.examples is not None:
+            assert gather_fn is not None
+            batch = gather_fn(given.examples, batch, step)
         subspace_key, augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, step), 3)
         if shares.axis_name is not None:
             dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(shares.axis_name))
         examples = augment_fn(augment_key, *batch)
         of_step = objective if spread is None else dataclasses.replace(objective, spread=spread(step))
-        if origin is not None:
-            of_step = dataclasses.replace(of_step, origin=origin)
+        if given.origin is not None:
+            of_step = dataclasses.replace(of_step, origin=given.origin)
         grad_fn = algorithm.random_gradient(loss_fn, subspace, of_step, shares, has_aux=True)
         (_, info), grads = grad_fn(subspace_key, endpoints, examples, dropout_key)
         scores = {name: shares.mean(jnp.mean(value)) for name, value in info.aux.items()}
         return grads, StepInfo(info.loss, info.penalty, scores)
 
     return StepParts(gradient, optimizer)
+
+
+def _in_a_loop(step: Callable[..., tuple[TrainState, StepInfo]], count: int) -> TrainStep:
+    """``count`` steps that take the same arguments, with the report of all of them."""
+
+    def once(state: TrainState, *rest: Any) -> tuple[TrainState, Report]:
+        state, info = step(state, *rest)
+        return state, Report.of(info.numbers())
+
+    def steps(state: TrainState, *rest: Any) -> tuple[TrainState, Report]:
+        return jax.lax.scan(lambda state, _: once(state, *rest), state, length=count)
+
+    return once if count == 1 else steps

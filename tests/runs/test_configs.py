@@ -109,6 +109,7 @@ class ShapesOnly:
     data_set = sets.find("imagenet2012")
     steps_per_epoch = 5005
     num_train = num_test = num_validation = num_bytes = 0
+    resident = None
     preprocess = imagenet.ImageNet.preprocess
     augment = imagenet.ImageNet.augment
 

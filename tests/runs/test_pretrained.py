@@ -21,6 +21,7 @@ from jsubspace.runs import build, memory, methods, pretrained, results, stacks
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.writer import read_rows
 from jsubspace.training.train_state import init_train_state
+from jsubspace.training.train_step import Given
 
 BASE = jax.tree.map(np.asarray, dense(jax.random.key(7)))
 
@@ -94,11 +95,11 @@ def test_the_step_has_the_gradient_of_value_and_grad_with_the_origin(divided, fi
     (ours, penalty), (others, other) = expected(BASE), expected(None)
     state = run.devices.put(init_train_state(endpoints, run.optimizer), run.shardings)
     batch = next(run.devices.put_batches([(x, y)]))
-    found, info = run.compiled_step(pretrained.origin(run))(
+    found, info = run.compiled_step(Given(pretrained.origin(run)))(
         state, batch, run.devices.put(run.key)
     )  # It takes the memory.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found.endpoints, ours)
-    np.testing.assert_allclose(info.penalty, penalty, rtol=1e-5)
+    np.testing.assert_allclose(info.by_step()[0]["penalty"], penalty, rtol=1e-5)
     assert abs(other - penalty) > 0.1
     assert max(jax.tree.leaves(jax.tree.map(lambda a, b: float(np.abs(a - b).max()), ours, others))) > 1e-3
 

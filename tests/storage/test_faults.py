@@ -23,7 +23,7 @@ from jsubspace.runs import build, config_files
 from jsubspace.runs.run import train_endpoints
 from jsubspace.storage import checksums, lock
 from jsubspace.storage.checkpoint import Checkpoints
-from jsubspace.storage.journal import Journal
+from jsubspace.storage.journal import Journal, Report
 from jsubspace.storage.writer import read_rows
 from jsubspace.training.parallel import DataParallel
 from jsubspace.training.train_state import TrainState
@@ -229,7 +229,7 @@ def test_a_loss_that_is_no_number_and_a_damaged_checkpoint_change_nothing(tiny_m
     add = Journal.add
 
     def add_nan(self, step, info):
-        add(self, step, info | {"loss": jnp.nan} if step == 20 else info)
+        add(self, step, Report(info.names, info.values * jnp.nan) if step == 20 else info)
 
     with monkeypatch.context() as patched:
         patched.setattr(Journal, "add", add_nan)

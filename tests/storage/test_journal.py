@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import pytest
 
 from jsubspace.errors import TrainingDiverged
-from jsubspace.storage.journal import Journal, Row
+from jsubspace.storage.journal import Journal, Report, Row
 
 AHEAD = 3
 
 
 def info(loss):
-    return {"loss": jnp.float32(loss), "penalty": jnp.float32(0), "accuracy": jnp.float32(1)}
+    return Report.of({"loss": jnp.float32(loss), "penalty": jnp.float32(0), "accuracy": jnp.float32(1)})
 
 
 def feed(journal, steps):
