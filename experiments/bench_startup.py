@@ -21,14 +21,14 @@ times = {}
 
 def lap(name):
     global started
-    now = time.time()
-    times[name] = round(now - started, 2)
+    now, cpu = time.time(), time.process_time()
+    times[name] = round(now - started, 2), round(cpu - sum(spent for _, spent in times.values()), 2)
     started = now
 
 import runpy
 import jax
 from jsubspace import main, program
-from jsubspace.runs import build, stacks
+from jsubspace.runs import build, feeding, stacks
 from jsubspace.training import parallel
 settings = runpy.run_path(sys.argv[2])["get_config"]()
 settings.data.dir = sys.argv[3]
@@ -37,13 +37,12 @@ parallel.use_cpu_cores()
 jax.devices()
 lap("import")
 run = build.build(settings)
-batches = run.devices.put_batches(run.problem.data.train_batches(0, run.shard), parts=settings.subspace.num_samples)
-batch = next(batches)
+fed = feeding.feed(run)
+steps, batch = next(fed.batches(0, None))
 lap("data")
 state = jax.block_until_ready(run.devices.put(stacks.init_state(run), run.shardings))
 lap("state")
-step = run.compiled_step()
-jax.block_until_ready(step(state, batch, run.devices.put(run.key)))
+jax.block_until_ready(fed.program(len(steps))(state, batch, run.devices.put(run.key)))
 lap("compile")
 print(json.dumps(times))
 """
@@ -62,8 +61,9 @@ def main() -> None:
             command = [sys.executable, "-c", PROGRAM, str(time.time()), arguments.config, arguments.data_dir]
             output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
             times = json.loads(output.splitlines()[-1])
-            split = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in times.items())
-            print(f"{'full' if i else 'empty'} cache: {sum(times.values()):6.1f} s  ({split})", flush=True)
+            split = ", ".join(f"{name} {wall:.1f} and {cpu:.1f} s" for name, (wall, cpu) in times.items())
+            wall, cpu = (sum(seconds) for seconds in zip(*times.values(), strict=True))
+            print(f"{'full' if i else 'empty'} cache: {wall:6.1f} s, of CPU {cpu:.1f} s  ({split})", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ After Wortsman, Horton, Guestrin, Farhadi and Rastegari, "Learning Neural Networ
 
 from typing import TYPE_CHECKING
 
+from jsubspace import collector as collector  # It pauses while a program imports the rest.
 from jsubspace import lazy as lazy
 from jsubspace import preemption as preemption  # It listens to signals from here on, before jax is imported.
 from jsubspace.algorithm import Info as Info

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
-from jsubspace import shown
+from jsubspace import collector, shown
 from jsubspace.errors import EXIT_CODES, Preempted, UsageError, one_line
 from jsubspace.preemption import Preemption
 
@@ -27,6 +27,7 @@ def run(main: Callable[[], object]) -> NoReturn:
     """
     signals = Preemption()
     signals.hold()  # Nothing is raised outside of the try.
+    collector.resume()
     with signals:
         try:
             with signals.released():

@@ -240,7 +240,7 @@ def _exit(number: int, frame: FrameType | None) -> None:
     os._exit(PREEMPTED)
 
 
-def _is_our_program() -> bool:
+def is_our_program() -> bool:
     """Whether Python was started by ``-m`` with a module of this library, and is about to look for it.
 
     Python then has "-m" in the place of the program's name, and the arguments after the module behind it.
@@ -276,5 +276,5 @@ def _say(text: str) -> None:
             os.write(2, f"{text}\n".encode())
 
 
-if _is_our_program() and threading.current_thread() is threading.main_thread():
+if is_our_program() and threading.current_thread() is threading.main_thread():
     end_at_once()

@@ -19,6 +19,7 @@ from jsubspace.storage import array_files, files
 from jsubspace.storage.array_files import Array
 
 _CHUNK = 1024
+_CACHE = ".decoded.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,8 @@ def read(data_set: DataSet, data_dir: str, split: str, keep_decoded: bool = True
       UsageError: if the data set is not prepared or has no such split, a record is damaged, an image has another size, or
         a label is out of range.
     """
+    if keep_decoded and (kept := _kept(data_set, data_dir, split)) is not None:
+        return kept
     builder = prepare.prepared(data_set, data_dir)
     if split not in builder.info.splits:
         raise UsageError(
@@ -67,15 +70,27 @@ def read(data_set: DataSet, data_dir: str, split: str, keep_decoded: bool = True
         )
     if not keep_decoded:
         return _decode_all(builder, split, data_set)
-    files = [pathlib.Path(file) for file in builder.info.splits[split].filepaths]
-    cache = pathlib.Path(builder.data_path) / f"{split}.decoded.npz"
-    # Files that were prepared again, or damaged since, are decoded again.
-    fingerprint = str([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    fingerprint = _fingerprint([pathlib.Path(file) for file in builder.info.splits[split].filepaths])
+    cache = pathlib.Path(builder.data_path) / f"{split}{_CACHE}"
     examples = _load(cache, fingerprint, data_set, builder.info.splits[split].num_examples)
     if examples is None:
         examples = _decode_all(builder, split, data_set)
         _save(cache, examples, fingerprint)
     return examples
+
+
+def _kept(data_set: DataSet, data_dir: str, split: str) -> Examples | None:
+    """The decoded copy, if it can be found without TFDS. To import TFDS takes more than half as long as to import jax."""
+    found = prepare.only_version(data_set, data_dir)
+    if found is None or split not in found[1]:
+        return None
+    folder, (files, num_examples) = found[0], found[1][split]
+    return _load(folder / f"{split}{_CACHE}", _fingerprint(files), data_set, num_examples)
+
+
+def _fingerprint(files: list[pathlib.Path]) -> str:
+    """What tells files apart from files that were prepared again, or damaged since. Those are decoded again."""
+    return str([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
 
 
 def _load(cache: pathlib.Path, fingerprint: str, data_set: DataSet, length: int) -> Examples | None:

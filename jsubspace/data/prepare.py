@@ -64,6 +64,16 @@ def prepared(data_set: DataSet, data_dir: str = "") -> Any:
     return builder
 
 
+def only_version(data_set: DataSet, data_dir: str = "") -> tuple[pathlib.Path, dict[str, prepared_files.Split]] | None:
+    """The folder of the only version of a data set on the disk, and its splits, without TFDS. None if there is no single one.
+
+    Raises:
+      UsageError: if the folder has files of the data set that cannot be read.
+    """
+    found = list(prepared_files.check_versions(_folder(data_dir) / data_set.name).items())
+    return found[0] if len(found) == 1 else None
+
+
 def is_prepared(data_set: DataSet, data_dir: str = "") -> bool:
     """Whether a data set is on the disk. The function writes nothing."""
     try:

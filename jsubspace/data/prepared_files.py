@@ -6,6 +6,7 @@ documents say: with a shard length that is too small, a run would train on a par
 
 import pathlib
 import re
+from typing import NamedTuple
 
 from jsubspace.errors import UsageError
 from jsubspace.storage import documents
@@ -34,16 +35,25 @@ _INFO = Record({"name": Text(), "version": Text(), "fileFormat": Text(), "splits
 _FIX = "Delete the folder and prepare the data set again."
 
 
-def check_versions(folder: pathlib.Path) -> None:
-    """Checks every version of a data set, each in a subfolder of its own that is named like 1.0.0. See `check`."""
-    if folder.is_dir():
-        for path in sorted(folder.iterdir()):
-            if _VERSION.fullmatch(path.name):
-                check(path)
+class Split(NamedTuple):
+    """A split of a prepared data set: its files in order, and the number of its examples."""
+
+    files: list[pathlib.Path]
+    num_examples: int
 
 
-def check(folder: pathlib.Path) -> None:
-    """Checks the documents and the files of records in the folder of a prepared data set.
+def check_versions(folder: pathlib.Path) -> dict[pathlib.Path, dict[str, Split]]:
+    """Checks every version of a data set, each in a subfolder of its own that is named like 1.0.0. See `check`.
+
+    Returns:
+      The splits by name, for the folder of each version.
+    """
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {path: check(path) for path in paths if _VERSION.fullmatch(path.name)}
+
+
+def check(folder: pathlib.Path) -> dict[str, Split]:
+    """Checks the documents and the files of records in the folder of a prepared data set, and returns its splits by name.
 
     Raises:
       UsageError: if something is missing, is damaged, or does not agree with the rest.
@@ -60,13 +70,17 @@ def check(folder: pathlib.Path) -> None:
             f"{folder} has records in another file format than {FORMAT}: {info['fileFormat']!r}. Choose another --data_dir for "
             "jsubspace."
         )
+    found = {}
     for split in info["splits"]:
         if split.get("filepathTemplate", _TEMPLATE) != _TEMPLATE:
             raise UsageError(f"{folder / INFO} is damaged (it names files in another way than TFDS). {_FIX}")
         lengths = [int(length) for length in split["shardLengths"]]
-        for i, length in enumerate(lengths):
-            name = f"{info['name']}-{split['name']}.{FORMAT}-{i:05d}-of-{len(lengths):05d}"
-            _check_records(folder / name, length)
+        name = f"{info['name']}-{split['name']}.{FORMAT}"
+        files = [folder / f"{name}-{i:05d}-of-{len(lengths):05d}" for i in range(len(lengths))]
+        for file, length in zip(files, lengths, strict=True):
+            _check_records(file, length)
+        found[split["name"]] = Split(files, sum(lengths))
+    return found
 
 
 def _check_records(path: pathlib.Path, expected: int) -> None:

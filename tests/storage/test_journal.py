@@ -54,6 +54,17 @@ def test_notes_are_rows_of_their_own_in_order():
     assert journal.take_rows()[1] == Row("endpoints", 2, {"l2": 5.0})
 
 
+def test_a_report_of_several_steps_is_as_many_reports():
+    """A window ends in the middle of one, and the step that is not finite is named."""
+    losses = jnp.float32([[1, 0, 1], [3, 0, 1], [8, 0, 1]])
+    journal = Journal(2, 0)
+    journal.add(1, Report(info(0).names, losses))
+    journal.add(4, info(2))
+    assert [(row.step, row.values["loss"]) for row in journal.take_rows()] == [(2, 2.0), (4, 5.0)]
+    with pytest.raises(TrainingDiverged, match="the loss of step 6 is nan"):
+        journal.add(5, Report(info(0).names, losses.at[1, 0].set(jnp.nan)))
+
+
 @pytest.mark.parametrize("loss", [jnp.nan, jnp.inf, -jnp.inf])
 def test_a_loss_that_is_not_finite_names_its_step(loss):
     journal = Journal(100, AHEAD)
