@@ -3,19 +3,27 @@
 The benchmark starts a program that does the same as `jsubspace.main` up to its first step, and splits its time. *Import*
 lasts until all modules are loaded, *data* until the pipeline is ready, *state* until the endpoints are initialised, and
 *compile* until the first step has been taken. The first start has an empty compilation cache. The following starts have
-the cache that the first one filled.
+the cache that the first one filled. CPU time is printed beside the wall time, because a busy machine changes it less.
+
+A table then says which packages the time of the imports goes to. A module's time is the smallest of several starts.
 """
 
 import argparse
+import collections
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
 
+IMPORTS = "import gc; gc.disable(); import jsubspace.main"
+"""What the table of imports measures. A program imports without the collector (`jsubspace.collector`)."""
+
 PROGRAM = """
-import json, sys, time
+import gc, json, sys, time
+gc.disable()  # As jsubspace.collector does.
 started = float(sys.argv[1])
 times = {}
 
@@ -35,6 +43,8 @@ settings.data.dir = sys.argv[3]
 program.use_compilation_cache()
 parallel.use_cpu_cores()
 jax.devices()
+gc.freeze()
+gc.enable()
 lap("import")
 run = build.build(settings)
 fed = feeding.feed(run)
@@ -54,6 +64,7 @@ def main() -> None:
     parser.add_argument("--config", default="configs/digits_cresnet8_line.py")
     parser.add_argument("--data_dir", default="", help="of prepared data")
     parser.add_argument("--warm", type=int, default=2, help="starts with a full cache")
+    parser.add_argument("--imports", type=int, default=5, help="starts for the table of imports (0 for no table)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
@@ -61,9 +72,36 @@ def main() -> None:
             command = [sys.executable, "-c", PROGRAM, str(time.time()), arguments.config, arguments.data_dir]
             output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
             times = json.loads(output.splitlines()[-1])
-            split = ", ".join(f"{name} {wall:.1f} and {cpu:.1f} s" for name, (wall, cpu) in times.items())
-            wall, cpu = (sum(seconds) for seconds in zip(*times.values(), strict=True))
-            print(f"{'full' if i else 'empty'} cache: {wall:6.1f} s, of CPU {cpu:.1f} s  ({split})", flush=True)
+            wall, cpu = (
+                f"{sum(part[clock] for part in times.values()):6.1f} s  ("
+                + ", ".join(f"{name} {part[clock]:.1f} s" for name, part in times.items())
+                + ")"
+                for clock in (0, 1)
+            )
+            print(f"{'full' if i else 'empty'} cache: {wall}, CPU {cpu}", flush=True)
+    if arguments.imports:
+        print("\n" + imports(arguments.imports))
+
+
+def imports(starts: int, most: int = 12) -> str:
+    """The milliseconds of the imports by package, as Markdown. The last row has the packages beyond the first ``most``."""
+    least: dict[str, int] = {}
+    for _ in range(starts):
+        command = [sys.executable, "-X", "importtime", "-c", IMPORTS]
+        text = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True).stderr
+        for spent, module in re.findall(r"import time: +(\d+) \| +\d+ \| +(\S+)", text):
+            least[module] = min(int(spent), least.get(module, int(spent)))
+    packages, modules = collections.Counter[str](), collections.Counter[str]()
+    for module, spent in least.items():
+        packages[module.partition(".")[0]] += spent
+        modules[module.partition(".")[0]] += 1
+    listed = packages.most_common()
+    rows = [(f"`{name}`", modules[name], spent) for name, spent in listed[:most]]
+    rest = [name for name, _ in listed[most:]]
+    rows.append((f"{len(rest)} others", sum(modules[name] for name in rest), sum(packages[name] for name in rest)))
+    rows.append(("all", len(least), sum(least.values())))
+    lines = [f"| {name} | {count} | {spent / 1000:.0f} |" for name, count, spent in rows]
+    return "\n".join(["| package | modules | ms |", "| --- | --- | --- |", *lines])
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def _kept(data_set: DataSet, data_dir: str, split: str) -> Examples | None:
 
 
 def _fingerprint(files: list[pathlib.Path]) -> str:
-    """What tells files apart from files that were prepared again, or damaged since. Those are decoded again."""
+    """Names, sizes and times of files. Files that were prepared again, or damaged since, have others and are decoded again."""
     return str([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
 
 

@@ -13,11 +13,11 @@ from jsubspace.data import epochs
 from jsubspace.data.shards import Shard
 
 BLOCK_STEPS = 512
-"""The most steps of which the devices get the rows at once."""
+"""The devices get the rows of at most this number of steps at once."""
 
 
 class Block(NamedTuple):
-    """The rows of consecutive steps of one epoch, whose batches have one size.
+    """The rows of consecutive steps of one epoch. Their batches have one size.
 
     Attributes:
       first: the number of steps before the block.
@@ -81,7 +81,7 @@ class Resident:
             yield (*batch, places) if self.with_places else batch
 
     def blocks(self, start_step: int, shard: Shard) -> Iterator[Block]:
-        """Endless blocks, the first of which has the step after ``start_step`` steps."""
+        """Endless blocks. The first one has the step after ``start_step`` steps."""
         full, length, whole = self.num_examples // self.batch_size, self.block_steps, self.steps_per_epoch
         bounds = list(itertools.pairwise(sorted({*range(0, full, length), full, whole})))
         epoch, place = divmod(start_step, whole)
@@ -106,8 +106,8 @@ class Resident:
         place = jnp.minimum(step % self.steps_per_epoch % self.block_steps, len(rows) - 1)
         chosen = jax.lax.dynamic_index_in_dim(rows, place, keepdims=False)
         batch = tuple(array.at[chosen[:, 0]].get(mode="promise_in_bounds") for array in examples)
-        # XLA must not compute the gathering together with what follows: the step then has the same bits as a step whose
-        # batch comes from the host.
+        # XLA must not compute the gathering together with what follows: the step then has the same bits as a step that
+        # gets its batch from the host.
         return jax.lax.optimization_barrier((*batch, chosen[:, 1]) if self.with_places else batch)
 
     def _rows(self, start_step: int, shard: Shard) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -162,7 +162,7 @@ class Checkpoints(Generic[State]):
 
     def reached_preemption(self, step: int) -> bool:
         """Whether one of the hosts that train together will be preempted. All hosts get the same answer at a step."""
-        return self._manager.reached_preemption(step)
+        return jax.process_count() > 1 and self._manager.reached_preemption(step)
 
     def wait(self) -> None:
         """Returns when everything is written. It raises as `save` does."""

@@ -44,7 +44,7 @@ class Report:
 
     def by_step(self) -> list[dict[str, float]]:
         """The numbers of every step by name, on the host."""
-        rows = np.reshape(jax.device_get(self.values), (-1, len(self.names)))
+        rows = np.asarray(self.values).reshape(-1, len(self.names))
         return [dict(zip(self.names, row.tolist(), strict=True)) for row in rows]
 
 
