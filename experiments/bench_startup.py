@@ -21,7 +21,9 @@ import time
 IMPORTS = """
 import gc, importlib, sys
 gc.disable()
-importlib.import_module = lambda name: __import__(name) and sys.modules[name]
+relative = importlib.import_module
+importlib.import_module = lambda name, package=None: (
+    relative(name, package) if package else __import__(name) and sys.modules[name])
 import jsubspace.main
 """
 """What the table of imports measures. A program imports without the collector (`jsubspace.collector`). Python's own table counts

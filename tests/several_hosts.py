@@ -20,7 +20,7 @@ from jsubspace.training.progress import Progress
 def main():
     arguments = json.loads(sys.argv[1])
     step, evaluate = Progress.step, run.evaluate
-    Progress.step = lambda self: (time.sleep(arguments["pause"]), step(self))
+    Progress.step = lambda self, count: (time.sleep(arguments["pause"]), step(self, count))
     run.evaluate = lambda *arguments: print("evaluating", flush=True) or evaluate(*arguments)
     several = arguments["hosts"] > 1
     with hosts.joined(arguments["timeout"], arguments["heartbeat"]) if several else Preemption() as preemption:

@@ -9,7 +9,7 @@ import pytest
 from jsubspace import machine, runs
 from jsubspace.errors import UsageError
 from jsubspace.evaluation.tasks import Classification
-from jsubspace.runs import adapters, build, memory, results
+from jsubspace.runs import adapters, build, feeding, memory, results
 from jsubspace.storage import folders
 
 KINDS = {
@@ -68,6 +68,9 @@ def test_the_compiler_counts_the_same_arguments(sharded, tiny_mlp):
     step, key = state.step.dtype.itemsize, 2 * 4
     expected = parts["endpoints"] + parts["optimizer"] + parts["a batch"] + step + key
     assert compiled.memory_analysis().argument_size_in_bytes == expected
+
+    examples = run.devices.put(run.problem.data.resident.arrays)
+    assert parts["training examples"] == bytes_on(run.devices.devices[0], examples)
 
 
 @pytest.mark.parametrize("network", ["mlp", "cresnet"])
@@ -130,15 +133,16 @@ def test_what_no_machine_can_hold_is_refused_before_the_folder(fields, verb, nam
 
 def test_a_device_that_says_what_it_has_is_compared_alone(tiny_mlp, monkeypatch, caplog):
     run = build.build(with_fields(tiny_mlp, {"num_devices": 4}))
+    monkeypatch.setattr(feeding, "resident", lambda run: None)  # A device of this size would have no place for examples.
     needed = max(stage.size for stage in memory.estimate(run).device)
-    monkeypatch.setattr(memory, "of_accelerator", lambda device: needed)
+    monkeypatch.setattr(machine, "of_accelerator", lambda device: needed)
     with caplog.at_level(logging.INFO, "jsubspace"):
         memory.check(run)
     devices, host = [record.getMessage() for record in caplog.records if "memory on" in record.getMessage()]
     assert devices.startswith("memory on each of 4 devices, at least and without activations: ")
     assert f"A device has {memory.readable(needed)}." in devices
     assert "to score" in host
-    monkeypatch.setattr(memory, "of_accelerator", lambda device: needed - 1)
+    monkeypatch.setattr(machine, "of_accelerator", lambda device: needed - 1)
     with pytest.raises(UsageError, match="on each device, without activations, but a device has"):
         memory.check(run)
 
