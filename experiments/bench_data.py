@@ -28,7 +28,7 @@ from jsubspace.data.batching import Batching
 from jsubspace.errors import UsageError
 from jsubspace.evaluation.devices import RUN_AHEAD
 from jsubspace.runs import build, images, recipes
-from jsubspace.training import parallel
+from jsubspace.training import device_choice
 
 Batch = dict[str, np.ndarray]
 Step = Callable[[Batch], Any]
@@ -211,7 +211,7 @@ def main(argv: list[str] | None = None) -> int:
         "--rounds", type=int, default=7, help="rounds in which the pipeline and its decoder run in turn"
     )
     arguments = parser.parse_args(argv)
-    parallel.use_cpu_cores()
+    device_choice.use_cpu_cores()
     try:
         for name in [arguments.set] if arguments.set else sets.SETS:
             bench(

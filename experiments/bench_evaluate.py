@@ -25,7 +25,7 @@ from jsubspace.evaluation.survey import Ensemble, Survey, affine, survey
 from jsubspace.evaluation.tasks import Classification
 from jsubspace.runs import adapters, build, images, recipes
 from jsubspace.runs.build import Run
-from jsubspace.training import parallel
+from jsubspace.training import device_choice
 from jsubspace.types import Endpoints
 
 
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=21)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    parallel.use_cpu_cores()
+    device_choice.use_cpu_cores()
     run = make_run(arguments.train, arguments.test, arguments.width)
     endpoints = run.devices.run_once(run.init_state).endpoints
     plan = survey(run.subspace, arguments.points)

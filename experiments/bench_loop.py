@@ -26,7 +26,7 @@ from jsubspace.runs import build, feeding, images, recipes
 from jsubspace.runs import run as run_lib
 from jsubspace.runs.build import Run
 from jsubspace.storage.journal import TRAIN
-from jsubspace.training import parallel
+from jsubspace.training import device_choice
 from jsubspace.training.train_step import Given
 
 NETWORKS = {"dense": "fashion_mnist", "cresnet20": "cifar10"}
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="steps of a window: one way takes so many in a round")
     parser.add_argument("--steps_per_dispatch", type=int, default=0, help="as the setting")
     arguments = parser.parse_args()
-    parallel.use_cpu_cores()
+    device_choice.use_cpu_cores()
     steps = arguments.steps
     run = make_run(arguments.network, arguments.method, arguments.devices, steps, arguments.steps_per_dispatch)
     ways: dict[str, Callable[[], Any]] = {"scan": make_way(run, steps, 1), "calls": make_way(run, 1, steps)}

@@ -45,11 +45,11 @@ import runpy
 import jax
 from jsubspace import main, program
 from jsubspace.runs import build, feeding, stacks
-from jsubspace.training import parallel
+from jsubspace.training import device_choice
 settings = runpy.run_path(sys.argv[2])["get_config"]()
 settings.data.dir = sys.argv[3]
 program.use_compilation_cache()
-parallel.use_cpu_cores()
+device_choice.use_cpu_cores()
 jax.devices()
 gc.freeze()
 gc.enable()

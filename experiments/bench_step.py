@@ -19,7 +19,7 @@ from jsubspace.data import memory, sets
 from jsubspace.data.batching import Batching
 from jsubspace.evaluation.devices import RUN_AHEAD
 from jsubspace.runs import build, images, recipes
-from jsubspace.training import parallel
+from jsubspace.training import device_choice
 
 METHODS: dict[str, dict[str, Any]] = {
     "standard": {"subspace": "point"},
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=8, help="steps per method and round")
     arguments = parser.parse_args()
-    parallel.use_cpu_cores()
+    device_choice.use_cpu_cores()
     names = [name for name in METHODS if name == "standard" or name in arguments.methods]
     timers = {
         name: make_timer(METHODS[name], arguments.batch_size, arguments.steps, arguments.sharded) for name in names

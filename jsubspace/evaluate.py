@@ -22,7 +22,7 @@ from jsubspace.runs.problem import Problem
 from jsubspace.runs.run import MakeProblem, checked_problem
 from jsubspace.storage import checkpoint, checkpoint_files, lock, places, steps
 from jsubspace.storage.checkpoint import Checkpoints
-from jsubspace.training import parallel
+from jsubspace.training import device_choice
 from jsubspace.training.patience import Patience
 
 log = logging.getLogger("jsubspace.evaluate")  # As a program, this module has the name __main__.
@@ -102,7 +102,7 @@ def main() -> None:
             raise UsageError(f"unexpected argument {argument!r}. Settings are written --config.evaluation.name=value.")
         changes[field] = given
     program.use_compilation_cache()
-    parallel.use_cpu_cores()
+    device_choice.use_cpu_cores()
     problem = command_line.problem_of(arguments.file)
     print(results.table(evaluate(places.located(arguments.workdir, "--workdir"), changes, problem)))
 

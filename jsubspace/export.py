@@ -25,7 +25,7 @@ from jsubspace.runs.problem import Problem
 from jsubspace.runs.run import MakeProblem, checked_problem, facts
 from jsubspace.storage import places
 from jsubspace.subspaces import Subspace
-from jsubspace.training import parallel
+from jsubspace.training import device_choice
 from jsubspace.training.train_state import not_finite
 
 
@@ -134,7 +134,7 @@ def main() -> None:
     )
     evaluate.add_file(parser)
     arguments = parser.parse_args()
-    parallel.use_cpu_cores()
+    device_choice.use_cpu_cores()
     to = places.located(arguments.to, "--to")
     network_files.check_target(to)
     problem = command_line.problem_of(arguments.file)

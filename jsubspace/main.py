@@ -12,7 +12,7 @@ from absl import app, flags
 from jsubspace import program, runs
 from jsubspace.runs import command_line, results
 from jsubspace.storage import places
-from jsubspace.training import hosts, parallel
+from jsubspace.training import device_choice, hosts
 
 flags.adopt_module_key_flags(command_line)  # --help shows them
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Whether this is one of several hosts that run this command.")
@@ -25,7 +25,7 @@ def main() -> None:
     problem = command_line.problem_of_config(config)
     workdir = places.located(WORKDIR.value or pathlib.Path("runs") / name, "--workdir")
     program.use_compilation_cache()
-    parallel.use_cpu_cores()
+    device_choice.use_cpu_cores()
     with hosts.joined() if DISTRIBUTED.value else contextlib.nullcontext():
         trained = runs.train(config, workdir) if problem is None else runs.train_problem(problem, config, workdir)
         if hosts.is_first():

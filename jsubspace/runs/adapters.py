@@ -34,9 +34,12 @@ def evaluator(run: Run, task: Task, plan: Survey, by_points: bool | None = None)
 
 
 def spreads_points(run: Run, num_points: int) -> bool:
-    """Whether devices divide the points among them, and not the examples: there are more points than examples in a batch."""
+    """Whether devices divide the points among them, and not the examples: there are more points than examples in a batch.
+
+    One program for all devices (`training.parallel.Partitioned`) always divides the examples.
+    """
     data = run.problem.data
-    return num_points > min(data.batch_size, eval_batch_size(data))
+    return run.devices.axis_name is not None and num_points > min(data.batch_size, eval_batch_size(data))
 
 
 def eval_batch_size(data: Data) -> int:

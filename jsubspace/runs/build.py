@@ -18,9 +18,9 @@ from jsubspace.runs import images, optimizers, parts
 from jsubspace.runs.problem import Problem
 from jsubspace.shares import Shares, axes_of
 from jsubspace.subspaces import Subspace
-from jsubspace.training import parallel
+from jsubspace.training import device_choice
 from jsubspace.training.loop import Cadence
-from jsubspace.training.parallel import AXIS, DataParallel
+from jsubspace.training.parallel import DataParallel
 from jsubspace.training.train_state import TrainState, init_train_state
 from jsubspace.training.train_step import NOTHING, Given, TrainStep, make_train_step, task_loss
 
@@ -169,6 +169,8 @@ def build(settings: ml_collections.ConfigDict, problem: Problem | None = None) -
 
 def assemble(settings: ml_collections.ConfigDict, problem: Problem, devices: DataParallel) -> Run:
     """The run of settings, with a problem and devices that exist already."""
+    if devices.axis_name is None:  # One program sees whole batches.
+        problem = dataclasses.replace(problem, network=problem.network.on_one_device)
     key = jax.random.key(settings.seed, impl="threefry2x32")  # The same draws whatever jax's default is.
     steps_per_epoch = problem.data.steps_per_epoch
     schedule = parts.make_schedule(settings, steps_per_epoch)
@@ -190,7 +192,7 @@ def assemble(settings: ml_collections.ConfigDict, problem: Problem, devices: Dat
         schedule=schedule,
         optimizer=optimizers.make(settings, schedule, problem.optimizer),
         devices=devices,
-        shares=Shares(AXIS),
+        shares=Shares(devices.axis_name),
         shardings=None,
         cadence=Cadence(
             total_steps=total_steps,
@@ -207,8 +209,9 @@ def assemble(settings: ml_collections.ConfigDict, problem: Problem, devices: Dat
     )
     if not settings.shard_endpoints:
         return run
-    state = run.state_shape
-    shares = Shares(AXIS, axes_of(state.endpoints, len(devices.devices)), problem.network.compute_dtype)
+    state, shares = run.state_shape, run.shares
+    if devices.axis_name is not None:
+        shares = Shares(devices.axis_name, axes_of(state.endpoints, devices.count), problem.network.compute_dtype)
     return dataclasses.replace(run, shares=shares, shardings=devices.shardings_of(state))
 
 
@@ -218,7 +221,7 @@ def choose_devices(settings: ml_collections.ConfigDict) -> DataParallel:
         "data.batch_size / subspace.num_samples": settings.data.batch_size // settings.subspace.num_samples,
         "evaluation.batch_size": settings.evaluation.batch_size,
     }
-    return parallel.data_parallel(batch_sizes, settings.num_devices)
+    return device_choice.data_parallel(batch_sizes, settings.num_devices, settings.parallel)
 
 
 def devices_for(settings: ml_collections.ConfigDict, problem: Problem) -> DataParallel:
@@ -236,4 +239,4 @@ def devices_for(settings: ml_collections.ConfigDict, problem: Problem) -> DataPa
         "the batch size of the data / subspace.num_samples": data.batch_size // num_samples,
         "the eval_batch_size of the data": data.eval_batch_size or data.batch_size,
     }
-    return parallel.data_parallel(batch_sizes, settings.num_devices)
+    return device_choice.data_parallel(batch_sizes, settings.num_devices, settings.parallel)

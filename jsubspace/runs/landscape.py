@@ -13,7 +13,6 @@ from jsubspace.evaluation.devices import SAME, SPLIT
 from jsubspace.evaluation.survey import Survey
 from jsubspace.runs import adapters
 from jsubspace.runs.build import Run
-from jsubspace.training.parallel import AXIS
 from jsubspace.types import Endpoints, Params
 
 
@@ -39,7 +38,7 @@ def sharpness(run: Run, rows: Endpoints, plan: Survey, stats: Any) -> dict[str, 
         def loss_fn(point: Params) -> jax.Array:
             return jnp.mean(task.losses(problem.network.apply(point, *inputs, stats=stats), *targets))
 
-        return jax.lax.pmean(curvature.hessian_vector_product(loss_fn, point, vector), AXIS)
+        return run.shares.mean(curvature.hessian_vector_product(loss_fn, point, vector))
 
     compiled = run.devices.compile(product_of_batch, (SAME, SAME, SAME, SPLIT))
     num_batches = run.evaluation.sharpness_batches

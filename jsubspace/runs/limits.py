@@ -14,7 +14,7 @@ from jsubspace.models import resnet
 from jsubspace.runs import optimizers
 from jsubspace.runs.config import check_fields, collects, is_of_a_problem, value
 from jsubspace.runs.settings_table import ORIGIN, START
-from jsubspace.training import optim, schedules
+from jsubspace.training import optim, parallel, schedules
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
@@ -37,6 +37,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _validate_method(config, require)
     _validate_center(config, require)
     _validate_evaluation(config, require)
+    _validate_parallel(config, require)
 
 
 def _validate_method(config: ml_collections.ConfigDict, require: Any) -> None:
@@ -252,3 +253,13 @@ def _validate_num_endpoints(config: ml_collections.ConfigDict, require: Any) -> 
     else:
         natural = {"point": 1, "line": 2}[name]
         require(m in (0, natural), field, f"{natural} for a {name} (or 0, for the same)")
+
+
+def _validate_parallel(config: ml_collections.ConfigDict, require: Any) -> None:
+    """What plain jit cannot do: a step that sees the whole batch knows no parts of devices."""
+    if config.parallel != parallel.JIT:
+        return
+    one_per_device = "with config.parallel=jit, where no device has a part of the batch (pmap and shard_map can do it)"
+    require(config.subspace.num_samples == 1, "subspace.num_samples", f"1 {one_per_device}")
+    synced = is_of_a_problem(config) or config.model.sync_batch_norm
+    require(synced, "model.sync_batch_norm", f"True {one_per_device}")

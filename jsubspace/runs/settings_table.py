@@ -13,7 +13,7 @@ from jsubspace.data import sets
 from jsubspace.evaluation.positions import KINDS
 from jsubspace.runs.allowed import Allowed, Check, Choice, Range, Words
 from jsubspace.subspaces import MOST_BENDS
-from jsubspace.training import schedules
+from jsubspace.training import parallel, schedules
 
 
 class Between(enum.Enum):
@@ -245,6 +245,9 @@ SETTINGS = (
     Setting("steps_per_dispatch", 0, Range(0, 1000),
         "This number of steps is one call of a compiled program, if the training examples live on the devices (0 means that the "
         "platform decides, see docs/speed.md).", (PLACES, COMPARED), since="0.1.0"),
+    Setting("parallel", parallel.PMAP, Choice(parallel.WAYS),
+        "A step becomes a step on all devices by jax.pmap, by jax.shard_map with the same bits, or by plain jax.jit, where XLA divides "
+        "the work and sums have another order (docs/speed.md).", (PLACES, COMPARED), since="0.1.0"),
     Setting("num_devices", 0, Range(0, 100_000), "This is the number of devices, over all hosts (0 means all).", (PLACES, COMPARED)),
     Setting("shard_endpoints", False, _FLAG,
         "Each device keeps only its share of the endpoints and the optimizer's memory, which saves memory and traffic.",

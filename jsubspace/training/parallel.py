@@ -6,10 +6,8 @@ split along their leading axis.
 """
 
 import collections
-import contextlib
 import dataclasses
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -17,25 +15,19 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jsubspace.errors import UsageError
 from jsubspace.evaluation.devices import SAME, SPLIT, Place, drained, summed
 from jsubspace.shares import WHOLE, divided_axis
 
 AXIS = "batch"
 """The name of the device axis in `jax.lax.pmean` and the like."""
 
+PMAP, SHARD_MAP, JIT = "pmap", "shard_map", "jit"
+WAYS = (PMAP, SHARD_MAP, JIT)
+"""How a step for one device becomes a step for all devices.
 
-def use_cpu_cores() -> None:
-    """Shows each core to jax as a device if the machine has no accelerator. Call it before jax looks for devices.
-
-    XLA runs a convolution on one core. Two devices on two cores make a step 1.4 to 1.6 times faster.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        return
-    # jax refuses once it has looked for devices. This happens in a notebook, whose devices stay as they are.
-    with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", min(cores, 8))
+`jax.pmap` is the default. `jax.shard_map` is what pmap consists of, and its results have the same bits. With plain `jax.jit`, a step
+sees whole batches, and XLA divides the work. Sums then have another order.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +36,12 @@ class DataParallel:
 
     Attributes:
       devices: the devices that run the step.
+      pmaps: whether `jax.pmap` runs what it can, or `jax.shard_map` runs everything.
     """
 
     devices: tuple[jax.Device, ...]
-    axis_name: ClassVar[str] = AXIS
+    pmaps: bool = True
+    axis_name: ClassVar[str | None] = AXIS
 
     @property
     def count(self) -> int:
@@ -76,7 +70,7 @@ class DataParallel:
           A function of the same positional arguments.
         """
         divided = any(place not in (SAME, SPLIT) for place in arguments)
-        if not divided and SPLIT in arguments and jax.process_count() == 1:
+        if self.pmaps and not divided and SPLIT in arguments and jax.process_count() == 1:
             return jax.pmap(
                 function,
                 axis_name=AXIS,
@@ -177,7 +171,7 @@ class DataParallel:
         """
         queue: collections.deque[Any] = collections.deque()
         for batch in batches:
-            queue.append(self._put_split(jax.tree.map(lambda leaf: self._split(leaf, parts), batch)))
+            queue.append(self._put_batch(batch, parts))
             if len(queue) > ahead:
                 yield queue.popleft()
         yield from queue
@@ -190,9 +184,12 @@ class DataParallel:
         """
         return self._put_split(np.stack([self._split(batch, parts) for batch in batches], axis=1))
 
-    def _put_split(self, cut: Any) -> Any:
-        """Arrays with a leading axis of this host's devices, on these devices."""
-        split = NamedSharding(self._mesh, PartitionSpec(AXIS))
+    def _put_batch(self, batch: Any, parts: int) -> Any:
+        return self._put_split(jax.tree.map(lambda leaf: self._split(leaf, parts), batch))
+
+    def _put_split(self, cut: Any, axis: int = 0) -> Any:
+        """Arrays with an axis that is divided over this host's devices, on these devices."""
+        split = NamedSharding(self._mesh, PartitionSpec(*(None,) * axis, AXIS))
         if jax.process_count() == 1:
             return jax.device_put(cut, split)
         return jax.make_array_from_process_local_data(split, cut)
@@ -217,41 +214,46 @@ class DataParallel:
         return leaf.reshape(d, len(leaf) // d, *leaf.shape[1:])
 
 
-def data_parallel(batch_sizes: Mapping[str, int], num_devices: int = 0) -> DataParallel:
-    """Chooses the devices.
+class Partitioned(DataParallel):
+    """Runs a step as one program of plain `jax.jit`. The step sees whole batches, and XLA divides its work.
 
-    Args:
-      batch_sizes: the batch sizes, by name, that must be multiples of the number of devices.
-      num_devices: how many devices to use, or 0 for all. CPU devices are only cores. For 0, as many of them are used as
-        divide the batches.
-
-    Raises:
-      UsageError: if there are fewer devices, or they do not divide a batch.
+    No axis has a name, so a function for these devices has no collectives. The means of a whole batch are the means that other
+    ways take over devices. A `SPLIT` argument is a batch ``[n, ...]`` with a leading axis that lies divided on the devices.
     """
-    hosts = jax.process_count()
-    local = len(jax.local_devices())
-    if num_devices > local * hosts:
-        where = "this machine has" if hosts == 1 else f"these {hosts} hosts have"
-        raise UsageError(f"num_devices is {num_devices} but {where} {local * hosts}: {jax.devices()}.")
-    if num_devices % hosts:
-        raise UsageError(
-            f"num_devices is {num_devices}, but it must be a multiple of the {hosts} hosts: each host uses the same number "
-            "of devices."
-        )
-    count = num_devices or local * hosts
-    if not num_devices and jax.devices()[0].platform == "cpu":
-        fits = (d for d in range(1, local + 1) if all(size % (d * hosts) == 0 for size in batch_sizes.values()))
-        count = hosts * max(fits, default=1)
-    for name, size in batch_sizes.items():
-        if size % count:
-            of_hosts = "" if hosts == 1 else f" on {hosts} hosts"
-            raise UsageError(
-                f"{name} is {size}, which {count} devices{of_hosts} do not divide. Make it a multiple of {count}, or set "
-                "num_devices."
-            )
-    # A host's devices stand next to each other, as its examples do.
-    by_host = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    return DataParallel(tuple(by_host[i * local + j] for i in range(hosts) for j in range(count // hosts)))
+
+    axis_name: ClassVar[str | None] = None
+
+    def compile(
+        self, function: Callable[..., Any], arguments: Sequence[Any], returns: Any = SAME, donate: tuple[int, ...] = ()
+    ) -> Callable[..., Any]:
+        """``function`` of whole arrays, which follows the placement of its arguments. As `DataParallel.compile`."""
+        del arguments  # They lie where `put`, `put_batches` and `put_rows` have put them.
+        placed = tuple(map(self._placed, returns)) if isinstance(returns, tuple) else self._placed(returns)
+        return jax.jit(function, out_shardings=placed, donate_argnums=donate)
+
+    def compile_whole(
+        self,
+        function: Callable[..., Any],
+        arguments: Sequence[Any],
+        returns: Sequence[Any],
+        donate: tuple[int, ...] = (),
+    ) -> Callable[..., Any]:
+        """As `compile`, which has whole arrays already."""
+        return self.compile(function, arguments, tuple(returns), donate)
+
+    def put_rows(self, batches: Sequence[np.ndarray], parts: int = 1) -> jax.Array:
+        """Moves the rows of several batches to the devices at once: ``[s, n, ...]``, divided along the second axis."""
+        return self._put_split(np.stack([self._joined(batch, parts) for batch in batches]), axis=1)
+
+    def _put_batch(self, batch: Any, parts: int) -> Any:
+        return self._put_split(jax.tree.map(lambda leaf: self._joined(leaf, parts), batch))
+
+    def _joined(self, leaf: np.ndarray, parts: int) -> np.ndarray:
+        """A batch that the devices divide. Otherwise it is repeated once per device, which changes no mean."""
+        return self._split(leaf, parts).reshape(-1, *leaf.shape[1:])
+
+    def _placed(self, place: Any) -> Any:
+        return self.replicated if place is SAME else place
 
 
 def _specification(place: Any) -> Any:

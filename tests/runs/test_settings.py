@@ -113,12 +113,12 @@ def test_the_lists():
     evaluation = {name for name in settings.NAMED if name.startswith("evaluation.")}
     assert set(settings.NAMED) - set(settings.identifying()) == {
         *("data.dir", "data.num_workers", "num_devices", "shard_endpoints", "start.network"),
-        *("model.remat", "profile_steps", "steps_per_dispatch"),
+        *("model.remat", "parallel", "profile_steps", "steps_per_dispatch"),
     }
     assert set(settings.may_differ_between_hosts()) == {"data.dir", "data.num_workers", "start.network"}
     assert set(settings.may_differ_between_compared_runs()) - evaluation == {
         *("seed", "start.runs", "num_devices", "shard_endpoints", "data.dir", "data.num_workers", "start.network"),
-        *("model.remat", "profile_steps", "steps_per_dispatch"),
+        *("model.remat", "parallel", "profile_steps", "steps_per_dispatch"),
         *("log_every_steps", "checkpoint_every_epochs", "keep_checkpoints", "keep_epochs"),
     }
     # Runs that were evaluated differently are never averaged. The size of a test batch changes no number.
@@ -202,6 +202,7 @@ def test_what_was_added_later_changes_no_older_run():
         "evaluation.patience": 0,
         "profile_steps": (),
         "steps_per_dispatch": 0,
+        "parallel": "pmap",
     }
     assert {setting.since for setting in settings_table.SETTINGS} == {"", "0.1.0"}
 

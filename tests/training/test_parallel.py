@@ -7,7 +7,7 @@ import pytest
 
 from jsubspace.errors import UsageError
 from jsubspace.evaluation.devices import SAME, SPLIT
-from jsubspace.training import parallel
+from jsubspace.training import device_choice
 from jsubspace.training.parallel import AXIS, DataParallel
 
 
@@ -85,14 +85,14 @@ def test_donated_state_keeps_its_place_and_is_not_traced_again():
 
 
 def test_cpu_devices_are_as_many_as_divide_the_batches():
-    assert len(parallel.data_parallel({"a": 128, "b": 512}).devices) == 8
-    assert len(parallel.data_parallel({"a": 12, "b": 18}).devices) == 6
-    assert len(parallel.data_parallel({"a": 7}).devices) == 7
-    assert len(parallel.data_parallel({"a": 11}).devices) == 1
+    assert len(device_choice.data_parallel({"a": 128, "b": 512}).devices) == 8
+    assert len(device_choice.data_parallel({"a": 12, "b": 18}).devices) == 6
+    assert len(device_choice.data_parallel({"a": 7}).devices) == 7
+    assert len(device_choice.data_parallel({"a": 11}).devices) == 1
 
 
 def test_a_number_of_devices_that_does_not_fit_is_refused():
     with pytest.raises(UsageError, match=r"config\.data\.batch_size is 10, which 4 devices do not divide"):
-        parallel.data_parallel({"config.data.batch_size": 10}, num_devices=4)
+        device_choice.data_parallel({"config.data.batch_size": 10}, num_devices=4)
     with pytest.raises(UsageError, match="num_devices is 9 but this machine has 8"):
-        parallel.data_parallel({"config.data.batch_size": 9}, num_devices=9)
+        device_choice.data_parallel({"config.data.batch_size": 9}, num_devices=9)
