@@ -17,11 +17,15 @@ from places import REPOSITORY
         ("bench_evaluate --train=128 --test=64 --width=2 --points=3 --rounds=1", r"at once is [\d.]+ times as fast"),
         ("bench_startup --warm=0 --imports=1", r"empty cache: +[\d.]+ s  \(import [\s\S]*\| `jax` \| \d+ \| \d+ \|"),
         ("bench_loop --rounds=1 --steps=2 --steps_per_dispatch=2", r"loop +[\d.]+ ms   over scan [\d.]+ \("),
+        (
+            "bench_gpu --networks cresnet20 resnet50 --ways line simplex6 --steps=2 --rounds=1 --output={}/rows.json",
+            r"cresnet20/simplex6: \d+ images/s[\s\S]*resnet50/simplex6: \d+ images/s[\s\S]*8 rows, 12 not done",
+        ),
         ("bench_data --set=digits --seconds=0.2 --rounds=1", r"both together +\d+ images/s"),
     ],
 )
-def test_a_benchmark_runs(arguments, printed, data_dir):
-    module, *options = arguments.split()
+def test_a_benchmark_runs(arguments, printed, data_dir, tmp_path):
+    module, *options = arguments.format(tmp_path).split()
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "JSUBSPACE_DATA_DIR": data_dir}
     command = [sys.executable, "-m", f"experiments.{module}", *options]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
