@@ -133,7 +133,9 @@ def test_what_no_machine_can_hold_is_refused_before_the_folder(fields, verb, nam
 
 def test_a_device_that_says_what_it_has_is_compared_alone(tiny_mlp, monkeypatch, caplog):
     run = build.build(with_fields(tiny_mlp, {"num_devices": 4}))
-    monkeypatch.setattr(feeding, "resident", lambda run: None)  # A device of this size would have no place for examples.
+    monkeypatch.setattr(
+        feeding, "resident", lambda run: None
+    )  # A device of this size would have no place for examples.
     needed = max(stage.size for stage in memory.estimate(run).device)
     monkeypatch.setattr(machine, "of_accelerator", lambda device: needed)
     with caplog.at_level(logging.INFO, "jsubspace"):
