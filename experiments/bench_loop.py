@@ -109,7 +109,7 @@ def time_loop(run: Run, steps: int) -> tuple[float, float]:
 def line_of(name: str, rounds: Sequence[dict[str, tuple[float, float]]], place: int) -> str:
     """The median of a way's time, and of its ratios to the two bare ways, with quartiles."""
     text = f"{name:<6} {1000 * statistics.median(each[name][place] for each in rounds):9.3f} ms"
-    for base in ("scan", "calls"):
+    for base in (base for base in ("scan", "calls") if base in rounds[0]):
         ratios = sorted(each[name][place] / each[base][place] for each in rounds)
         low, high = (float(np.quantile(ratios, q)) for q in (0.25, 0.75))
         text += f"   over {base} {statistics.median(ratios):.3f} ({low:.3f} to {high:.3f})"
@@ -121,6 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.bench_loop", description=__doc__.splitlines()[0])
     parser.add_argument("--network", default="dense", choices=list(NETWORKS))
     parser.add_argument("--method", default="line", choices=list(METHODS))
+    parser.add_argument("--bare", nargs="+", default=["scan", "calls"], choices=["scan", "calls"], help="the bare ways")
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=100, help="steps of a window: one way takes so many in a round")
@@ -129,7 +130,8 @@ def main() -> None:
     device_choice.use_cpu_cores()
     steps = arguments.steps
     run = make_run(arguments.network, arguments.method, arguments.devices, steps, arguments.steps_per_dispatch)
-    ways: dict[str, Callable[[], Any]] = {"scan": make_way(run, steps, 1), "calls": make_way(run, 1, steps)}
+    programs = {"scan": (steps, 1), "calls": (1, steps)}
+    ways: dict[str, Callable[[], Any]] = {name: make_way(run, *programs[name]) for name in arguments.bare}
     ways["loop"] = lambda: time_loop(run, steps)
     rounds = [{name: way() for name, way in ways.items()} for _ in range(arguments.rounds)]
     kind, together = run.devices.devices[0].device_kind, feeding.steps_per_dispatch(run)

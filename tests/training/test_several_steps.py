@@ -118,3 +118,10 @@ def test_what_does_not_live_on_the_devices(tiny_config, monkeypatch):
     x = np.zeros((4, 2), np.float32)
     assert Others(train=(x, x), test=(x, x), batch_size=2).resident is None
     assert ArrayData(train=(x, x), test=(x, x), batch_size=2).resident is not None
+
+
+def test_no_program_reaches_into_the_smaller_last_batch(tiny_config):
+    """From step 5 on, three steps would end with the seventh, whose batch is smaller."""
+    run = build.build(small(tiny_config, {"num_devices": 1}, 3))
+    taken = [list(steps) for steps, _ in itertools.islice(feeding.feed(run).batches(1, None), 5)]
+    assert taken == [[2, 3, 4], [5], [6], [7], [8, 9, 10]]
