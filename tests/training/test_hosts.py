@@ -25,10 +25,19 @@ def one_process(data_dir, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("shard_endpoints", ["False", "True"])
-def test_two_processes_give_the_result_of_one(one_process, data_dir, tmp_path, shard_endpoints):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"shard_endpoints": "False"},
+        {"shard_endpoints": "True"},
+        pytest.param({"parallel": "jit"}, marks=pytest.mark.slow),
+        pytest.param({"parallel": "jit", "shard_endpoints": "True"}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_two_processes_give_the_result_of_one(one_process, data_dir, tmp_path, fields):
     """Two with two devices each; the last batch, 29 digits, divides among none of them."""
-    for code, output in run(2, 2, tmp_path / "run", data_dir, shard_endpoints=shard_endpoints, **BY_POINTS):
+    for code, output in run(2, 2, tmp_path / "run", data_dir, **fields, **BY_POINTS):
         assert code == 0, output
     for kind in ("train", "validation"):
         one, two = (read_rows(folder, kind) for folder in (one_process, tmp_path / "run"))
