@@ -18,12 +18,13 @@ a fresh clone. ``--scale=gpu`` trains the paper's network on all of Fashion-MNIS
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import shlex
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from experiments.lib import crew, forecast, jobs, study_tables
 from experiments.lib.budgets import SCALES
@@ -107,25 +108,30 @@ class Study:
         known = [job for budget in self.budgets for job in self._known(budget)]
         return [shlex.join(["python", *job.command(self.root)]) for job in jobs.in_order(known)]
 
-    def speed(self) -> str:
-        """How long the runs under way take at their present speed, in words."""
-        known = [(job, budget) for budget in self.budgets for job in self._known(budget)]
-        under_way = [pair for pair in known if self.record.row(pair[0]) is None and (self.root / pair[0].name).is_dir()]
-        said = [forecast.of_run_under_way(job, budget, self.root) for job, budget in under_way]
-        return "\n".join(filter(None, said))
+    def say_speed(self) -> None:
+        """Prints how long the runs under way, and all missing runs, take at the present speed."""
+        for budget in self.budgets:
+            for job in self._known(budget):
+                if self.record.row(job) is None and (self.root / job.name).is_dir():
+                    said = forecast.of_run_under_way(job, budget, self.root)
+                    print(said or f"{job.name} has logged no speed yet.", flush=True)
 
 
-def _end_after(minutes: float) -> None:
-    """Ends this program after some minutes, as a signal of a batch queue would: the runs under way are saved."""
-    timer = threading.Timer(60 * minutes, os.kill, (os.getpid(), signal.SIGTERM))
+@contextlib.contextmanager
+def _after(seconds: float, act: Callable[[], object]) -> Iterator[None]:
+    """Does something after some seconds, unless the context has ended by then."""
+    timer = threading.Timer(seconds, act)
     timer.daemon = True
     timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
-def _say_after_a_minute(study: Study) -> None:
-    timer = threading.Timer(60, lambda: print(study.speed() or "No run has logged its speed yet.", flush=True))
-    timer.daemon = True
-    timer.start()
+def _end() -> None:
+    """Ends this program as a signal of a batch queue would: the runs under way are saved."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:
@@ -152,10 +158,11 @@ def main() -> None:
         print("\n".join(["", *(f"{budget.name}: {budget.title}" for budget in study.budgets), "", *study.commands()]))
         return
     if not arguments.plot:
-        if arguments.minutes:
-            _end_after(arguments.minutes)
-        _say_after_a_minute(study)
-        study.train()
+        with contextlib.ExitStack() as timers:
+            timers.enter_context(_after(60, study.say_speed))
+            if arguments.minutes:
+                timers.enter_context(_after(60 * arguments.minutes, _end))
+            study.train()
     print(f"\nThe tables are in {study.write()}")
 
 

@@ -31,13 +31,17 @@ def _recorded(budget: Budget, method: Method, record: Record) -> list[float]:
 
 
 def of_run_under_way(job: Job, budget: Budget, root: pathlib.Path) -> str:
-    """How long a run takes at its present speed, in words, or "" if it has logged no speed yet."""
+    """How long a run, and all runs of its budget, take at its present speed, in words. It is "" before a speed was logged."""
     speeds = [row["images_per_second"] for row in read_rows(root / job.name) if row.get("images_per_second")]
     if not speeds:
         return ""
-    batch_size = dict(budget.scenario.settings).get("data.batch_size", 128)
-    seconds = budget.num_steps * batch_size / speeds[-1]
-    return f"{job.name} makes {speeds[-1] / batch_size:.1f} steps per second: {seconds / 60:.1f} minutes for its {budget.num_steps} steps"
+    per_second = speeds[-1] / dict(budget.scenario.settings).get("data.batch_size", 128)
+    runs = sum(len(budget.choosing(method)) + len(budget.seeds) for method in budget.methods)
+    hours = budget.num_steps / per_second / 3600
+    return (
+        f"{job.name} makes {per_second:.1f} steps per second: {60 * hours:.1f} minutes for {budget.num_steps} steps, and "
+        f"{runs * hours:.1f} hours for the {runs} runs of this budget, one at a time."
+    )
 
 
 def table(budgets: Sequence[Budget], record: Record) -> str:
