@@ -17,7 +17,7 @@ from places import REPOSITORY
 from scipy import stats
 
 from experiments import budget as program
-from experiments.lib import budgets, crew, forecast, jobs, study_tables
+from experiments.lib import budgets, crew, forecast, jobs, study_tables, tuned_claims
 from experiments.lib.study import Cell
 from experiments.lib.study_record import Record, settings_of
 from jsubspace import runs
@@ -192,6 +192,30 @@ def test_tables_have_paired_t_intervals_and_say_what_is_missing_and_what_is_at_t
     assert "| line | **0.900** | diverged |" in text
     assert f"| {SMALL.title} | 4 of 4 | 6 of 6 | complete |" in text
     assert f"| {budgets.SMALL[1].title} | 0 of 56 | 0 of 35 | all methods |" in text
+
+
+def test_claims_at_tuned_rates_are_differences_of_finished_methods_with_one_correction(fake, tmp_path):
+    noisy = dataclasses.replace(budgets.SMALL[3], methods=budgets.METHODS, **SHORT_CELLS)
+    clean = dataclasses.replace(SMALL, methods=budgets.METHODS)
+    studied = (clean, noisy, budgets.SMALL[8])
+    nothing = tuned_claims.table(studied, Record(tmp_path / "nothing.jsonl"))
+    assert nothing.splitlines()[0] == "These budgets have not been run yet:"
+    made = study(tmp_path, clean, noisy)
+    fake.fail_after = 4 * 5 + 2 + 2  # One seed of the fifth method of the first budget is missing.
+    with pytest.raises(KeyboardInterrupt):
+        made.train()
+    text = tuned_claims.table(studied, made.record)
+    (row,) = (line for line in text.splitlines() if "more accurate than standard training" in line)
+    assert "line − standard +0.0100 ± 0.0000: holds †" in row
+    assert "six endpoints" not in text
+    fake.fail_after = None
+    made.train()
+    text = tuned_claims.table(studied, made.record)
+    assert "six endpoints: ensemble of the ends − center" not in text  # Only a line has an ensemble here.
+    assert "line: ensemble of the ends − center +0.0200 ± 0.0000: holds †" in text
+    (row,) = (line for line in text.splitlines() if "to label noise than label smoothing" in line)
+    assert noisy.title in row
+    assert text.splitlines()[-1] == f"- {budgets.SMALL[8].title}"
 
 
 def test_the_forecast_counts_missing_runs_and_prefers_recorded_seconds(fake, tmp_path):
