@@ -19,6 +19,7 @@ a fresh clone. ``--scale=gpu`` trains the paper's network on all of Fashion-MNIS
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import pathlib
 import shlex
@@ -44,10 +45,28 @@ RESULTS = "results.json"
 
 
 class Study:
-    """The budgets of a command, their record and their folders."""
+    """The budgets of a command, their record and their folders.
 
-    def __init__(self, budgets: Sequence[Budget], record: Record, root: pathlib.Path, at_once: int, title: str) -> None:
-        self.budgets, self.record, self.root, self.at_once, self.title = budgets, record, root, at_once, title
+    Args:
+      budgets: what is trained.
+      record: the finished runs.
+      root: the folder of the runs' folders.
+      at_once: how many runs are trained at once.
+      scale: its name.
+      whole: what the tables show, if it is more than what is trained.
+    """
+
+    def __init__(
+        self,
+        budgets: Sequence[Budget],
+        record: Record,
+        root: pathlib.Path,
+        at_once: int,
+        scale: str,
+        whole: Sequence[Budget] = (),
+    ) -> None:
+        self.budgets, self.record, self.root, self.at_once = budgets, record, root, at_once
+        self.scale, self.whole = scale, whole or budgets
 
     def train(self) -> None:
         """Trains what is missing, one budget after the other, and writes the tables after every method."""
@@ -98,9 +117,10 @@ class Study:
     def write(self) -> pathlib.Path:
         """Writes the tables beside the record, and returns their path."""
         path = self.record.path.with_name("budget.md")
-        command = f"python -m experiments.budget --scale={self.title}"
+        command = f"python -m experiments.budget --scale={self.scale}"
         make_folder(path.parent)
-        write_text(path, study_tables.report(self.budgets, self.record, f"The study at scale {self.title}", command))
+        title = f"The study at scale {self.scale}"
+        write_text(path, study_tables.report(self.whole, self.record, title, command))
         return path
 
     def commands(self) -> list[str]:
@@ -138,7 +158,8 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m experiments.budget", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--scale", choices=SCALES, default="small", help="two CPU cores, or a GPU")
-    parser.add_argument("--budgets", nargs="+", metavar="NAME", help="a part of the budgets, by name; see --list")
+    parser.add_argument("--budgets", nargs="+", metavar="NAME", help="train a part of the budgets, by name; see --list")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="train a part of the methods, by name; see --list")
     parser.add_argument("--jobs", type=int, help="runs at once; by default one per core, and one with --scale=gpu")
     parser.add_argument("--steps", type=int, help="a test: two epochs of this number of steps for every run")
     parser.add_argument("--minutes", type=float, help="save and end after this time; the same command resumes")
@@ -155,7 +176,18 @@ def main() -> None:
         print(f"{study.record.take(arguments.take)} rows are new.")
     print(forecast.table(study.budgets, study.record), flush=True)
     if arguments.list:
-        print("\n".join(["", *(f"{budget.name}: {budget.title}" for budget in study.budgets), "", *study.commands()]))
+        print(
+            "\n".join(
+                [
+                    "",
+                    *(f"{budget.name}: {budget.title}" for budget in study.whole),
+                    "",
+                    *(f"{method.name}: {method.title}" for method in study.whole[0].methods),
+                    "",
+                    *study.commands(),
+                ]
+            )
+        )
         return
     if not arguments.plot:
         with contextlib.ExitStack() as timers:
@@ -167,22 +199,33 @@ def main() -> None:
 
 
 def _study(arguments: argparse.Namespace) -> Study:
-    budgets = list(SCALES[arguments.scale])
-    if arguments.budgets:
-        names = {budget.name: budget for budget in budgets}
-        unknown = [name for name in arguments.budgets if name not in names]
-        if unknown:
-            raise UsageError(f"there is no budget {unknown[0]}. --budgets may name {', '.join(names)}.")
-        budgets = [budget for budget in budgets if budget.name in arguments.budgets]
+    whole = SCALES[arguments.scale]
+    if arguments.steps and arguments.steps > 0:
+        whole = tuple(budget.short(arguments.steps) for budget in whole)
+    names = [budget.name for budget in SCALES[arguments.scale]]
+    chosen = _named("--budgets", arguments.budgets, names)
+    budgets = [budget for name, budget in zip(names, whole, strict=True) if name in chosen]
+    methods = _named("--methods", arguments.methods, [method.name for method in whole[0].methods])
+    budgets = [
+        dataclasses.replace(budget, methods=tuple(method for method in budget.methods if method.name in methods))
+        for budget in budgets
+    ]
     for option, given in (("--jobs", arguments.jobs), ("--steps", arguments.steps), ("--minutes", arguments.minutes)):
         if given is not None and given <= 0:
             raise UsageError(f"{option} is {given}. It must be more than 0.")
     folder = arguments.record or RECORDED / ("budget" if arguments.scale == "small" else f"budget_{arguments.scale}")
     if arguments.steps:
-        budgets = [budget.short(arguments.steps) for budget in budgets]
         folder = arguments.record or arguments.runs
     at_once = arguments.jobs or (num_cores() if arguments.scale == "small" else 1)
-    return Study(budgets, Record(folder / RUNS_FILE), arguments.runs.absolute(), at_once, arguments.scale)
+    return Study(budgets, Record(folder / RUNS_FILE), arguments.runs.absolute(), at_once, arguments.scale, whole)
+
+
+def _named(option: str, given: Sequence[str] | None, names: Sequence[str]) -> Sequence[str]:
+    """The given names, or all names without the option."""
+    for name in given or ():
+        if name not in names:
+            raise UsageError(f"{option} has {name}. It may have {', '.join(names)}.")
+    return given or names
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.lib.noisy_digits import DIGITS, NOISE
 from experiments.lib.scenarios import FASHION, Scenario
-from experiments.lib.study import INDEPENDENT, Budget, Method
+from experiments.lib.study import INDEPENDENT, STANDARD, Budget, Method
 
 RATES, DECAYS = (0.05, 0.1, 0.2, 0.4), (1e-4, 5e-4)
 SEEDS, GPU_SEEDS = (0, 1, 2, 3, 4), (0, 1, 2)
@@ -19,7 +19,6 @@ CENTER = (("subspace.pull_back", "center"), ("subspace.spread_growth", 0.5))
 """Both options of docs/center.md. Their one number, the fraction 0.5, is not tuned."""
 
 _SIX = ("subspace.num_endpoints", 6)
-STANDARD = Method("standard", "standard", "standard")
 LINE = Method("line", "line", "line")
 LINE_CENTER = Method("line_center", "line, center and growing spread", "line", CENTER)
 CONTROL = Method("control", "standard, lr/2 and decay·2", "standard", (), 1 / 2, 2.0)

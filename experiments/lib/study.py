@@ -14,7 +14,7 @@ from experiments.lib.jobs import METHODS, Job, stacked
 from experiments.lib.scenarios import Scenario
 
 INDEPENDENT = "two independent"
-"""The networks of two runs of the first method, which are only evaluated together."""
+"""The networks of two runs of standard training, which are only evaluated together."""
 RATE, DECAY = "optimizer.learning_rate", "optimizer.weight_decay"
 
 
@@ -48,6 +48,9 @@ class Method:
     settings: tuple[tuple[str, Any], ...] = ()
     rate_times: float = 1.0
     decay_times: float = 1.0
+
+
+STANDARD = Method("standard", "standard", "standard")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Budget:
     def reported(self, method: Method, cell: Cell) -> list[Job]:
         """The runs of a chosen cell that the test set scores, seed by seed."""
         if method.kind == INDEPENDENT:
-            first = self.reported(self.methods[0], cell)
+            first = self.reported(STANDARD, cell)
             return stacked(method.name, list(zip(first, [*first[1:], first[0]], strict=True)))
         return [self._job(method, cell, seed, ()) for seed in self.seeds]
 

@@ -314,7 +314,8 @@ def test_two_steps_of_every_run_at_the_scale_for_a_gpu(gpu, tmp_path):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--budgets=nothing", "there is no budget nothing. --budgets may name digits_60, "),
+        ("--budgets=nothing", "--budgets has nothing. It may have digits_60, "),
+        ("--methods=nothing", "--methods has nothing. It may have standard, line, "),
         ("--jobs=0", "--jobs is 0. It must be more than 0."),
         ("--minutes=-1", "--minutes is -1.0. It must be more than 0."),
         ("--take=nowhere.jsonl", "there is no file nowhere.jsonl"),
@@ -324,6 +325,17 @@ def test_wrong_options_are_refused(monkeypatch, tmp_path, option, message):
     monkeypatch.setattr(sys, "argv", ["budget", option, "--list", f"--record={tmp_path}"])
     with pytest.raises(UsageError, match=message):
         program.main()
+
+
+def test_a_part_of_the_study_is_trained_and_the_tables_show_the_whole(fake, monkeypatch, tmp_path):
+    monkeypatch.setitem(budgets.SCALES, "small", (SMALL, dataclasses.replace(budgets.SMALL[1], methods=SMALL.methods)))
+    options = ["budget", f"--record={tmp_path}", f"--runs={tmp_path}", "--budgets=digits_60", "--methods=line"]
+    monkeypatch.setattr(sys, "argv", options)
+    program.main()
+    assert all(name.startswith("digits_60/line_") for name in fake.trained)
+    text = (tmp_path / "budget.md").read_text()
+    assert f"| {SMALL.title} | 2 of 4 | 3 of 6 | standard |" in text
+    assert f"| {budgets.SMALL[1].title} | 0 of 16 | 0 of 10 | all methods |" in text
 
 
 def test_the_speed_of_a_run_under_way_forecasts_its_budget(tmp_path, capsys):
