@@ -45,8 +45,11 @@ def of_run_under_way(job: Job, budget: Budget, root: pathlib.Path) -> str:
 
 
 def table(budgets: Sequence[Budget], record: Record) -> str:
-    """For every budget the runs, the missing runs, and the core-hours of both, with a sentence about the limit."""
-    lines = [f"{'budget':<64}{'runs':>6}{'missing':>9}{'core-hours':>12}{'missing':>9}"]
+    """For every budget the runs, the missing runs, and the hours of both, with a sentence about the limit.
+
+    They are core-hours if a run is one core's work.
+    """
+    lines = [f"{'budget':<64}{'runs':>6}{'missing':>9}{'hours':>12}{'missing':>9}"]
     whole = left = 0.0
     for budget in budgets:
         hours = hours_left = 0.0
@@ -65,7 +68,7 @@ def table(budgets: Sequence[Budget], record: Record) -> str:
         lines.append(f"{budget.title:<64}{runs:>6}{missing:>9}{hours:>12.1f}{hours_left:>9.1f}")
         whole, left = whole + hours, left + hours_left
     lines.append(f"{'together':<64}{'':>6}{'':>9}{whole:>12.1f}{left:>9.1f}")
-    if whole > LIMIT:
+    if whole > LIMIT and all(budget.scenario.one_core for budget in budgets):
         lines.append(
             f"This is more than the {LIMIT:g} core-hours that the study was meant to take. --budgets trains a part of it, and the "
             "tables say what is missing."

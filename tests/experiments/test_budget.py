@@ -115,7 +115,7 @@ class Fake:
         rate = settings_of(job)["optimizer.learning_rate"]
         accuracy = 0.9 + 0.01 * job.seed - 0.1 * rate  # The test set would choose the smaller rate.
         found = measured(rate, accuracy, 1 - rate, accuracy + 0.02 if job.method == "line" else None)
-        return {"seconds": {"training": 1.0}, "versions": {"jax": "0"}, "measured": found}
+        return {"seconds": {"training": 1.0}, "versions": {"jax": "0"}, "devices": "1 x cpu", "measured": found}
 
 
 @pytest.fixture
