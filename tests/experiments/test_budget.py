@@ -86,7 +86,7 @@ class Fake:
 
     def __init__(self, monkeypatch):
         self.trained = []
-        self.fail_after = None
+        self.fail_after, self.lost = None, set()
         monkeypatch.setattr(crew, "finish", self.finish)
         monkeypatch.setattr(crew, "trained", lambda declared, root: {job.name: self.made(job) for job in declared})
         monkeypatch.setattr(jobs, "results", self.results)
@@ -98,6 +98,7 @@ class Fake:
             if self.fail_after is not None and len(self.trained) >= self.fail_after:
                 raise KeyboardInterrupt
             self.trained.append(job.name)
+            self.lost.discard(job.name)
             after(job)
 
     def made(self, job):
@@ -110,7 +111,7 @@ class Fake:
         return job.method == "line" and settings_of(job)["optimizer.learning_rate"] == 0.2
 
     def results(self, job, root):
-        if self.diverges(job) or job.name not in self.trained:
+        if self.diverges(job) or job.name not in self.trained or job.name in self.lost:
             return None
         rate = settings_of(job)["optimizer.learning_rate"]
         accuracy = 0.9 + 0.01 * job.seed - 0.1 * rate  # The test set would choose the smaller rate.
@@ -150,6 +151,15 @@ def test_a_study_resumes_from_its_record_alone(fake, tmp_path):
     assert len(before) + len(fake.trained) == 2 * (2 + 3)
     assert set(before).isdisjoint(fake.trained)
     assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 10
+
+
+def test_a_run_that_ended_before_a_kill_is_recorded_and_a_run_without_results_is_trained_again(fake, tmp_path):
+    kept, lost = (job.name for job in SMALL.choosing(budgets.STANDARD).values())
+    fake.trained[:], fake.lost = [kept, lost], {lost}
+    study(tmp_path, dataclasses.replace(SMALL, methods=(budgets.STANDARD,))).train()
+    assert fake.trained.count(kept) == 1
+    assert fake.trained.count(lost) == 2
+    assert len(fake.trained) == 3 + 3
 
 
 def test_the_rows_of_two_machines_are_put_together(fake, tmp_path):
