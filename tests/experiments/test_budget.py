@@ -379,3 +379,22 @@ def test_minutes_end_the_program_as_a_signal_would(monkeypatch, fake, tmp_path):
         program.main()
         assert len(ended) == expected
     assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+
+
+def test_the_recorded_tables_are_of_the_recorded_rows_and_every_row_is_of_a_declared_run():
+    folder = REPOSITORY / program.RECORDED / "budget"
+    record = Record(folder / program.RUNS_FILE)
+    text = (folder / "budget.md").read_text(encoding="utf-8")
+    assert study_tables.report(budgets.SMALL, record, "The study at scale small", text.splitlines()[2][1:-1]) == text
+    of_method = ((budget, method) for budget in budgets.SMALL for method in budget.methods)
+    names = {
+        job.name
+        for budget, method in of_method
+        for job in [
+            *budget.choosing(method).values(),
+            *(job for cell in budget.cells for job in budget.reported(method, cell)),
+        ]
+        if record.row(job) is not None
+    }
+    rows = [json.loads(line)["run"] for line in record.path.read_text(encoding="utf-8").splitlines()]
+    assert sorted(rows) == sorted(names)
