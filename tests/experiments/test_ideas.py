@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from places import REPOSITORY
 
 from experiments import ideas as program
 from experiments.lib.ideas import IDEAS, PLAIN, STANDARD, Trial, antithetic, sequence, spread_out, stratified, uniform
@@ -70,3 +71,14 @@ def test_the_reference_is_one_network_and_the_program_resumes(data_dir, tmp_path
     assert rows["line, average of 100 steps"]["validation"]["nll"] != rows[PLAIN]["validation"]["nll"]
     assert f"- *{STANDARD}*: The reference: one network." in (tmp_path / "ideas.md").read_text()
     assert "| standard | 1 |" in capsys.readouterr().out
+
+
+def test_the_recorded_table_is_of_the_recorded_numbers_and_reasons():
+    found = json.loads((REPOSITORY / program.OUTPUT / "ideas.json").read_text(encoding="utf-8"))
+    text = (REPOSITORY / program.OUTPUT / "ideas.md").read_text(encoding="utf-8")
+    assert program.table(found["rows"]) in text
+    assert found["reasons"] == program.reasons()
+    assert set(found["rows"]) == set(found["reasons"])
+    assert all(len(of_seeds) == len(program.SEEDS) for of_seeds in found["rows"].values())
+    for reason in found["reasons"].values():
+        assert reason in text
