@@ -54,6 +54,13 @@ EXTRAS = {
         "ipykernel>=7.0",  # in a kernel
         "equinox>=0.13",  # one of the frameworks shown; a test trains one of its models
     ],
+    # Builds the documentation. The lower bounds are the versions that its pages were looked at with.
+    "docs": [
+        "sphinx>=9.0",  # what jax, flax, optax and blackjax are documented by: an API reference from docstrings
+        "myst-nb>=1.4",  # reads Markdown, and notebooks with their recorded outputs
+        "furo>=2025.12",  # the pages: readable on a phone, light and dark
+        "sphinx-copybutton>=0.5.2",  # copies a block of code
+    ],
     "plot": ["matplotlib>=3.8"],  # figures
     "tensorboard": ["tensorboardX>=2.6.2"],  # events; unlike clu and flax.metrics it needs no TensorFlow
     "tensorflow": ["tensorflow-cpu>=2.18"],  # official builders need it, to prepare only

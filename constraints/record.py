@@ -21,13 +21,16 @@ UNRECORDED = ("setuptools", "wheel", "pip")
 ON_REQUEST = ("tpu", "cuda")
 """Extras that need a machine with this device. jax chooses the versions of their packages."""
 
+APART = ("docs", "release")
+"""Extras that no test uses."""
+
 
 def requirements() -> list[str]:
     """What setup.py asks for, with every extra that the tests use."""
     with mock.patch("setuptools.setup") as setup:
         runpy.run_path(str(HERE.parent / "setup.py"))
     given = setup.call_args.kwargs
-    extras = [needs for name, needs in given["extras_require"].items() if name not in ON_REQUEST]
+    extras = [needs for name, needs in given["extras_require"].items() if name not in ON_REQUEST + APART]
     return sorted({requirement for needs in (given["install_requires"], *extras) for requirement in needs})
 
 

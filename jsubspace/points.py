@@ -44,7 +44,7 @@ def init_endpoints(
       shared: the leaves that all endpoints share, as a tree of bools or a function ``endpoints -> tree``. They are trained, too:
         the gradient of a shared leaf is the gradient at the point. The penalty does not see it.
       center_scale: "endpoint" if each endpoint is an initialisation, as in the paper. The kernels of the center are then shorter
-        by |c*| = sqrt(sum_i c*_i^2), which is 1/sqrt(m) on a simplex. With "network" all kernels are divided by |c*|, so that
+        by ``|c*| = sqrt(sum_i c*_i^2)``, which is 1/sqrt(m) on a simplex. With "network" all kernels are divided by ``|c*|``, so that
         the center has the variance of an initialisation.
       renamed: refused. It catches the names that arguments had before.
 

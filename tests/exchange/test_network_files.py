@@ -134,17 +134,17 @@ def test_a_network_with_batch_norm_needs_nothing_of_ours(tiny_config, tmp_path, 
     np.testing.assert_allclose(logits, ours, rtol=1e-3, atol=1e-3)
 
 
-def test_the_readmes_ten_lines(tiny_mlp, tmp_path, make_run, monkeypatch):
+def test_the_ten_lines_of_the_guide(tiny_mlp, tmp_path, make_run, monkeypatch):
     tiny_mlp.model.depth, tiny_mlp.model.width = 2, 64
     run = make_run(tiny_mlp)
-    (code,) = re.findall(r"```python\n(import numpy.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    (code,) = re.findall(r"```python\n(import numpy.*?)```", (REPOSITORY / "docs" / "export.md").read_text(), re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
     assert "jsubspace" not in code
     monkeypatch.chdir(tmp_path)
     facts = export.export("run", "midpoint.safetensors")
     assert facts["alpha"] == 0.5
     names = {}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(code, "export.md", "exec"), names)
     network, _ = network_files.load("midpoint.safetensors")
     images = run.problem.pipeline.preprocess(jnp.asarray(names["images"] * 255))
     ours = run.problem.model.apply({"params": network["params"]}, images, train=False).logits
