@@ -67,12 +67,12 @@ def test_a_missing_name_is_noticed():
 
 def test_every_block_of_code_is_known_to_the_tests():
     """Blocks of Python stand in ``docs/*.md`` and README.md, which tests execute. Other pages have commands alone."""
-    fences = {"": "text", "python": "executed", "{toctree}": "contents", "{eval-rst}": "reference"}
+    fences = {"", "text", "bibtex", "python", "{toctree}", "{eval-rst}"}
     for path in [*DOCS.rglob("*.md"), *REPOSITORY.glob("*.md"), REPOSITORY / "experiments" / "README.md"]:
         opened = re.findall(
             r"^\s*```(\S*)[^\n]*\n.*?^\s*```$", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
         )
-        assert set(opened) <= set(fences) | ({"bibtex"} if path.name == "README.md" else set()), path
+        assert set(opened) <= fences, path
         if "python" in opened:
             assert (path.parent == DOCS and path.name in guides.with_code()) or path.name == "README.md", path
 
