@@ -9,19 +9,24 @@ import re
 
 DOCS = pathlib.Path(__file__).parent
 REPOSITORY = DOCS.parent
+EXPORTING = ("jsubspace", "jsubspace.merging", "jsubspace.training")
+"""Packages with names that users call. All names of the other packages are in modules."""
+
 NO_REFERENCE = ("jsubspace.examples", "jsubspace.configs")
 """Packages of code to read and to copy. The reference does not list their names."""
 
 
 def exported() -> set[str]:
-    """The names that ``jsubspace`` and ``jsubspace.training`` export: ``from module import name as name``, no modules."""
+    """The names that the packages of `EXPORTING` export: ``from module import name as name`` and ``name = value``, no modules."""
     names = set()
-    for package in ("jsubspace", "jsubspace.training"):
+    for package in EXPORTING:
         path = REPOSITORY.joinpath(*package.split("."), "__init__.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module not in ("typing", "jsubspace"):
+            if isinstance(node, ast.ImportFrom):
                 names |= {f"{package}.{alias.asname}" for alias in node.names if alias.asname}
-    return names
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                names.add(f"{package}.{node.targets[0].id}")
+    return {name for name in names if not _is_module(name) and not name.rpartition(".")[2].startswith("_")}
 
 
 def used() -> dict[str, str]:
@@ -50,8 +55,8 @@ def _names(page: str) -> set[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "jsubspace":
                 homes |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-        for node in ast.walk(tree):
-            chain = _chain(node, homes)
+        chains = [_chain(node, homes) for node in ast.walk(tree)]
+        for chain in [*chains, *homes.values()]:
             if chain and not _is_module(chain) and not chain.startswith(NO_REFERENCE):
                 names.add(_public(chain))
     return names

@@ -10,7 +10,6 @@ import optax
 import jsubspace
 from jsubspace import training
 from jsubspace.data.arrays import ArrayData
-from jsubspace.exchange import network_files
 from jsubspace.models import adapters
 
 Network = dict[str, jax.Array]
@@ -67,7 +66,7 @@ def in_a_loop(subspace: jsubspace.Subspace, x: jax.Array, y: jax.Array) -> jsubs
     assert_type(report, jsubspace.Report)
     assert_type(chosen, jsubspace.ValidationReport)
     assert_type(chosen.best("nll").name, str)
-    network_files.save("network.safetensors", {"params": jsubspace.midpoint(endpoints, subspace)})
+    jsubspace.exchange.network_files.save("network.safetensors", {"params": jsubspace.midpoint(endpoints, subspace)})
     return report
 
 
