@@ -9,6 +9,7 @@ import re
 import runpy
 import sys
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
@@ -100,7 +101,20 @@ def leave_out_pages(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] = listed.sub(lambda line: line[0] if (DOCS / f"{line[1]}.md").exists() else "", source[0])
 
 
+def link_names(app: Sphinx, tree: nodes.document, page: str) -> None:
+    """Links code such as `jsubspace.measure` in a guide to its entry in the reference."""
+    objects = app.env.get_domain("py").objects
+    for literal in list(tree.findall(nodes.literal)):
+        name = literal.astext().partition("(")[0]
+        if name in objects and not isinstance(literal.parent, nodes.reference):
+            place = app.builder.get_relative_uri(page, objects[name].docname)
+            link = nodes.reference("", "", internal=True, refuri=f"{place}#{objects[name].node_id}")
+            literal.replace_self(link)
+            link += literal
+
+
 def setup(app: Sphinx) -> None:
     """Connects the functions of this file."""
     app.connect("source-read", leave_out_pages)
     app.connect("env-check-consistency", check_reference)
+    app.connect("doctree-resolved", link_names)
