@@ -103,7 +103,10 @@ def test_the_code_of_a_guide_runs(guide, tmp_path, monkeypatch):
 def test_links_of_guides_exist():
     for path in GUIDES:
         for link in re.findall(r"\]\(([\w/.]+)[#)]", path.read_text(encoding="utf-8")):
-            assert (path.parent / link).exists(), (path, link)
+            if (REPOSITORY / "jsubspace").is_dir() or not link.startswith(
+                "../jsubspace/"
+            ):  # .ci/test_wheel has no sources
+                assert (path.parent / link).exists(), (path, link)
 
 
 def test_links_of_the_readme_exist():
