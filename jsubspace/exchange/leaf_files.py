@@ -5,32 +5,28 @@ A large network never has to fit into the memory of the host beside its copy on 
 
 import dataclasses
 import hashlib
+import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jsubspace import preemption
 from jsubspace.errors import UsageError
 from jsubspace.exchange import orbax_trees, tensor_header
 from jsubspace.storage import documents, files
-from jsubspace.storage.schema import Mismatch, Named, Record, Text
+from jsubspace.storage.schema import Named, Record, Text
 
 SUFFIX = ".safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
 
+TREE = "tree"
+"""The metadata in which `saved.save` keeps the tree of a network. The names of such a file are taken as they are."""
+
 INDEX_BYTES = 2**26
 """The largest size of an index of shards: some hundred thousand arrays."""
-
-_DTYPES = {
-    "F64": "float64", "I64": "int64", "U64": "uint64",
-    "F32": "float32", "I32": "int32", "U32": "uint32",
-    "F16": "float16", "BF16": "bfloat16", "I16": "int16", "U16": "uint16",
-    "I8": "int8", "U8": "uint8", "BOOL": "bool",
-}  # fmt: skip
 
 _INDEX = Record({"weight_map": Named(Text(r"[^/\\]+\.safetensors"))})
 
@@ -45,6 +41,7 @@ class Stored:
       files: all files that hold the network.
       folder: the folder in which the names of ``files`` are told apart.
       read: names -> pairs of a name and its array ``[*s]``, in this order, one after the other.
+      texts: the metadata of one safetensors file with names as they are in it.
     """
 
     path: pathlib.Path
@@ -52,6 +49,11 @@ class Stored:
     files: tuple[pathlib.Path, ...]
     folder: pathlib.Path
     read: Callable[[Sequence[str]], Iterable[tuple[str, np.ndarray]]]
+    texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def num_bytes(self, names: Iterable[str]) -> int:
+        """The size of some of its arrays."""
+        return sum(math.prod(self.shapes[name].shape) * self.shapes[name].dtype.itemsize for name in names)
 
     def digest(self) -> str:
         """The SHA-256 of the file. For several files it is the SHA-256 of the lines that ``sha256sum`` prints for them."""
@@ -103,11 +105,15 @@ def name_of(path: tuple[Any, ...]) -> str:
 
 def _one_file(path: pathlib.Path) -> Stored:
     header = _header(path)
-    names = _with_slashes(header.arrays)
+    names = {name: name for name in header.arrays} if TREE in header.texts else _with_slashes(header.arrays)
     shapes = {name: _shape(header.arrays[theirs]) for name, theirs in names.items()}
-    return Stored(
-        path, shapes, (path,), path.parent, lambda wanted: ((n, _array(path, header, names[n])) for n in wanted)
-    )
+
+    def read(wanted: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+        for name in wanted:
+            yield name, _array(path, header, names[name])
+
+    texts = header.texts if all(name == theirs for name, theirs in names.items()) else {}
+    return Stored(path, shapes, (path,), path.parent, read, texts)
 
 
 def _shards(index: pathlib.Path) -> Stored:
@@ -162,20 +168,15 @@ def _header(path: pathlib.Path) -> tensor_header.Header:
 
 
 def _shape(array: dict[str, Any]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(tuple(array["shape"]), jnp.dtype(_DTYPES[array["dtype"]]))
+    return jax.ShapeDtypeStruct(tuple(array["shape"]), tensor_header.DTYPES[array["dtype"]])
 
 
 def _array(path: pathlib.Path, header: tensor_header.Header, name: str) -> np.ndarray:
-    like, (start, end) = _shape(header.arrays[name]), header.arrays[name]["data_offsets"]
     try:
         with path.open("rb") as file:
-            file.seek(header.start + start)
-            content = file.read(end - start)
-    except (OSError, MemoryError) as error:
+            return tensor_header.array(file, header, name)
+    except (OSError, ValueError, MemoryError) as error:
         raise _damaged(path, error) from error
-    if len(content) != end - start:
-        raise _damaged(path, Mismatch(f"{name[:200]!r} lies behind its end"))
-    return np.frombuffer(content, like.dtype).reshape(like.shape)
 
 
 def _damaged(path: pathlib.Path, error: Exception) -> UsageError:
