@@ -25,6 +25,7 @@ from jsubspace.evaluation.tasks import Task as Task
 from jsubspace.evaluation.tasks import Tokens as Tokens
 from jsubspace.evaluation.uncertainty.measured import uncertainty as uncertainty
 from jsubspace.evaluation.uncertainty.report import UncertaintyReport as UncertaintyReport
+from jsubspace.exchange.averages import average_checkpoints as average_checkpoints
 from jsubspace.exchange.hub import pull as pull
 from jsubspace.exchange.hub import push as push
 from jsubspace.exchange.saved import load as load
@@ -41,6 +42,7 @@ from jsubspace.leaf_kinds import kernels as kernels
 from jsubspace.learning_rates import Rate as Rate
 from jsubspace.learning_rates import Rates as Rates
 from jsubspace.learning_rates import rates as rates
+from jsubspace.merging.checkpoints import checkpoint_weights as checkpoint_weights
 from jsubspace.optimizers import per_endpoint as per_endpoint
 from jsubspace.penalties import cosine_squared as cosine_squared
 from jsubspace.penalties import cosines_squared as cosines_squared
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from jsubspace import evaluation as evaluation
     from jsubspace import examples as examples
     from jsubspace import exchange as exchange
+    from jsubspace import merging as merging
     from jsubspace import models as models
     from jsubspace import runs as runs
     from jsubspace import storage as storage

@@ -41,7 +41,8 @@ class Stored:
       files: all files that hold the network.
       folder: the folder in which the names of ``files`` are told apart.
       read: names -> pairs of a name and its array ``[*s]``, in this order, one after the other.
-      texts: the metadata of one safetensors file with names as they are in it.
+      texts: the metadata of one safetensors file.
+      theirs: the names of the arrays in the file, by the names in ``shapes``. It is empty if they are the same.
     """
 
     path: pathlib.Path
@@ -50,6 +51,7 @@ class Stored:
     folder: pathlib.Path
     read: Callable[[Sequence[str]], Iterable[tuple[str, np.ndarray]]]
     texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    theirs: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def num_bytes(self, names: Iterable[str]) -> int:
         """The size of some of its arrays."""
@@ -75,7 +77,7 @@ def find(path: pathlib.Path) -> Stored:
 
     Args:
       path: a safetensors file, an index ``NAME.safetensors.index.json`` of shards, a folder that has ``model.safetensors`` or
-        ``model.safetensors.index.json``, a folder of ``jsubspace.export``, or a folder that Orbax has written.
+        ``model.safetensors.index.json``, a folder of ``jsubspace.export``, or a folder that Orbax has written, as a step's.
 
     Raises:
       UsageError: if there is no such thing, or it is damaged.
@@ -88,9 +90,14 @@ def find(path: pathlib.Path) -> Stored:
         for name in (f"model{INDEX_SUFFIX}", f"model{SUFFIX}"):
             if (path / name).is_file():
                 return find(path / name)
-        for folder in (path, path / "network", path / "default"):  # `default` is what a CheckpointManager writes.
-            if (folder / orbax_trees.MARK).is_file():
-                return _orbax(path, folder)
+        # `default` is what a CheckpointManager writes. With several items, the items have names.
+        inside = [path, path / "network", path / "default", *sorted(path.iterdir())]
+        trees = [folder for folder in inside if (folder / orbax_trees.MARK).is_file()]
+        if len(trees) > 1 and trees[0] not in inside[:3]:
+            names = ", ".join(folder.name for folder in trees)
+            raise UsageError(f"{path} holds several trees of Orbax: {names}. Name one of these folders.")
+        if trees:
+            return _orbax(path, trees[0])
     what = "holds no network" if path.exists() else "does not exist"
     raise UsageError(
         f"{path} {what}. A network is a file NAME{SUFFIX}, an index NAME{INDEX_SUFFIX} with its shards beside it, or a folder "
@@ -112,8 +119,7 @@ def _one_file(path: pathlib.Path) -> Stored:
         for name in wanted:
             yield name, _array(path, header, names[name])
 
-    texts = header.texts if all(name == theirs for name, theirs in names.items()) else {}
-    return Stored(path, shapes, (path,), path.parent, read, texts)
+    return Stored(path, shapes, (path,), path.parent, read, header.texts, _if_other(names))
 
 
 def _shards(index: pathlib.Path) -> Stored:
@@ -137,7 +143,8 @@ def _shards(index: pathlib.Path) -> Stored:
             shard = where[names[name]]
             yield name, _array(index.parent / shard, headers[shard], names[name])
 
-    return Stored(index, shapes, (index, *(index.parent / shard for shard in headers)), index.parent, read)
+    shards = (index, *(index.parent / shard for shard in headers))
+    return Stored(index, shapes, shards, index.parent, read, theirs=_if_other(names))
 
 
 def _orbax(path: pathlib.Path, folder: pathlib.Path) -> Stored:
@@ -158,6 +165,10 @@ def _with_slashes(names: Iterable[str]) -> dict[str, str]:
     names = list(names)
     dots = not any("/" in name for name in names)
     return {name.replace(".", "/") if dots else name: name for name in names}
+
+
+def _if_other(names: Mapping[str, str]) -> Mapping[str, str]:
+    return {} if all(name == theirs for name, theirs in names.items()) else names
 
 
 def _header(path: pathlib.Path) -> tensor_header.Header:

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,21 @@ from jsubspace.errors import UsageError
 PARAMS = "params/"
 """The collection in which Flax keeps the trained arrays. Other collections of a file are not a network's leaves."""
 
-RUN = "the network of this run"
-LIKE = "the network of like="
-"""What the leaves belong to that a file must fit, in words for the message."""
+
+class Owner(NamedTuple):
+    """What the leaves belong to that a file must fit, in words for the message.
+
+    Attributes:
+      words: what it is.
+      remedy: what to do instead of renaming arrays.
+    """
+
+    words: str
+    remedy: str
+
+
+RUN = Owner("the network of this run", "train the network that it holds")
+LIKE = Owner("the network of like=", "pass the network that it holds")
 
 _MOST = 3
 
@@ -25,7 +38,7 @@ def matched(
     expected: Mapping[str, jax.ShapeDtypeStruct],
     place: str,
     most: int = _MOST,
-    of: str = RUN,
+    of: Owner = RUN,
 ) -> dict[str, str]:
     """The array of the file for each leaf of the network.
 
@@ -38,7 +51,7 @@ def matched(
       expected: the shapes and dtypes of the network's leaves, by name.
       place: where the file is, for the message.
       most: how many differences the message lists.
-      of: `RUN` or `LIKE`.
+      of: what the leaves belong to.
 
     Returns:
       The name in the file by the name of the leaf, in the order of ``expected``.
@@ -53,8 +66,8 @@ def matched(
         lines = [_difference(name, found, stored, expected) for name in wrong[:most]]
         more = [f"and {len(wrong) - most} more"] if len(wrong) > most else []
         raise UsageError(
-            f"the network in {place} is not {of}:\n  " + "\n  ".join([*lines, *more]) + "\n"
-            f"Rename or remove arrays of the file, or {'train' if of == RUN else 'pass'} the network that it holds."
+            f"the network in {place} is not {of.words}:\n  " + "\n  ".join([*lines, *more]) + "\n"
+            f"Rename or remove arrays of the file, or {of.remedy}."
         )
     return {name: found[name] for name in expected}
 

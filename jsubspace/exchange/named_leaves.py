@@ -79,7 +79,7 @@ def entries(tree: Any) -> list[Entry]:
       ValueError: if the tree is nested deeper than `documents.DEPTH`, or a key is no line of plain text.
 
     Example:
-      >>> [(entry.name, entry.steps) for entry in entries({"mlp": [np.ones(2), np.ones(3)]})]
+      >>> [(entry.name, entry.steps) for entry in entries({"mlp": [jnp.ones(2), jnp.ones(3)]})]
       [('mlp/0', (':mlp', '[0')), ('mlp/1', (':mlp', '[1'))]
     """
     found, taken = [], {"__metadata__", ""}
