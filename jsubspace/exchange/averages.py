@@ -19,7 +19,7 @@ LEAST_COSINE = 0.1
 _ENOUGH = 1000
 """With fewer numbers, chance alone gives such cosines."""
 
-_CHUNK = 2**16
+_CHUNK = 2**14
 """How many numbers are added at a time, so that products need no memory to speak of."""
 
 _CALL = "average_checkpoints(checkpoints, weights, like)"

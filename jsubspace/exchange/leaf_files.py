@@ -153,8 +153,8 @@ def _orbax(path: pathlib.Path, folder: pathlib.Path) -> Stored:
     paths = {name_of(place): place for place, _ in leaves}
 
     def read(wanted: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-        for place, array in orbax_trees.arrays(folder, tree, [paths[name] for name in wanted]):
-            yield name_of(place), array
+        pairs = orbax_trees.arrays(folder, tree, [paths[name] for name in wanted])
+        return map(lambda pair: (name_of(pair[0]), pair[1]), pairs)
 
     shapes = {name_of(place): leaf for place, leaf in leaves}
     return Stored(path, shapes, tuple(files.all_files(folder)), folder, read)

@@ -78,20 +78,24 @@ def arrays(folder: pathlib.Path, tree: Any, wanted: Sequence[Path]) -> Iterator[
     """
     import orbax.checkpoint as ocp
 
-    nothing = jax.tree.map(lambda leaf: ocp.PLACEHOLDER, tree)
-    as_numpy = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), tree)
     with ocp.PyTreeCheckpointer() as checkpointer:
-        for path in wanted:
-            like = jax.tree_util.tree_map_with_path(lambda at, leaf: _at(tree, at) if at == path else leaf, nothing)
-            options = ocp.args.PyTreeRestore(item=like, restore_args=as_numpy)
-            try:
-                found = checkpointer.restore(folder.absolute(), args=options)
-            except Exception as error:
-                raise _damaged(folder, error) from error
-            array, expected = np.asarray(_at(found, path)), _at(tree, path)
-            if array.shape != expected.shape or array.dtype != expected.dtype:
-                raise _damaged(folder, ValueError(f"{jax.tree_util.keystr(path)} is not what its metadata says"))
-            yield path, array
+        for path in wanted:  # A name for the array would keep it in memory until the next one is asked for.
+            yield path, _array(checkpointer, folder, tree, path)
+
+
+def _array(checkpointer: Any, folder: pathlib.Path, tree: Any, path: Path) -> np.ndarray:
+    import orbax.checkpoint as ocp
+
+    like = jax.tree_util.tree_map_with_path(lambda place, leaf: leaf if place == path else ocp.PLACEHOLDER, tree)
+    as_numpy = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    try:
+        found = checkpointer.restore(folder.absolute(), args=ocp.args.PyTreeRestore(item=like, restore_args=as_numpy))
+    except Exception as error:
+        raise _damaged(folder, error) from error
+    array, expected = np.asarray(_at(found, path)), _at(tree, path)
+    if array.shape != expected.shape or array.dtype != expected.dtype:
+        raise _damaged(folder, ValueError(f"{jax.tree_util.keystr(path)} is not what its metadata says"))
+    return array
 
 
 def _at(tree: Any, path: Path) -> Any:
