@@ -53,7 +53,9 @@ MASK = jsubspace.kernels(ENDPOINTS)
 
 FOLDER = tempfile.TemporaryDirectory()
 FILE = pathlib.Path(FOLDER.name) / "network.safetensors"
+SAME = FILE.with_name("same.safetensors")
 SUBSPACE = pathlib.Path(FOLDER.name) / "line"
+jsubspace.save(SAME, NETWORK)
 jsubspace.save(FILE, NETWORK)
 WRITTEN = FILE.with_name("written.safetensors")
 jsubspace.save_subspace(SUBSPACE, ENDPOINTS, LINE)
@@ -267,6 +269,14 @@ CALLS = {
     ),
     "save": (jsubspace.save, {"path": (WRITTEN, ()), "network": (NETWORK, ANY_ARRAYS)}),
     "load": (jsubspace.load, {"path": (FILE, ()), "like": (NETWORK, ("None", "network"))}),
+    "checkpoint_weights": (
+        jsubspace.checkpoint_weights,
+        {"schedule": ("linear", ()), "steps": (3, ("integer", "integers"))},
+    ),
+    "average_checkpoints": (
+        jsubspace.average_checkpoints,
+        {"checkpoints": ([FILE, SAME], ()), "weights": ([0.5, 0.5], ("vector",)), "like": (NETWORK, ("None", "network"))},
+    ),
     "save_subspace": (
         lambda folder, endpoints, subspace: jsubspace.save_subspace(folder, endpoints, subspace),
         {
@@ -330,6 +340,7 @@ ABOUT = {
     "stats_fn": "stats_fn",
     "networks": "network",
     "path": "path|file",
+    "checkpoints": "checkpoint",
     "folder": "folder|subspace",
 }
 

@@ -11,7 +11,7 @@ import numpy as np
 from jsubspace import arguments, machine, tree
 from jsubspace.errors import UsageError
 from jsubspace.exchange import saved, state_parts
-from jsubspace.exchange.leaf_files import TREE, Stored
+from jsubspace.exchange.leaf_files import FORMAT, TREE, Stored
 
 LEAST_COSINE = 0.1
 """Kernels of two states of one run have a higher cosine. Kernels of independent networks have a lower one."""
@@ -88,7 +88,7 @@ def average(stored: Sequence[Stored], weights: np.ndarray, part: str = "", unrel
         relation.check()
     is_whole = all(name == theirs for name, theirs in names[0].items()) and len(shapes) == len(stored[0].shapes)
     texts = {name: text for name, text in stored[0].texts.items() if all(one.texts.get(name) == text for one in stored)}
-    kept = {name: text for name, text in texts.items() if name == "format" or (name == TREE and is_whole)}
+    kept = {name: text for name, text in texts.items() if name == FORMAT or (name == TREE and is_whole)}
     theirs = {name: stored[0].theirs.get(inside, name) for name, inside in names[0].items()} if stored[0].theirs else {}
     return Stored(
         first.path, shapes, (), first.path, lambda wanted: ((name, arrays[name]) for name in wanted), kept, theirs
@@ -126,9 +126,9 @@ class _Relation:
         one = array.reshape(-1)
         for start in range(0, one.size, _CHUNK):
             part = one[start : start + _CHUNK].astype(np.float64)
-            self._products[k, 1] += part @ part
+            self._products[k, 1] += np.sum(part * part)  # `@` would wake the threads of BLAS for every part.
             if before is not None:
-                self._products[k, 0] += part @ before.reshape(-1)[start : start + _CHUNK].astype(np.float64)
+                self._products[k, 0] += np.sum(part * before.reshape(-1)[start : start + _CHUNK])
 
     def check(self) -> None:
         """Raises a UsageError if two checkpoints are no states of one run."""

@@ -25,6 +25,9 @@ INDEX_SUFFIX = ".safetensors.index.json"
 TREE = "tree"
 """The metadata in which `saved.save` keeps the tree of a network. The names of such a file are taken as they are."""
 
+FORMAT = "format"
+"""The metadata in which other programs keep the framework that wrote a file, without which some do not read it."""
+
 INDEX_BYTES = 2**26
 """The largest size of an index of shards: some hundred thousand arrays."""
 
@@ -41,7 +44,7 @@ class Stored:
       files: all files that hold the network.
       folder: the folder in which the names of ``files`` are told apart.
       read: names -> pairs of a name and its array ``[*s]``, in this order, one after the other.
-      texts: the metadata of one safetensors file.
+      texts: the metadata of one safetensors file, or the `FORMAT` of shards.
       theirs: the names of the arrays in the file, by the names in ``shapes``. It is empty if they are the same.
     """
 
@@ -144,7 +147,9 @@ def _shards(index: pathlib.Path) -> Stored:
             yield name, _array(index.parent / shard, headers[shard], names[name])
 
     shards = (index, *(index.parent / shard for shard in headers))
-    return Stored(index, shapes, shards, index.parent, read, theirs=_if_other(names))
+    formats = {header.texts.get(FORMAT, "") for header in headers.values()} - {""}
+    texts = {FORMAT: formats.pop()} if len(formats) == 1 else {}
+    return Stored(index, shapes, shards, index.parent, read, texts, _if_other(names))
 
 
 def _orbax(path: pathlib.Path, folder: pathlib.Path) -> Stored:
@@ -154,7 +159,7 @@ def _orbax(path: pathlib.Path, folder: pathlib.Path) -> Stored:
 
     def read(wanted: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
         pairs = orbax_trees.arrays(folder, tree, [paths[name] for name in wanted])
-        return map(lambda pair: (name_of(pair[0]), pair[1]), pairs)
+        return ((name_of(pair[0]), pair[1]) for pair in pairs)
 
     shapes = {name_of(place): leaf for place, leaf in leaves}
     return Stored(path, shapes, tuple(files.all_files(folder)), folder, read)

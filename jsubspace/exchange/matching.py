@@ -14,6 +14,9 @@ from jsubspace.errors import UsageError
 PARAMS = "params/"
 """The collection in which Flax keeps the trained arrays. Other collections of a file are not a network's leaves."""
 
+VALUE = "/value"
+"""How names end if Orbax has written a state of Flax nnx."""
+
 
 class Owner(NamedTuple):
     """What the leaves belong to that a file must fit, in words for the message.
@@ -89,10 +92,12 @@ def _difference(
 def _leaves(stored: Mapping[str, object], expected: Mapping[str, object]) -> dict[str, str]:
     """The names of the network's leaves in the file, by the names that they would have in the network."""
     inside = {name.removeprefix(PARAMS): name for name in stored if name.startswith(PARAMS)}
-    if not inside:
-        return {name: name for name in stored}
     keeps_collection = all(name.startswith(PARAMS) for name in expected)
-    return {name: name for name in inside.values()} if keeps_collection and not set(expected) <= set(inside) else inside
+    is_whole = not inside or (keeps_collection and not set(expected) <= set(inside))
+    found = {name: name for name in (inside.values() if inside and is_whole else stored)} if is_whole else inside
+    if expected and not set(expected) & set(found):
+        return {name.removesuffix(VALUE): theirs for name, theirs in found.items()}
+    return found
 
 
 def _fits(found: jax.ShapeDtypeStruct, leaf: jax.ShapeDtypeStruct) -> bool:

@@ -162,3 +162,17 @@ def _writable(name: str, array: Any) -> Any:
         array = np.asarray(array, array.dtype.newbyteorder("="))
     network_files.check_dtype(name, array)
     return array
+
+
+def write_stored(path: pathlib.Path, stored: Stored, facts: Mapping[str, Any]) -> None:
+    """Writes a network under the names that its arrays have in their file, with its metadata and the facts ``merge``.
+
+    Raises:
+      UsageError: if the file cannot be written.
+    """
+    arrays = {stored.theirs.get(name, name): array for name, array in stored.read(list(stored.shapes))}
+    texts = {**stored.texts, "merge": json.dumps(facts), network_files.DIGEST: json.dumps(network_files.digest(arrays))}
+    try:
+        tensor_header.write(path, arrays, texts)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error}. Choose another place, or make room.") from error

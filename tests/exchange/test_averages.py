@@ -234,10 +234,10 @@ def test_wrong_arguments_are_one_message(tmp_path, monkeypatch):
     ]:
         with pytest.raises(UsageError, match=message):
             jsubspace.average_checkpoints(checkpoints, weights)
-    with pytest.raises(UsageError, match="has no part 'ema'. Its parts are blocks, last, positions"):
+    with pytest.raises(UsageError, match=r"has no part 'ema'. Its parts are blocks, last, positions"):
         jsubspace.average_checkpoints(folder, WEIGHTS, part="ema")
     monkeypatch.setattr("jsubspace.machine.memory", lambda: 1000)
-    with pytest.raises(UsageError, match="needs 0.0 GiB of memory, and this machine has"):
+    with pytest.raises(UsageError, match=r"needs 0.0 GiB of memory, and this machine has"):
         jsubspace.average_checkpoints(folder, WEIGHTS)
 
 
@@ -252,5 +252,5 @@ def test_which_part_of_a_state_is_the_network(tmp_path):
     assert parts({"endpoints": w, "opt_state": w}) == ["w"]
     assert parts({"params": w, "ema": {"v": np.ones(1)}}, "ema") == ["v"]
     assert parts({"layers": w, "batch_stats": w}) == ["layers/w"]
-    with pytest.raises(UsageError, match="holds the state of an optimizer .* Its parts are net, opt_state. Name"):
+    with pytest.raises(UsageError, match=r"holds the state of an optimizer .* Its parts are net, opt_state. Name"):
         parts({"net": w, "opt_state": w})

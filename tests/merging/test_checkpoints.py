@@ -1,5 +1,6 @@
 """Weights of checkpoints: each is compared with the run that it stands for, step by step."""
 
+import itertools
 import json
 
 import numpy as np
@@ -70,7 +71,7 @@ def test_rates_are_means_of_the_decay_over_unequal_intervals(decay):
     steps = [100, 130, 135, 190, 200]
     expected = [
         integrate.quad(lambda step: SHAPES[decay]((step - 100) / 100), a, b)[0] / (b - a)
-        for a, b in zip(steps[:-1], steps[1:], strict=True)
+        for a, b in itertools.pairwise(steps)
     ]
     np.testing.assert_allclose(checkpoints.decay_rates(decay, steps), expected, rtol=1e-7)
     np.testing.assert_allclose(checkpoints.decay_rates(decay, np.array(steps) * 3), expected, rtol=1e-7)
