@@ -1,4 +1,4 @@
-"""A constant-rate run of the small GPT, its averaged checkpoints, and the runs whose rate really decays."""
+"""A constant-rate run of the small GPT, its averaged checkpoints, and the runs with a rate that really decays."""
 
 import pathlib
 import tempfile

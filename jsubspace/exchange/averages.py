@@ -50,7 +50,7 @@ def average_checkpoints(
         networks is worse than each of them.
 
     Returns:
-      One network, numpy arrays ``[*s]``, or arrays where those of ``like`` lie.
+      One network, numpy arrays ``[*s]``, or arrays on the devices of the arrays of ``like``.
 
     Raises:
       UsageError: if a checkpoint cannot be read, is given twice, is not finite, or differs from the first in names, shapes or
@@ -70,7 +70,7 @@ def average_checkpoints(
 
 
 def average(stored: Sequence[Stored], weights: np.ndarray, part: str = "", unrelated: bool = False) -> Stored:
-    """The average as a network in memory that can be read like one on the disk. The arguments are those of `average_checkpoints`."""
+    """The average as a network in memory that can be read like one on the disk. `average_checkpoints` says what the arguments are."""
     counted = [(one, weight) for one, weight in zip(stored, weights, strict=True) if weight]
     names = state_parts.same_networks(stored, part)
     chosen = [of_one for of_one, weight in zip(names, weights, strict=True) if weight]
@@ -113,7 +113,7 @@ def checked_weights(weights: Any, n: int) -> np.ndarray:
 
 
 class _Relation:
-    """The inner products of every checkpoint's kernels with those of the checkpoint before."""
+    """The inner products of every checkpoint's kernels with the kernels of the checkpoint before."""
 
     def __init__(self, places: Sequence[str]) -> None:
         self._places = places

@@ -22,7 +22,7 @@ class Owner(NamedTuple):
     """What the leaves belong to that a file must fit, in words for the message.
 
     Attributes:
-      words: what it is.
+      words: its name.
       remedy: what to do instead of renaming arrays.
     """
 

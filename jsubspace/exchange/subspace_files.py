@@ -1,4 +1,4 @@
-"""A subspace as a folder for others: the endpoints, their map, and a card that says what they are.
+"""A subspace as a folder for others: the endpoints, their map, and a card for people.
 
 ``endpoints.safetensors`` holds the endpoints and, in its metadata, all that ``subspace.json`` holds. It is replaced as one file.
 A process that is killed between two files therefore leaves the old subspace or the new one.

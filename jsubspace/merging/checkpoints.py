@@ -8,8 +8,8 @@ This is the average with the weights 1 - r_1, r_1 - r_2, ..., r_{K-1} - r_K, r_K
 gradients of a decayed run are taken at other networks.
 
 **On a quadratic.** Without noise, gradient descent on a quadratic multiplies each eigenvector's distance from the minimum by z in
-an interval at the constant rate, and by (1 - r) + r z at the relative rate r. The end of the decayed run is the average whose weights
-are the coefficients of prod_k ((1 - r_k) + r_k z). It is exact if an interval is one step. For intervals of several steps it is an
+an interval at the constant rate, and by (1 - r) + r z at the relative rate r. The end of the decayed run is the average with
+the coefficients of prod_k ((1 - r_k) + r_k z) as weights. It is exact if an interval is one step. For intervals of several steps it is an
 approximation.
 
 Both averages have their mass at the same mean time, sum_k r_k. The second one is narrow: it is little more than the
@@ -104,7 +104,7 @@ def decay_rates(decay: str, steps: int | Sequence[int]) -> np.ndarray:
 def replay_weights(rates: Any) -> np.ndarray:
     """The weights ``[K + 1]`` that replay the gradients of a constant-rate run with the relative rates ``[K]``.
 
-    They are 1 - r_1, r_1 - r_2, ..., r_K. For any loss and any optimizer whose update is proportional to the rate, the average is
+    They are 1 - r_1, r_1 - r_2, ..., r_K. For any loss, and any optimizer with updates in proportion to the rate, the average is
     theta_0 + sum_k r_k (theta_k - theta_{k-1}), exactly.
 
     Raises:
