@@ -42,7 +42,10 @@ from jsubspace.leaf_kinds import kernels as kernels
 from jsubspace.learning_rates import Rate as Rate
 from jsubspace.learning_rates import Rates as Rates
 from jsubspace.learning_rates import rates as rates
+from jsubspace.merging.alphas import FittedAlpha as FittedAlpha
+from jsubspace.merging.alphas import fit_alpha as fit_alpha
 from jsubspace.merging.checkpoints import checkpoint_weights as checkpoint_weights
+from jsubspace.merging.soups import soup as soup
 from jsubspace.optimizers import per_endpoint as per_endpoint
 from jsubspace.penalties import cosine_squared as cosine_squared
 from jsubspace.penalties import cosines_squared as cosines_squared

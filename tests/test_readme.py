@@ -9,7 +9,7 @@ from places import REPOSITORY
 
 GUIDES = sorted((REPOSITORY / "docs").glob("*.md"))
 # Other tests execute the code of these pages and ask what it did: test_nnx_and_equinox, exchange/test_subspace_files, and the
-# tests in tests/examples.
+# tests in tests/examples and tests/merging.
 TESTED_ELSEWHERE = {
     "nnx_and_equinox.md",
     "files.md",
@@ -17,6 +17,7 @@ TESTED_ELSEWHERE = {
     "regression.md",
     "detection.md",
     "equinox_digits.md",
+    "soups.md",
 }
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
