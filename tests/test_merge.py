@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+import own_problems
 import pytest
 import safetensors.flax
 import safetensors.numpy
@@ -116,22 +117,95 @@ def test_names_and_metadata_of_transformers_stay(run, tmp_path):
             assert json.loads(file.metadata()["merge"])["weights"] == [0.5, 0.5]
 
 
+def arrays_of(networks, folder):
+    """The files of networks, with flat names."""
+    files = [folder / f"{i}.safetensors" for i in range(len(networks))]
+    for file, network in zip(files, networks, strict=True):
+        jsubspace.save(file, network)
+    return files
+
+
+def test_stock_and_slerp_are_those_of_trees(run, networks, tmp_path):
+    files = arrays_of([network | {"steps": np.arange(2)} for network in networks], tmp_path)
+    for by in ("leaf", "whole"):
+        axis = None if by == "whole" else by
+        run("stock", *files[1:], f"--base={files[0]}", f"--by={by}", f"--to={tmp_path / f'stock {by}'}")
+        expected = jsubspace.soup(None, networks[1:], how="stock", origin=networks[0], by=axis).network
+        close(
+            jsubspace.load(tmp_path / f"stock {by}", like=networks[0] | {"steps": np.arange(2)}),
+            expected | {"steps": np.arange(2)},
+        )
+        said = run("slerp", *files[1:], "--alpha=0.25", f"--by={by}", f"--to={tmp_path / f'{by}.safetensors'}")
+        assert "at alpha = 0.25 on the arc between" in said
+        found = jsubspace.load(tmp_path / f"{by}.safetensors")
+        assert found.pop("steps").tolist() == [0, 1]
+        close(found, jax.device_get(jsubspace.merging.slerp(*networks[1:], 0.25, by=axis)))
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """A user's file, and three networks of it: one random, and two that were trained with the closed form of the last layer."""
+    folder = tmp_path_factory.mktemp("mine")
+    (folder / "mine.py").write_text(own_problems.FILE)
+    get_config, get_problem = own_problems.of_file()
+    problem = get_problem(get_config())
+    start = problem.network.init(jax.random.key(0))
+    x = np.linspace(-3, 3, 90, dtype=np.float32)[:, None]
+    hidden = np.tanh(x @ start["hidden"]["kernel"] + start["hidden"]["bias"])
+    made = [start]
+    for rows in (slice(0, None, 2), slice(0, None, 3)):
+        kernel = np.linalg.lstsq(hidden[rows], np.sin(x[rows]), rcond=None)[0].astype(np.float32)
+        made.append(start | {"last": {"kernel": kernel}})
+    return folder / "mine.py", arrays_of(made, folder), made
+
+
+def test_weights_that_are_chosen_by_the_data_of_a_problem(run, mine, tmp_path):
+    file, files, made = mine
+    said = run("greedy", *files, f"--config={file}", f"--to={tmp_path / 'greedy.safetensors'}")
+    assert f"{files[0]} is left out" in said
+    found = jsubspace.load(tmp_path / "greedy.safetensors")
+    kept = [network for path, network in zip(files, made, strict=True) if f"{path} is left out" not in said]
+    close(found, jax.device_get(mean(kept, [1 / len(kept)] * len(kept))))
+    run("fitted", *files, f"--config={file}", f"--to={tmp_path / 'fitted'}")
+    facts = json.loads((tmp_path / "fitted" / "facts.json").read_text())
+    weights = [facts["weights"][str(path)] for path in files]
+    assert sum(weights) == pytest.approx(1)
+    close(jsubspace.load(tmp_path / "fitted"), jax.device_get(mean(made, weights)))
+
+
+def test_a_file_without_a_problem_is_refused(run, mine, tmp_path):
+    _, files, _ = mine
+    for text, message in [
+        ("", r"empty.py must define get_config\(\) and get_problem"),
+        ("def get_config(): 1 / 0\ndef get_problem(c): pass", "division by zero"),
+        ("def get_config(): return 3\ndef get_problem(c): pass", "must start from jsubspace.training.default_settings"),
+    ]:
+        (tmp_path / "empty.py").write_text(text)
+        with pytest.raises(UsageError, match=message):
+            run("greedy", *files, f"--config={tmp_path / 'empty.py'}", f"--to={tmp_path / 'm.safetensors'}")
+    with pytest.raises(UsageError, match="which problem"):
+        run("greedy", *files, f"--to={tmp_path / 'm'}")
+    other = tmp_path / "other.safetensors"
+    jsubspace.save(other, {"w": np.ones(2, np.float32)})
+    with pytest.raises(UsageError, match=r"other.safetensors is not the network of like"):
+        run("greedy", files[0], other, f"--config={mine[0]}", f"--to={tmp_path / 'm'}")
+
+
 def test_what_is_wrong_is_one_message_and_nothing_is_written(networks, tmp_path):
-    a, b = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    jsubspace.save(a, networks[0])
-    jsubspace.save(b, networks[1])
+    a, b = arrays_of(networks[:2], tmp_path)
     to = tmp_path / "m.safetensors"
-    for arguments, options, message in [
-        (("uniform", [a], to), {}, "a.safetensors is one network, and there is nothing to merge it with"),
-        (("uniform", [a, a], to), {}, "is given twice"),
-        (("uniform", [a, b], a), {}, "a.safetensors exists. Choose another name"),
-        (("uniform", [a, b], tmp_path / "m.bin"), {}, "neither a safetensors file"),
-        (("uniform", [a, b], to), {"schedule": "linear"}, '--schedule, --decay and --last belong to "average"'),
-        (("average", [a, b], to), {}, '"average" needs --schedule: one of linear'),
-        (("average", [a, b], to), {"schedule": "ema"}, "decay is None"),
-        (("uniform", [a, b], to), {"part": "ema"}, "has no part 'ema'"),
-        (("uniform", [a, tmp_path / "none"], to), {}, "none does not exist"),
+    for call, message in [
+        (lambda: merge.averaged([a], to), "0.safetensors is one network, and there is nothing to merge it with"),
+        (lambda: merge.averaged([a, a], to), "is given twice"),
+        (lambda: merge.averaged([a, b], a), "0.safetensors exists. Choose another name"),
+        (lambda: merge.averaged([a, b], tmp_path / "m.bin"), "neither a safetensors file"),
+        (lambda: merge.averaged([a, b], to, "ema"), "decay is None"),
+        (lambda: merge.averaged([a, b], to, part="ema"), "has no part 'ema'"),
+        (lambda: merge.averaged([a, tmp_path / "none"], to), "none does not exist"),
+        (lambda: merge.slerp([a, b], to, alpha=2), "alpha is 2, but it must be a number from 0 to 1"),
+        (lambda: merge.slerp([a, b], to, by="word"), "word"),
+        (lambda: merge.stock([a, b], a, to), "0.safetensors is the base and one of the networks"),
     ]:
         with pytest.raises(UsageError, match=message):
-            merge.merge(*arguments, **options)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors"]
+            call()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.safetensors", "1.safetensors"]

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -93,6 +93,18 @@ def average(stored: Sequence[Stored], weights: np.ndarray, part: str = "", unrel
     return Stored(
         first.path, shapes, (), first.path, lambda wanted: ((name, arrays[name]) for name in wanted), kept, theirs
     )
+
+
+def network(stored: Stored, part: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of the network in a checkpoint, by their names in the network."""
+    names = state_parts.network_in(stored, part)
+    ours = {theirs: name for name, theirs in names.items()}
+    return ((ours[theirs], array) for theirs, array in stored.read(list(ours)))
+
+
+def check_memory(networks: int, like: Stored) -> None:
+    """Raises a UsageError if as many networks like this one are too large for the memory of this machine."""
+    _check_memory(networks * like.num_bytes(like.shapes), like)
 
 
 def checked_weights(weights: Any, n: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from jsubspace.errors import UsageError
 from jsubspace.exchange import leaf_files, matching, named_leaves, network_files, tensor_header
 from jsubspace.exchange.leaf_files import SUFFIX, TREE, Stored
 from jsubspace.exchange.named_leaves import ARRAY, KEY, NUMBER, Entry
+from jsubspace.storage import documents
 from jsubspace.storage.places import located
 
 _SAVE = "save(path, network)"
@@ -164,6 +165,11 @@ def _writable(name: str, array: Any) -> Any:
     return array
 
 
+def text(facts: Mapping[str, Any]) -> str:
+    """Facts as the metadata of a file."""
+    return documents.to_json(facts)
+
+
 def write_stored(path: pathlib.Path, stored: Stored, facts: Mapping[str, Any]) -> None:
     """Writes a network under the names that its arrays have in their file, with its metadata and the facts ``merge``.
 
@@ -171,7 +177,7 @@ def write_stored(path: pathlib.Path, stored: Stored, facts: Mapping[str, Any]) -
       UsageError: if the file cannot be written.
     """
     arrays = {stored.theirs.get(name, name): array for name, array in stored.read(list(stored.shapes))}
-    texts = {**stored.texts, "merge": json.dumps(facts), network_files.DIGEST: json.dumps(network_files.digest(arrays))}
+    texts = {**stored.texts, "merge": text(facts), network_files.DIGEST: json.dumps(network_files.digest(arrays))}
     try:
         tensor_header.write(path, arrays, texts)
     except OSError as error:
