@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import arguments, machine, tree
+from jsubspace import arguments, machine, preemption, tree
 from jsubspace.errors import UsageError
 from jsubspace.exchange import saved, state_parts
 from jsubspace.exchange.leaf_files import FORMAT, TREE, Stored
@@ -165,6 +165,7 @@ def _leaf(
     total = np.zeros(like.shape, tree.accumulator(like.dtype)) if is_float else None
     before = None
     for k, ((stored, weight), reader) in enumerate(zip(counted, readers, strict=True)):
+        preemption.check()
         _, array = next(reader)
         if total is None:
             if before is not None and array.tobytes() != before.tobytes():

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jsubspace import arguments, machine
+from jsubspace import arguments, machine, preemption
 from jsubspace.errors import UsageError
 from jsubspace.exchange import leaf_files, matching, named_leaves, network_files, tensor_header
 from jsubspace.exchange.leaf_files import SUFFIX, TREE, Stored
@@ -137,6 +137,7 @@ def _checked(stored: Stored, names: Sequence[str]) -> Iterator[tuple[str, np.nda
     is_whole = expected is not None and len(names) == len(stored.shapes) and not stored.theirs
     total = network_files.Digest()
     for name, array in stored.read(names):
+        preemption.check()
         if is_whole:
             total.add(name, array)
         yield name, array

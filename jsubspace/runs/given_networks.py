@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jsubspace import preemption
 from jsubspace.data.shards import WHOLE_BATCH
 from jsubspace.errors import UsageError
 from jsubspace.exchange import saved
@@ -49,6 +50,7 @@ def validation_batches(problem: Problem) -> list[tuple[np.ndarray, ...]]:
     """
     found = []
     for arrays, mask in problem.data.validation_batches(WHOLE_BATCH):
+        preemption.check()
         found.append(tuple(np.asarray(array)[np.asarray(mask)] for array in arrays))
     if not found:
         raise UsageError(
