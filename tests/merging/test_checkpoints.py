@@ -96,7 +96,8 @@ def test_noise_is_what_tells_the_two_averages_apart():
         for decay, losses in of_noise.items():
             assert found[decay] == pytest.approx(losses, rel=1e-9)
     silent, noisy = recorded["0.0"]["linear"], recorded["0.5"]["linear"]
-    assert silent[decayed.QUADRATIC] == pytest.approx(silent[decayed.DECAYED], rel=1e-6) < silent[decayed.REPLAYED]
+    assert silent[decayed.QUADRATIC] == pytest.approx(silent[decayed.DECAYED], rel=1e-6)
+    assert silent[decayed.DECAYED] < silent[decayed.REPLAYED]
     assert noisy[decayed.REPLAYED] < noisy[decayed.DECAYED] < noisy[decayed.QUADRATIC] < noisy[decayed.CONSTANT]
     h, noises, x = 0.1, 0.5 * np.random.default_rng(0).normal(size=(200, 20_000)), np.ones(20_000)
     for rate, noise in zip(checkpoints.decay_rates("linear", 201), noises, strict=True):
