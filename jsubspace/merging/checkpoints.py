@@ -40,7 +40,7 @@ SCHEDULES = (*DECAYS, UNIFORM, EMA, LAST)
 
 
 def checkpoint_weights(
-    schedule: str, steps: int | Sequence[int], *, decay: float | None = None, last: int | None = None
+    schedule: str, steps: int | Sequence[float], *, decay: float | None = None, last: int | None = None
 ) -> np.ndarray:
     """The weights ``[n]`` of the n checkpoints of a constant-rate run, for `jsubspace.average_checkpoints`. Their sum is 1.
 
@@ -76,7 +76,7 @@ def checkpoint_weights(
     return window_weights(len(places), len(places) if last is None else last)
 
 
-def decay_rates(decay: str, steps: int | Sequence[int]) -> np.ndarray:
+def decay_rates(decay: str, steps: int | Sequence[float]) -> np.ndarray:
     """The mean relative rates ``[n - 1]`` of a decay in the intervals between n checkpoints, from 1 at the first to 0 at the last.
 
     Args:
@@ -179,14 +179,18 @@ def _count(name: str, value: Any) -> int:
     return int(value)
 
 
-def _places(steps: Any) -> Sequence[int]:
-    if isinstance(steps, int | np.integer) or not isinstance(steps, Sequence | np.ndarray) or isinstance(steps, str):
+def _places(steps: Any) -> Sequence[float]:
+    """The steps in order. For a number of checkpoints they are 0, 1, 2, ..."""
+    is_list = isinstance(steps, list | tuple | range) or getattr(steps, "ndim", 0) == 1
+    if not is_list:
         return list(range(_count("steps", steps)))
-    if not arguments.are_real_numbers(steps) or np.ndim(steps) != 1 or not len(steps) or not (np.diff(steps) > 0).all():
+    places = steps if hasattr(steps, "dtype") else list(steps)
+    if not arguments.are_real_numbers(places) or not len(places) or not (np.diff(np.asarray(places)) > 0).all():
         raise UsageError(
-            f"steps is {steps}, but the steps of the checkpoints must be increasing numbers, or the number of checkpoints."
+            f"steps is {arguments.described(steps)}, but the steps of the checkpoints must be increasing numbers, or the number of "
+            "checkpoints."
         )
-    return list(steps)
+    return [float(place) for place in places]
 
 
 def _rates(rates: Any) -> np.ndarray:
