@@ -38,7 +38,6 @@ INSTALL = [
     "importlib_resources>=6.0",  # tensorflow-datasets imports it without declaring it
     "grain>=0.2.18; sys_platform != 'win32'",  # tensorflow-datasets' random-access reader; the ImageNet pipeline
     "array-record>=0.8.1; sys_platform != 'win32'",  # counts the records of prepared data before they are believed
-    "safetensors>=0.8",  # networks for other programs
     "pillow>=10.0",  # decodes the images of small data sets; resizes ImageNet's test images
     "tqdm>=4.66",  # progress on the terminal
 ]
@@ -54,6 +53,8 @@ EXTRAS = {
         "fsspec>=2026.9",  # finds gcsfs
         "etils>=1.15",  # its paths are those that Orbax takes
     ],
+    # Subspaces on the Hugging Face Hub. The lower bound is the version that the tests ran with.
+    "hub": ["huggingface-hub>=2.4"],  # uploads and downloads folders
     "imagenet": [
         "simplejpeg>=1.8",  # decodes JPEGs, half again as fast as Pillow
         "opencv-python-headless>=4.10.0.84",  # resizes training crops; the first for numpy 2
@@ -92,11 +93,13 @@ EXTRAS["dev"] = [
     *EXTRAS["demo"],
     *EXTRAS["corruptions"],
     *EXTRAS["gcs"],
+    *EXTRAS["hub"],
     *EXTRAS["imagenet"],
     *EXTRAS["tensorflow"],
     *EXTRAS["notebooks"],
     "hypothesis>=6.100",  # property tests over random inputs
     "chex>=0.1.92",  # the tests compare trees and count traces with it, and the library itself does not import it
+    "safetensors>=0.8",  # writes and reads the files of the tests as other programs do; the library has a reader of its own
     "gcp-storage-emulator>=2026.7",  # the bucket of the tests; the version that they ran with
     "setuptools>=77",  # a test builds the wheel and the sdist; an environment of Python 3.12 or later has no setuptools
     "mypy>=1.15",

@@ -12,10 +12,10 @@ import pytest
 from places import REPOSITORY
 
 GUIDES = sorted((REPOSITORY / "docs").glob("*.md"))
-# Other tests execute the code of these pages and ask what it did: test_nnx_and_equinox, test_network_files, and the tests in
-# tests/examples and tests/merging.
+# Other tests execute the code of these pages and ask what it did: test_nnx_and_equinox, test_network_files,
+# exchange/test_subspace_files, and the tests in tests/examples and tests/merging.
 TESTED_ELSEWHERE = {
-    "nnx_and_equinox.md", "export.md", "language_models.md", "regression.md", "detection.md", "equinox_digits.md",
+    "nnx_and_equinox.md", "export.md", "files.md", "language_models.md", "regression.md", "detection.md", "equinox_digits.md",
     "soups.md",
 }  # fmt: skip
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
