@@ -66,6 +66,12 @@ def x64():
         yield
 
 
+@pytest.fixture
+def one_device(monkeypatch):
+    """Programs that this test starts see one device."""
+    monkeypatch.setenv("XLA_FLAGS", quick_compiling.FLAGS)
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     """A folder with the digits, prepared as a user's first run would."""

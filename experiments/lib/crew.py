@@ -19,7 +19,7 @@ from jsubspace.preemption import Preemption
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
-ONE_CORE = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+ONE_CORE = "--xla_cpu_multi_thread_eigen=false"
 """XLA's threads for single operations gain nothing on small images. Without them a job is one core's work."""
 
 
@@ -70,6 +70,11 @@ def trained(declared: Sequence[Job], root: pathlib.Path) -> dict[str, dict[str, 
     return {row.pop("run"): row for row in rows if row["run"] in names}
 
 
+def _with_one_core() -> str:
+    """The flags of this process for XLA, and `ONE_CORE`."""
+    return f"{os.environ.get('XLA_FLAGS', '')} {ONE_CORE}".strip()
+
+
 class _Crew:
     """Trains jobs in processes of their own, and ends them together."""
 
@@ -95,7 +100,7 @@ class _Crew:
                     cwd=REPOSITORY,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env=os.environ | (ONE_CORE if job.scenario.one_core else {}),
+                    env=os.environ | ({"XLA_FLAGS": _with_one_core()} if job.scenario.one_core else {}),
                     start_new_session=True,
                 )
                 self._processes.add(process)

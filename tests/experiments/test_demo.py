@@ -33,7 +33,7 @@ def row_of(found, way, predictor=side_by_side.NETWORK):
 
 
 @pytest.fixture
-def run(data_dir, tmp_path, monkeypatch, capsys):
+def run(data_dir, one_device, tmp_path, monkeypatch, capsys):
     """Gives the command, whose trainings are processes of their own, and returns what it printed."""
     monkeypatch.setenv("JSUBSPACE_DATA_DIR", data_dir)
 

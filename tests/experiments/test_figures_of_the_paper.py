@@ -208,7 +208,7 @@ DIGITS = scenarios.Scenario(
 )
 
 
-def test_a_figure_from_nothing(tmp_path, data_dir, monkeypatch):
+def test_a_figure_from_nothing(tmp_path, data_dir, one_device, monkeypatch):
     """Two real trainings, then files. The same command again only draws, and equal numbers."""
     from experiments import figure4
 
