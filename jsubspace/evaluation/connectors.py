@@ -22,7 +22,7 @@ import numpy as np
 
 from jsubspace.evaluation import bounds
 
-_DRAWS = 2000  # of the largest error of all points
+_DRAWS = 2000  # of the largest error of all points, for a level of 0.95. A level nearer to 1 needs more.
 
 
 def verdict(
@@ -113,9 +113,14 @@ def of_largest(deficits: np.ndarray, is_fraction: bool, level: float = 0.95) -> 
     centred = deficits - mean[:, None]
     covariance = (centred @ centred.T + extra * (np.eye(p) + np.outer(mean, mean))) / total
     error = np.sqrt(np.diag(covariance) / total)
+    if not is_fraction:  # A t interval, from the variance with n - 1 degrees of freedom.
+        error *= bounds.t_quantile(n - 1, level) / bounds.normal_quantile(level) * math.sqrt(n / (n - 1))
     spread = np.sqrt(np.diag(covariance))
-    errors = np.random.default_rng(0).normal(size=(_DRAWS, p)) @ _root(covariance).T / np.where(spread > 0, spread, 1)
-    at_once = float(np.quantile(errors.max(-1), (1 + level) / 2))
+    at_once = bounds.normal_quantile(level)
+    if p > 1:
+        draws = max(_DRAWS, round(_DRAWS * 0.05 / (1 - level)))
+        errors = np.random.default_rng(0).normal(size=(draws, p)) @ _root(covariance).T / np.where(spread > 0, spread, 1)
+        at_once = float(np.quantile(errors.max(-1), (1 + level) / 2))
     low, high = (mean - at_once * error).max(), (mean + bounds.normal_quantile(level) * error).max()
     return [float(np.clip(low, 0, widest)), float(np.clip(high, 0, widest))]
 

@@ -74,15 +74,14 @@ class Losses:
     def __init__(
         self, log_prob_fn: Callable[..., Any], endpoints: Endpoints, weights: np.ndarray, stats_fn: Callable[..., Any] | None
     ) -> None:
-        self._endpoints, self._weights, self._task = endpoints, weights, Likelihood()
-        self._evaluator = Evaluator(networks.from_functions(log_prob_fn, stats_fn), self._task, Survey((), weights))
+        self._endpoints, self._weights = endpoints, weights
+        self._network, self._task = networks.from_functions(log_prob_fn, stats_fn), Likelihood()
 
     def statistics(self, train_batches: Batches, weights: str | None) -> Any:
         """The statistics of every point, estimated from training batches, leaves ``[p, ...]``."""
         pairs, given = itertools.tee(weighed(train_batches, weights))
-        return self._evaluator.batch_stats(
-            self._endpoints, (batch for batch, _ in pairs), (weight for _, weight in given)
-        )
+        evaluator = Evaluator(self._network, self._task, Survey((), self._weights))
+        return evaluator.batch_stats(self._endpoints, (batch for batch, _ in pairs), (weight for _, weight in given))
 
     def of(self, batches: Batches, points: np.ndarray | None = None, stats: Any = None) -> np.ndarray:
         """The losses ``[p, n]``, minus the log-probability of every example.
@@ -90,9 +89,10 @@ class Losses:
         Args:
           batches: what log_prob_fn takes.
           points: the places of the points that are evaluated, one or several times. All by default.
-          stats: their statistics, leaves ``[p, ...]``.
+          stats: their statistics, one row for each of them.
         """
-        evaluator = self._evaluator if points is None else self._evaluator.at(self._weights[points])
+        weights = self._weights if points is None else self._weights[points]
+        evaluator = Evaluator(self._network, self._task, Survey((), weights))
         found = evaluator.outcomes(self._endpoints, stats, padded(batches, self._task)).points
         return np.asarray(found["nll"], np.float64)
 
