@@ -1,0 +1,8 @@
+"""What is done with networks that exist already: soups, lines, and coefficients that are fitted to data."""
+
+from typing import TYPE_CHECKING
+
+from jsubspace import lazy
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy.modules(__name__, __path__)
