@@ -14,7 +14,8 @@ class Gain(NamedTuple):
     """How much lower the mean loss per example is than the loss of another network.
 
     Attributes:
-      value: the mean difference, in nats for a log-likelihood or an entropy. A positive number is a gain.
+      value: the mean difference, in nats for a log-likelihood or an entropy. A positive number is a gain. It is infinite or NaN
+        if a loss is infinite, and the interval is then everything.
       interval: its 95 % interval.
       verdict: "gain" if the interval lies above 0, "no gain" if it lies below the tolerance, else "undecided".
       over: the network that it is compared with.
@@ -46,8 +47,11 @@ def gain(ours: np.ndarray, theirs: np.ndarray, folds: Folds, over: str, toleranc
       over: what the other network is called.
       tolerance: the smallest gain that matters.
     """
-    differences = theirs - ours
-    value = float(differences.mean())
+    with np.errstate(invalid="ignore"):
+        differences = theirs - ours
+        value = float(differences.mean())
+    if not np.isfinite(value):
+        return Gain(value, (-np.inf, np.inf), UNDECIDED, over, tolerance)
     sums = np.bincount(folds.group, weights=differences - value)
     num_groups = len(sums)
     of_groups = float(np.sqrt(num_groups / (num_groups - 1) * np.sum(sums**2))) / len(differences)
