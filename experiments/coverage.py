@@ -133,9 +133,9 @@ def gains_of_fits(sets: int, sizes: tuple[int, ...] = (100, 1000)) -> Iterator[C
                 found, truth = _fitted_gain(rng, networks, np.array(best), n, per_group)
                 inside += bool(_inside(np.array(found.interval), truth))
                 truths.append(truth)
-            at = "the center" if len(set(best)) == 1 else "elsewhere"
+            at = "at the center" if len(set(best)) == 1 else "elsewhere"
             groups = f", groups of {per_group}" if per_group > 1 else ""
-            population = f"m = {m}, best at {at}{groups}"
+            population = f"m = {m}, best {at}{groups}"
             yield Coverage("gain of a fit", population, n, float(np.mean(truths)), inside / sets, True)
 
 

@@ -119,12 +119,14 @@ def _are_numbers(values: Any) -> bool:
 
 def _scales(scale: Any, names: tuple[str, ...]) -> np.ndarray:
     """lambda of every network, float64."""
-    values = [scale] * len(names) if np.ndim(scale) == 0 and not isinstance(scale, Mapping) else scale
-    if isinstance(values, Mapping) and set(values) == set(names):
-        values = [values[name] for name in names]
-    is_sequence = isinstance(values, list | tuple) or getattr(values, "ndim", 0) == 1
+    values = scale
+    if isinstance(scale, Mapping) and set(scale) == set(names):
+        values = [scale[name] for name in names]
+    elif _are_numbers([scale]):
+        values = [scale] * len(names)
+    is_row = isinstance(values, list | tuple) or getattr(values, "ndim", 0) == 1
     if (
-        not is_sequence
+        not is_row
         or len(values) != len(names)
         or not _are_numbers(values)
         or not np.isfinite(np.asarray(values, np.float64)).all()
