@@ -14,6 +14,7 @@ import numpy as np
 from jsubspace import program
 from jsubspace.evaluation import bounds, calibration, connectors, estimates, paired
 from jsubspace.evaluation.metrics import Scores
+from jsubspace.merging import alphas, domains, folds, gains
 from jsubspace.storage.files import write_text
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "statistics.md"
@@ -112,9 +113,35 @@ def runs(sets: int) -> Iterator[Coverage]:
             yield Coverage("mean over runs", f"{name} noise", n, 0.0, float(_inside(found, 0).mean()), True)
 
 
+def gains_of_fits(sets: int, sizes: tuple[int, ...] = (100, 1000)) -> Iterator[Coverage]:
+    """The gain of fitted weights over the center, with the fit and its cross-fitting. The networks are linear regressions.
+
+    The truth is the gain of the fitted weights in the population. It differs between validation sets, and its mean is shown.
+    """
+    for m, best, per_group in (
+        (2, (0.5, 0.5), 1),
+        (2, (0.2, 0.8), 1),
+        (3, (1 / 3, 1 / 3, 1 / 3), 1),
+        (6, (0.5, 0.3, 0.2, 0.0, 0.0, 0.0), 1),
+        (2, (0.2, 0.8), 5),
+    ):
+        for n in sizes:
+            rng = np.random.default_rng(n + m)
+            networks = rng.normal(size=(m, 8)) / 2
+            inside, truths = 0, []
+            for _ in range(sets):
+                found, truth = _fitted_gain(rng, networks, np.array(best), n, per_group)
+                inside += bool(_inside(np.array(found.interval), truth))
+                truths.append(truth)
+            at = "at the center" if len(set(best)) == 1 else "elsewhere"
+            groups = f", groups of {per_group}" if per_group > 1 else ""
+            population = f"m = {m}, best {at}{groups}"
+            yield Coverage("gain of a fit", population, n, float(np.mean(truths)), inside / sets, True)
+
+
 def every(sets: int) -> list[Coverage]:
     """All simulations, with this number of test sets each."""
-    return [*scores(sets), *paths(sets), *differences(sets), *runs(sets)]
+    return [*scores(sets), *paths(sets), *differences(sets), *gains_of_fits(sets), *runs(sets)]
 
 
 def table(found: list[Coverage], sets: int) -> str:
@@ -137,6 +164,31 @@ def table(found: list[Coverage], sets: int) -> str:
         cells = [f"{one.covered:.3f}" for one in of_runs if one.population == population]
         lines.append(f"| mean over runs | {population} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _fitted_gain(
+    rng: np.random.Generator, networks: np.ndarray, best: np.ndarray, n: int, per_group: int
+) -> tuple[gains.Gain, float]:
+    """The gain of weights that are fitted to n examples, and its true value."""
+    m, size = networks.shape
+    group = np.arange(n) // per_group
+    x, shared = rng.normal(size=(n, size)), rng.normal(size=n)[group]
+    noise = 0.5**0.5 * (shared + rng.normal(size=n)) if per_group > 1 else shared
+    y, predicted = x @ (best @ networks) + noise, x @ networks.T
+    split = folds.folds(n, group)
+
+    def slopes(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        wrong = points[:, 0] @ predicted.T - y
+        return (0.5 * wrong**2 * weights).sum(-1), ((wrong * weights) @ predicted)[:, None]
+
+    def per_example(points: np.ndarray) -> np.ndarray:
+        found: np.ndarray = 0.5 * (points[:, 0] @ predicted.T - y) ** 2
+        return found
+
+    center = np.full((1, 1, m), 1 / m)
+    fits, unseen, at_center, _ = alphas.cross_fitted(slopes, per_example, center, domains.onto_simplex, split, 60)
+    excess = [0.5 * float(np.sum(((c - best) @ networks) ** 2)) for c in (center[0, 0], fits.positions[0, 0])]
+    return gains.gain(unseen, at_center, split, alphas.CENTER, 0.01), excess[0] - excess[1]
 
 
 def _confidences(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -> np.ndarray:

@@ -34,6 +34,9 @@ from jsubspace.leaf_kinds import kernels as kernels
 from jsubspace.learning_rates import Rate as Rate
 from jsubspace.learning_rates import Rates as Rates
 from jsubspace.learning_rates import rates as rates
+from jsubspace.merging.alphas import FittedAlpha as FittedAlpha
+from jsubspace.merging.alphas import fit_alpha as fit_alpha
+from jsubspace.merging.soups import soup as soup
 from jsubspace.optimizers import per_endpoint as per_endpoint
 from jsubspace.penalties import cosine_squared as cosine_squared
 from jsubspace.penalties import cosines_squared as cosines_squared
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
     from jsubspace import evaluation as evaluation
     from jsubspace import examples as examples
     from jsubspace import exchange as exchange
+    from jsubspace import merging as merging
     from jsubspace import models as models
     from jsubspace import runs as runs
     from jsubspace import storage as storage

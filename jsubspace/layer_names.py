@@ -117,7 +117,7 @@ def _lengths(leaves: Sequence[Any], patterns: tuple[str, ...], unboxed: Any) -> 
     found: dict[str, Any] = {}
     matched = set()
     for path, leaf in leaves:
-        module, pattern = _module_of(names_of(unboxed(path)), patterns)
+        module, pattern = module_of(names_of(unboxed(path)), patterns)
         if module is None:
             lengths.append(None)
             continue
@@ -145,8 +145,17 @@ def _lengths(leaves: Sequence[Any], patterns: tuple[str, ...], unboxed: Any) -> 
     return lengths
 
 
-def _module_of(names: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str | None, str]:
-    """The outermost module on a path that a pattern names, and the pattern."""
+def module_of(names: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str | None, str]:
+    """The outermost module or leaf on a path that a pattern names, and the pattern: ``(None, "")`` without a match.
+
+    Args:
+      names: the names on the path.
+      patterns: a name, which may have several parts with slashes between and the wildcards of a shell.
+
+    Example:
+      >>> module_of(("encoder", "blocks", "w"), ("head", "blocks"))
+      ('encoder/blocks', 'blocks')
+    """
     for end in range(1, len(names) + 1):
         module = "/".join(names[:end])
         for pattern in patterns:

@@ -8,8 +8,15 @@ import pytest
 from places import REPOSITORY
 
 GUIDES = sorted((REPOSITORY / "docs").glob("*.md"))
-# Other tests execute the code of these pages and ask what it did: test_nnx_and_equinox, and the tests in tests/examples.
-TESTED_ELSEWHERE = {"nnx_and_equinox.md", "language_models.md", "regression.md", "detection.md", "equinox_digits.md"}
+# Other tests execute the code of these pages and ask what it did: test_nnx_and_equinox, and the tests in tests/examples and tests/merging.
+TESTED_ELSEWHERE = {
+    "nnx_and_equinox.md",
+    "language_models.md",
+    "regression.md",
+    "detection.md",
+    "equinox_digits.md",
+    "soups.md",
+}
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 

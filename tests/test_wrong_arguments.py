@@ -127,6 +127,27 @@ def gradients_at(loss_fn, subspace):
     return jsubspace.value_and_grad_at(loss_fn, subspace)(0.5, (0, 1), ENDPOINTS, X, Y)
 
 
+def log_prob_fn(point, x, y):
+    return jax.nn.log_softmax(predict_fn(point, x))[jnp.arange(len(x)), y]
+
+
+NETWORKS = [NETWORK, jax.tree.map(lambda leaf: 1.5 * leaf + 0.1, NETWORK)]
+
+
+def soup(log_prob_fn, networks, validation_batches, how):
+    return jsubspace.soup(log_prob_fn, networks, validation_batches, how, num_steps=2)
+
+
+def fit_alpha(log_prob_fn, endpoints, subspace, batches):
+    return jsubspace.fit_alpha(log_prob_fn, endpoints, subspace, batches, num_steps=2)
+
+
+def robust_line(predict_fn, pretrained, fine_tuned, distributions):
+    return jsubspace.merging.robust_line(
+        predict_fn, pretrained, fine_tuned, distributions, num_points=2, num_resamples=1
+    )
+
+
 def uncertainty(predict_fn, endpoints, subspace, validation_batches, test_batches):
     return jsubspace.uncertainty(
         predict_fn,
@@ -266,6 +287,54 @@ CALLS = {
             "test_batches": (BATCHES, ("batches",)),
         },
     ),
+    "soup": (
+        soup,
+        {
+            "log_prob_fn": (log_prob_fn, ()),
+            "networks": (NETWORKS, ()),
+            "validation_batches": (BATCHES, ("batches",)),
+            "how": ("greedy", ()),
+        },
+    ),
+    "its other options": (
+        lambda origin, by: jsubspace.soup(None, NETWORKS, how="stock", origin=origin, by=by),
+        {"origin": (NETWORK, ("network",)), "by": (None, ("None", "layers"))},
+    ),
+    "fit_alpha": (
+        fit_alpha,
+        {
+            "log_prob_fn": (log_prob_fn, ()),
+            "endpoints": (ENDPOINTS, ("endpoints", "endpoints with one leaf more")),
+            "subspace": (LINE, ("line",)),
+            "batches": (BATCHES, ("batches",)),
+        },
+    ),
+    "task_arithmetic": (
+        jsubspace.merging.task_arithmetic,
+        {
+            "origin": (NETWORK, ("network",)),
+            "networks": (NETWORKS, ()),
+            "scale": (1.0, (*NUMBERS, "vector", "raw key")),
+        },
+    ),
+    "slerp": (
+        jsubspace.merging.slerp,
+        {
+            "network": (NETWORK, ("network",)),
+            "other": (NETWORKS[1], ("network",)),
+            "alpha": (0.5, ("number",)),
+            "by": (None, ("None", "layers")),
+        },
+    ),
+    "robust_line": (
+        robust_line,
+        {
+            "predict_fn": (predict_fn, ()),
+            "pretrained": (NETWORK, ("network",)),
+            "fine_tuned": (NETWORKS[1], ("network",)),
+            "distributions": ({"one": BATCHES, "other": BATCHES}, ()),
+        },
+    ),
     "measure": (
         jsubspace.measure,
         {
@@ -284,6 +353,9 @@ OTHERS_FIND = {
     ("grad_fn", "endpoints"): ("endpoints of another tree", "endpoints of another width"),
     ("grad_fn at a point", "endpoints"): ("endpoints of another tree", "endpoints of another width"),
     ("uncertainty", "endpoints"): ("vector", "endpoints of another tree", "endpoints of another width"),
+    ("fit_alpha", "endpoints"): ("vector", "endpoints of another tree", "endpoints of another width"),
+    ("soup", "networks"): ("list of networks",),  # One network twice is warned of.
+    ("task_arithmetic", "networks"): ("list of networks",),
     ("measure", "endpoints"): ("vector", "endpoints of another tree", "endpoints of another width"),
     ("reestimate_batch_stats", "point"): (*ANY_TREE, "empty"),
     ("update", "endpoints"): ("None",),
@@ -310,6 +382,8 @@ ABOUT = {
 
 # Orders in which nothing is wrong, or nothing that the library can see.
 SAME = {
+    ("slerp", ("other", "network", "alpha", "by")),
+    ("robust_line", ("predict_fn", "fine_tuned", "pretrained", "distributions")),
     ("grad_fn", ("key", "endpoints", "y", "x")),
     ("cosine_squared", ("endpoints", "k", "j", "mask")),
     ("update", ("endpoints", "state", "gradients")),

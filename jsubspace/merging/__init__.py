@@ -5,4 +5,6 @@ from typing import TYPE_CHECKING
 from jsubspace import lazy
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy.modules(__name__, __path__)
+    __getattr__, __dir__ = lazy.modules(
+        __name__, __path__, robust_line="robust_lines", slerp="arithmetic", task_arithmetic="arithmetic"
+    )

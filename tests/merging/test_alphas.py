@@ -1,0 +1,224 @@
+"""fit_alpha: planted positions are recovered, the gain is about unseen examples, and "no gain" is an answer."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jsubspace
+from experiments import coverage
+from jsubspace.merging import descent, domains, folds, gains
+
+LINE, CURVE, TRIANGLE = jsubspace.Line(), jsubspace.Curve(), jsubspace.Simplex(3)
+
+
+def logits_fn(point, x):
+    return x @ point["a"]["w"] + point["b"]["w"]
+
+
+def log_prob_fn(point, x, targets):
+    """The expected log-probability of labels that a planted network draws, so the planted network is the best one."""
+    return jnp.sum(targets * jax.nn.log_softmax(logits_fn(point, x)), axis=-1)
+
+
+def planted(subspace, alpha, n=60):
+    """Endpoints, and batches in which a point of the subspace is the best network."""
+    m = subspace.num_endpoints
+    rng = np.random.default_rng(m)
+    endpoints = {
+        "a": {"w": jnp.asarray(rng.normal(size=(m, 5, 4)), jnp.float32)},
+        "b": {"w": jnp.asarray(rng.normal(size=(m, 4)), jnp.float32)},
+    }
+    best = jsubspace.interpolate(endpoints, alpha, subspace)
+    x = rng.normal(size=(n, 5)).astype(np.float32)
+    targets = np.asarray(jax.nn.softmax(logits_fn(best, x)))
+    return endpoints, [(x[:40], targets[:40]), (x[40:], targets[40:])]
+
+
+@pytest.mark.parametrize(
+    ("subspace", "alpha"),
+    [(LINE, 0.23), (CURVE, 0.8), (TRIANGLE, [0.1, 0.6, 0.3]), (TRIANGLE, [0.0, 0.0, 1.0])],
+    ids=["line", "curve", "simplex", "corner"],
+)
+def test_a_planted_alpha_is_recovered(subspace, alpha):
+    endpoints, batches = planted(subspace, jnp.asarray(alpha))
+    found = jsubspace.fit_alpha(log_prob_fn, endpoints, subspace, iter(batches))
+    np.testing.assert_allclose(found.alpha, alpha, atol=2e-3)
+    assert found.is_done
+    assert found.gain.verdict == "gain"
+    assert found.loss < found.loss_at_center
+    assert found.fold_alphas.shape == (5, 1, *subspace.alpha_shape)
+    for leaf, other in zip(
+        jax.tree.leaves(found.network),
+        jax.tree.leaves(jsubspace.interpolate(endpoints, found.alpha, subspace)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(leaf, other)
+    assert "gain: +" in found.table()
+
+
+def test_every_layer_has_its_own_alpha():
+    layers = jsubspace.layers({"a": {"w": 0.0}, "b": {"w": 0.0}})
+    endpoints, batches = planted(LINE, {"a": {"w": jnp.float32(0.9)}, "b": {"w": jnp.float32(0.2)}})
+    for by in ("layer", layers, ["a"]):
+        found = jsubspace.fit_alpha(log_prob_fn, endpoints, LINE, batches, by=by)
+        assert abs(found.alpha["a"]["w"] - 0.9) < 2e-3
+        assert abs(found.alpha["b"]["w"] - 0.2) < 2e-3
+    assert set(found.by_part) == {"a", "other leaves"}
+
+
+@pytest.mark.parametrize(("subspace", "alpha"), [(LINE, 0.25), (CURVE, 0.75), (TRIANGLE, [0.25, 0.5, 0.25])])
+def test_the_grid_finds_the_planted_point_of_the_grid(subspace, alpha):
+    endpoints, batches = planted(subspace, jnp.asarray(alpha))
+    found = jsubspace.fit_alpha(log_prob_fn, endpoints, subspace, batches, method="grid", num_points=5)
+    np.testing.assert_allclose(found.alpha, alpha, atol=1e-6)
+    assert found.gain.verdict == "gain"
+
+
+def test_no_gain_is_an_answer():
+    """Where the center is the best point and labels are drawn, the fit follows noise and gains nothing."""
+    endpoints, batches = planted(LINE, jnp.float32(0.5), n=2000)
+    rng = np.random.default_rng(0)
+    labels = [np.eye(4, dtype=np.float32)[[rng.choice(4, p=p / p.sum()) for p in targets]] for _, targets in batches]
+    given = [(np.concatenate([x for x, _ in batches]), np.concatenate(labels))]
+    found = jsubspace.fit_alpha(log_prob_fn, endpoints, LINE, given)
+    assert found.gain.verdict == "no gain"
+    assert found.gain.interval[0] <= 0 <= found.gain.interval[1] < 0.01
+    assert found.loss <= found.loss_at_center
+
+
+def test_the_gain_is_of_examples_that_the_fit_has_not_seen():
+    """The gain by hand: every fold is fitted without its examples, on a fine grid in numpy."""
+    endpoints, batches = planted(LINE, jnp.float32(0.3))
+    rng = np.random.default_rng(0)
+    batches = [(x, np.eye(4, dtype=np.float32)[rng.integers(4, size=len(x))]) for x, _ in batches]
+    groups = np.arange(60) // 4
+    found = jsubspace.fit_alpha(
+        log_prob_fn, endpoints, LINE, batches, groups=[f"patient {group}" for group in groups.tolist()]
+    )
+    x, targets = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+    ends = [
+        x @ np.asarray(a, np.float64) + np.asarray(b)
+        for a, b in zip(endpoints["a"]["w"], endpoints["b"]["w"], strict=True)
+    ]
+    grid = np.linspace(0, 1, 2001)
+    logits = (1 - grid)[:, None, None] * ends[0] + grid[:, None, None] * ends[1]
+    table = np.log(np.exp(logits).sum(-1)) - (targets * logits).sum(-1)
+    _, group = np.unique([f"patient {group}" for group in groups.tolist()], return_inverse=True)
+    split = folds.folds(60, group)
+    assert all(len(set(split.fold[group == g])) == 1 for g in range(15))
+    differences = np.empty(60)
+    for k in range(5):
+        inside = split.fold == k
+        best = table[:, ~inside].mean(-1).argmin()
+        np.testing.assert_allclose(found.fold_alphas[k, 0], grid[best], atol=1e-3)
+        differences[inside] = table[1000, inside] - table[best, inside]
+    np.testing.assert_allclose(found.gain.value, differences.mean(), atol=2e-4)
+    assert np.ptp(found.fold_alphas) > 0.01
+
+
+def test_groups_widen_the_interval_of_examples_that_repeat():
+    """Ten copies of every example are no new information. As groups, they have the interval of the single examples."""
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.normal(size=40), rng.normal(size=40) + 0.3
+    single = folds.folds(40)
+    copied = folds.Folds(single.fold.repeat(10), single.group.repeat(10), 5)
+    one = gains.gain(ours, theirs, single, "it", 0.01)
+    many = gains.gain(ours.repeat(10), theirs.repeat(10), copied, "it", 0.01)
+    np.testing.assert_allclose(one.interval, many.interval, rtol=1e-12)
+    alone = gains.gain(ours.repeat(10), theirs.repeat(10), folds.folds(400), "it", 0.01)
+    assert np.ptp(alone.interval) < 0.6 * np.ptp(many.interval)
+
+
+def test_the_entropy_needs_no_labels():
+    endpoints, batches = planted(LINE, jnp.float32(0.3))
+    inputs = [(x,) for x, _ in batches]
+    found = jsubspace.fit_alpha(logits_fn, endpoints, LINE, inputs, objective="entropy", method="grid")
+    x = np.concatenate([x for x, _ in batches])
+
+    def entropy(alpha):
+        log_p = jax.nn.log_softmax(logits_fn(jsubspace.interpolate(endpoints, float(alpha), LINE), x))
+        return float(-(jnp.exp(log_p) * log_p).sum(-1).mean())
+
+    values = [entropy(alpha) for alpha in np.linspace(0, 1, 21)]
+    assert found.alpha == pytest.approx(np.argmin(values) / 20, abs=1e-6)
+    assert found.loss == pytest.approx(min(values), abs=1e-5)
+
+
+def test_validation_examples_among_the_training_examples_are_warned_of():
+    endpoints, batches = planted(LINE, jnp.float32(0.3))
+    (x, _), other = batches
+    mixed = [(np.concatenate([x[5:8], x[5:8] + 1]), np.zeros(6))]
+    with pytest.warns(UserWarning, match="fit_alpha: 3 of 60 validation examples are training examples"):
+        jsubspace.fit_alpha(log_prob_fn, endpoints, LINE, batches, training_batches=mixed, num_steps=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        new = [(other[0] + 1, other[1])]
+        jsubspace.fit_alpha(log_prob_fn, endpoints, LINE, batches, training_batches=new, num_steps=2)
+
+
+WRONG = [
+    ({"objective": "loss"}, 'objective is \'loss\', but it must be "log_prob" or "entropy"'),
+    ({"method": "newton"}, "method is 'newton'"),
+    ({"method": "grid", "by": "layer"}, "method is \"grid\", which fits one position"),
+    ({"num_folds": 2}, "num_folds is 2, but it must be at least 5"),
+    ({"num_steps": 1}, "num_steps is 1 and num_points is 21. Each must be at least 2"),
+    ({"num_steps": 2.0}, "num_steps is 2.0, but it must be an integer"),
+    ({"tolerance": -1}, "tolerance is -1"),
+    ({"groups": [0, 1]}, r"groups is a list .*one label per example, \[60\]"),
+    ({"groups": [0] * 60}, "there are 1 groups, but 5 folds need at least 5"),
+    ({"training_batches": 3}, "training_batches is 3, but it must be a list of batches"),
+    ({"subspace": TRIANGLE}, r"Simplex\(num_endpoints=3\) has 3 endpoints but 2 were given"),
+    ({"batches": [(np.ones((3, 5), np.float32), np.ones((3, 4), np.float32))]}, "there are 3 examples, but 5 folds"),
+    ({"log_prob_fn": lambda point, x, y: jnp.log(-(x[:, 0] ** 2)) * point["b"]["w"][0]}, "the loss at the center is nan"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changed", "message"), WRONG, ids=[f"{i}" for i in range(len(WRONG))])
+def test_wrong_arguments_are_refused(changed, message):
+    endpoints, batches = planted(LINE, jnp.float32(0.3))
+    right = {"log_prob_fn": log_prob_fn, "endpoints": endpoints, "subspace": LINE, "batches": batches}
+    with pytest.raises(ValueError, match=message):
+        jsubspace.fit_alpha(**right | changed)
+
+
+def test_domains_of_subspaces():
+    rng = np.random.default_rng(0)
+    given = rng.normal(size=(50, 4))
+    found = domains.onto_simplex(given)
+    np.testing.assert_allclose(found.sum(-1), 1)
+    assert found.min() >= 0
+    others = rng.dirichlet(np.ones(4), size=200)  # No other point is nearer.
+    nearest = np.linalg.norm(given[:, None] - others, axis=-1).min(-1)
+    assert (np.linalg.norm(given - found, axis=-1) <= nearest + 1e-12).all()
+    assert domains.projection(CURVE)(np.array([-1, 0.5, 2])).tolist() == [0, 0.5, 1]
+    np.testing.assert_array_equal(domains.projection(TRIANGLE)(given[:, :3]), domains.onto_simplex(given[:, :3]))
+
+
+def test_a_fit_never_gets_worse_and_meets_the_bounds():
+    """A bowl with curvatures 1 and 300: the minimum on the simplex is at its corner, or inside, and both are found."""
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(3, 3)) * np.array([1, 4, 17])
+    targets = np.array([[0.2, 0.5, 0.3], [3.0, -1.0, -1.0]])
+    seen = []
+
+    def slopes(x):
+        away = (x[:, 0] - targets) @ root
+        seen.append(0.5 * (away**2).sum(-1))
+        return seen[-1], (away @ root.T)[:, None]
+
+    found = descent.minimised(slopes, np.full((2, 1, 3), 1 / 3), domains.onto_simplex, 400, 1e-12)
+    np.testing.assert_allclose(found.positions[0, 0], targets[0], atol=1e-5)
+    mesh = rng.dirichlet(np.ones(3) * 0.3, size=20_000)
+    lowest = (0.5 * (((mesh - targets[1]) @ root) ** 2).sum(-1)).min()
+    assert found.losses[1] <= lowest + 1e-9
+    assert (found.losses <= np.min(seen, axis=0) + 1e-12).all()
+
+
+def test_the_interval_of_the_gain_holds_the_truth_with_the_fit_included():
+    rows = list(coverage.gains_of_fits(40, sizes=(100,)))
+    assert len(rows) >= 4
+    assert not [row for row in rows if row.covered < 0.75]
+    assert np.mean([row.covered for row in rows]) > 0.9
