@@ -10,7 +10,7 @@ import optax
 
 from jsubspace.data import examples, sets
 from jsubspace.errors import UsageError
-from jsubspace.merging.symmetries import Symmetries, permuted, symmetries
+from jsubspace.merging.units import Symmetries, permuted, symmetries
 from jsubspace.models import adapters
 from jsubspace.models.cresnet import CResNet
 from jsubspace.models.mlp import MLP
@@ -25,7 +25,7 @@ TUNINGS = (("tuned slowly", 0.3), ("tuned", 1.0), ("tuned fast", 3.0))
 
 RATES = {"MLP": 0.05, "cResNet8": 0.05}
 BATCH = 32
-STATISTICS = 512
+STATISTICS = 256
 """How many training images BatchNorm statistics come from."""
 
 
@@ -38,7 +38,7 @@ class Data(NamedTuple):
     test: Arrays
 
 
-def load(data_dir: str, sizes: Sequence[int] = (2000, 2000, 2000, 2000)) -> Data:
+def load(data_dir: str, sizes: Sequence[int]) -> Data:
     """Fashion-MNIST: the first training images for the base, the next for fine-tuning, the next for validation, and test images.
 
     Raises:

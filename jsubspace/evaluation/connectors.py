@@ -119,7 +119,9 @@ def of_largest(deficits: np.ndarray, is_fraction: bool, level: float = 0.95) -> 
     at_once = bounds.normal_quantile(level)
     if p > 1:
         draws = max(_DRAWS, round(_DRAWS * 0.05 / (1 - level)))
-        errors = np.random.default_rng(0).normal(size=(draws, p)) @ _root(covariance).T / np.where(spread > 0, spread, 1)
+        errors = (
+            np.random.default_rng(0).normal(size=(draws, p)) @ _root(covariance).T / np.where(spread > 0, spread, 1)
+        )
         at_once = float(np.quantile(errors.max(-1), (1 + level) / 2))
     low, high = (mean - at_once * error).max(), (mean + bounds.normal_quantile(level) * error).max()
     return [float(np.clip(low, 0, widest)), float(np.clip(high, 0, widest))]

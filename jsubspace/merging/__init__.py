@@ -1,4 +1,4 @@
-"""What is done with networks that exist already: soups, lines, and coefficients that are fitted to data."""
+"""What is done with networks that exist already: verdicts, alignment, soups, lines, and coefficients that are fitted to data."""
 
 from typing import TYPE_CHECKING
 
@@ -6,5 +6,12 @@ from jsubspace import lazy
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy.modules(
-        __name__, __path__, robust_line="robust_lines", slerp="arithmetic", task_arithmetic="arithmetic"
+        __name__,
+        __path__,
+        align="alignment",
+        permuted="units",
+        robust_line="robust_lines",
+        slerp="arithmetic",
+        symmetries="units",
+        task_arithmetic="arithmetic",
     )

@@ -18,7 +18,7 @@ import numpy as np
 from jsubspace import arguments
 from jsubspace.errors import UsageError
 from jsubspace.merging import networks as given
-from jsubspace.merging.symmetries import Symmetries, check_fit, permuted
+from jsubspace.merging.units import Symmetries, check_fit, permuted
 from jsubspace.types import Params
 
 _CALL = "align(network, reference, symmetries)"
@@ -62,7 +62,7 @@ def align(network: Params, reference: Params, symmetries: Symmetries, max_sweeps
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jsubspace.merging.symmetries import symmetries
+      >>> from jsubspace.merging.units import symmetries
       >>> apply = lambda point, x: jnp.tanh(x @ point["a"]) @ point["b"]
       >>> reference = {"a": jnp.array([[1.0, 2.0, 3.0]]), "b": jnp.array([[1.0], [2.0], [3.0]])}
       >>> network = {"a": jnp.array([[3.0, 1.0, 2.0]]), "b": jnp.array([[3.0], [1.0], [2.0]])}

@@ -44,7 +44,7 @@ class Connections:
 
     @property
     def verdict(self) -> str:
-        """"connected" if all barriers are connected, "not connected" if one is not, else "not decided"."""
+        """ "connected" if all barriers are connected, "not connected" if one is not, else "not decided"."""
         verdicts = {barrier.verdict for barrier in self.barriers}
         return NOT_CONNECTED if NOT_CONNECTED in verdicts else NOT_DECIDED if NOT_DECIDED in verdicts else CONNECTED
 
@@ -189,7 +189,9 @@ def connected(
     return connections(found.names, plan, losses.of(batches, stats=stats), tolerance, "connected")
 
 
-def connections(names: tuple[str, ...], plan: segments.Segments, losses: Any, tolerance: float, caller: str) -> Connections:
+def connections(
+    names: tuple[str, ...], plan: segments.Segments, losses: Any, tolerance: float, caller: str
+) -> Connections:
     """The connections from the losses ``[p, n]`` of a plan's points.
 
     Raises:

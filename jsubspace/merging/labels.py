@@ -99,4 +99,3 @@ def _cut(factor: Factor, length: int, outer: Factor | None = None) -> tuple[Fact
     rest = Factor(factor.length // length, factor.fixed)
     factor.parts = (slow, rest)
     return slow, rest
-

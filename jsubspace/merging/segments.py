@@ -35,7 +35,9 @@ class Segments(NamedTuple):
     positions: np.ndarray
     weights: np.ndarray
 
-    def judged(self, names: Sequence[str], losses: np.ndarray, tolerance: float) -> tuple[list[Barrier], Barrier | None]:
+    def judged(
+        self, names: Sequence[str], losses: np.ndarray, tolerance: float
+    ) -> tuple[list[Barrier], Barrier | None]:
         """The barriers of all pairs, and at the mean of three or more networks. Together, their intervals hold with 95 %.
 
         Args:
@@ -72,7 +74,11 @@ class Losses:
     """The losses of points among stacked networks, leaves ``[M, *s]``, with BatchNorm statistics or without."""
 
     def __init__(
-        self, log_prob_fn: Callable[..., Any], endpoints: Endpoints, weights: np.ndarray, stats_fn: Callable[..., Any] | None
+        self,
+        log_prob_fn: Callable[..., Any],
+        endpoints: Endpoints,
+        weights: np.ndarray,
+        stats_fn: Callable[..., Any] | None,
     ) -> None:
         self._endpoints, self._weights = endpoints, weights
         self._network, self._task = networks.from_functions(log_prob_fn, stats_fn), Likelihood()

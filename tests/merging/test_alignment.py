@@ -11,7 +11,7 @@ from scipy import optimize
 import jsubspace
 from jsubspace.errors import UsageError
 from jsubspace.merging.alignment import align
-from jsubspace.merging.symmetries import Symmetries, permuted, symmetries
+from jsubspace.merging.units import Symmetries, permuted, symmetries
 from jsubspace.models.cresnet import CResNet
 
 

@@ -13,7 +13,7 @@ from jsubspace.merging import barriers, segments
 from jsubspace.merging.barriers import CONNECTED, NOT_CONNECTED, NOT_DECIDED
 from jsubspace.merging.clinic import AS_THEY_ARE, BOTH, PERMUTED, STATISTICS, clinic
 from jsubspace.merging.connections import connected
-from jsubspace.merging.symmetries import Symmetries, permuted
+from jsubspace.merging.units import Symmetries, permuted
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3))
@@ -177,15 +177,22 @@ def test_a_common_start_is_advised_by_cosines():
     found = clinic(log_prob, {"one": one, "near": near, "other": other}, [(x, y)], **options)
     assert found.cosines[0, 1] > 0.99 > 0.3 > abs(found.cosines[0, 2])
     assert found.advice.startswith("No remedy lowers the barriers.")
-    assert re.search(r"The kernels of one and other \(-?0\.\d\d\), near and other .* Start all networks from one", found.advice)
+    assert re.search(
+        r"The kernels of one and other \(-?0\.\d\d\), near and other .* Start all networks from one", found.advice
+    )
     of_origin = clinic(log_prob, {"one": one, "near": near, "other": other}, [(x, y)], origin=one, **options)
-    lengths = [np.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(each.values(), one.values(), strict=True))) for each in (near, other)]
+    lengths = [
+        np.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(each.values(), one.values(), strict=True)))
+        for each in (near, other)
+    ]
     np.testing.assert_allclose(of_origin.distances[1:], lengths, rtol=1e-5)
     assert "other is the farthest from the origin" in of_origin.advice
 
 
 def test_the_picture_shows_the_matrix_and_the_worst_path(tmp_path):
-    found = connected(double_well, dict(zip(("a", "b$", "c"), at(-1, 1, 1.2), strict=True)), [(np.float32(X),)], num_points=5)
+    found = connected(
+        double_well, dict(zip(("a", "b$", "c"), at(-1, 1, 1.2), strict=True)), [(np.float32(X),)], num_points=5
+    )
     figure = found.plot(tmp_path / "barriers.png")
     matrix, path = figure.axes[:2]
     heights = matrix.images[0].get_array()

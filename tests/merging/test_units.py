@@ -12,7 +12,7 @@ from jax import lax
 
 import jsubspace
 from jsubspace.merging import labels
-from jsubspace.merging.symmetries import Symmetries, leaf_names, permuted, symmetries
+from jsubspace.merging.units import Symmetries, leaf_names, permuted, symmetries
 from jsubspace.models.cresnet import CResNet
 
 
@@ -26,7 +26,13 @@ def perceptron(point, x):
     return x @ point["head"]
 
 
-PERCEPTRON = {"w0": normal(0, 4, 6), "b0": normal(1, 6), "w1": normal(2, 6, 6), "b1": normal(3, 6), "head": normal(4, 6, 3)}
+PERCEPTRON = {
+    "w0": normal(0, 4, 6),
+    "b0": normal(1, 6),
+    "w1": normal(2, 6, 6),
+    "b1": normal(3, 6),
+    "head": normal(4, 6, 3),
+}
 
 
 def convolve(x, kernel, groups=1):
@@ -138,7 +144,9 @@ def test_modules_of_nnx_and_equinox_have_names():
     x = jnp.ones((3, 4))
     of_nnx = symmetries(lambda model, x: model(x), Linear(nnx.Rngs(0)), x)
     model = equinox.filter(equinox.nn.MLP(4, 2, 5, 1, key=jax.random.key(0)), equinox.is_inexact_array)
-    of_equinox = symmetries(lambda model, x: jnp.tanh(x @ model.layers[0].weight.T) @ model.layers[1].weight.T, model, x)
+    of_equinox = symmetries(
+        lambda model, x: jnp.tanh(x @ model.layers[0].weight.T) @ model.layers[1].weight.T, model, x
+    )
     assert [place for place in of_nnx.axes if of_nnx.axes[place][0] and of_nnx.axes[place][0][0][0]] == [
         "head/kernel", "hidden/bias"
     ]  # fmt: skip
@@ -205,7 +213,7 @@ def test_symmetries_that_do_not_fit_are_refused():
     ):
         with pytest.raises(jsubspace.errors.UsageError, match=re.escape(message)):
             permuted(network, found, order)
-    with pytest.raises(jsubspace.errors.UsageError, match="come from jsubspace.merging.symmetries"):
+    with pytest.raises(jsubspace.errors.UsageError, match="come from jsubspace.merging.symmetries(function"):
         permuted(PERCEPTRON, None, {})
     with pytest.raises(jsubspace.errors.UsageError, match="leaf b has 5 units of 'u', and another leaf has 4"):
         Symmetries({"a": ((("u", 4),),), "b": ((("u", 5),),)})

@@ -182,9 +182,7 @@ def permuted(network: Params, found: Symmetries, permutations: Mapping[str, np.n
 def check_fit(network: Params, found: Symmetries) -> None:
     """Raises a UsageError if the symmetries have other leaves than the network, or leaves of other shapes."""
     if not isinstance(found, Symmetries):
-        raise UsageError(
-            f"the symmetries are {arguments.described(found)}. They come from jsubspace.merging.symmetries.{_CALL}."
-        )
+        raise UsageError(f"the symmetries are {arguments.described(found)}. They come from jsubspace.merging.{_CALL}.")
     names = leaf_names(network)
     if names != list(found.axes):
         differing = sorted({*names} ^ {*found.axes}) or ["the order of the leaves"]
