@@ -16,6 +16,8 @@ TESTED_ELSEWHERE = {
     "detection.md",
     "equinox_digits.md",
     "soups.md",
+    "batch_norm_of_averages.md",
+    "existing_networks.md",
 }
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 

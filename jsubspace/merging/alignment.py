@@ -10,13 +10,12 @@ every step of the chain is exact, if no two units have the same weights.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jsubspace import arguments
-from jsubspace.errors import UsageError
 from jsubspace.merging import networks as given
 from jsubspace.merging.units import Symmetries, check_fit, permuted
 from jsubspace.types import Params
@@ -116,7 +115,7 @@ class _Pair:
                 others = {other for i, other in enumerate(names) if i != axis and other is not None}
                 if name != unit or (known is not None and not others <= known):
                     continue
-                held = names[:axis] + (None,) + names[axis + 1 :]
+                held = (*names[:axis], None, *names[axis + 1 :])
                 rows = [
                     np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1).astype(np.float64)
                     for array in (a, _taken(b, held, permutations))

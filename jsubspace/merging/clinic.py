@@ -10,9 +10,8 @@ import numpy as np
 
 from jsubspace import leaf_kinds, tree
 from jsubspace.evaluation.batches import Batches
-from jsubspace.merging import connections, segments
+from jsubspace.merging import connections, segments, units
 from jsubspace.merging import networks as given
-from jsubspace.merging import units
 from jsubspace.merging.alignment import align
 from jsubspace.merging.barriers import CONNECTED
 from jsubspace.merging.connections import Connections

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import arguments, axis_names, leaf_kinds, tree
+from jsubspace import arguments, leaf_kinds
 from jsubspace.errors import UsageError
 from jsubspace.merging import labels, tracing
 from jsubspace.types import Params

@@ -59,7 +59,7 @@ CONVOLUTIONAL = {
 def transformer(point, tokens):
     """An embedding, attention with heads, LayerNorm, residual connections, and two dense layers that are scanned."""
     x = point["embedding"][tokens] + point["places"]
-    n, t, d = x.shape
+    n, t, _ = x.shape
     q, k, v = (jnp.reshape(x @ point[name], (n, t, 2, 4)) for name in "qkv")
     weights = jax.nn.softmax(jnp.einsum("nthd,nshd->nhts", q, k) + jnp.where(jnp.tri(t) > 0, 0, -1e9))
     x = x + jnp.einsum("nhts,nshd->nthd", weights, v).reshape(n, t, -1) @ point["out"]
@@ -180,7 +180,7 @@ def test_an_operation_that_is_not_known_fixes_its_axes():
         lambda point, x: lax.dynamic_slice_in_dim(x @ point["w0"], 1, 3, axis=1).sum(-1),
         lambda point, x: jnp.convolve((x @ point["w0"])[0], jnp.ones(2)),
     ],
-    ids="slice argmax constant cumsum concatenate pad split take flip dynamic_slice convolve".split(),
+    ids=["slice", "argmax", "constant", "cumsum", "concatenate", "pad", "split", "take", "flip", "dynamic_slice", "convolve"],
 )
 def test_an_order_that_matters_is_kept(function):
     """The outputs of w0 enter something that depends on their order."""
@@ -213,7 +213,7 @@ def test_symmetries_that_do_not_fit_are_refused():
     ):
         with pytest.raises(jsubspace.errors.UsageError, match=re.escape(message)):
             permuted(network, found, order)
-    with pytest.raises(jsubspace.errors.UsageError, match="come from jsubspace.merging.symmetries(function"):
+    with pytest.raises(jsubspace.errors.UsageError, match="come from jsubspace.merging.symmetries"):
         permuted(PERCEPTRON, None, {})
     with pytest.raises(jsubspace.errors.UsageError, match="leaf b has 5 units of 'u', and another leaf has 4"):
         Symmetries({"a": ((("u", 4),),), "b": ((("u", 5),),)})
