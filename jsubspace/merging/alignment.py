@@ -9,6 +9,7 @@ inputs and outputs, and orders the units that are next to axes that are ordered 
 every step of the chain is exact, if no two units have the same weights.
 """
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import jax
 import numpy as np
 
 from jsubspace import arguments
+from jsubspace.errors import UsageError
 from jsubspace.merging import networks as given
 from jsubspace.merging.units import Symmetries, check_fit, permuted
 from jsubspace.types import Params
@@ -72,9 +74,10 @@ def align(network: Params, reference: Params, symmetries: Symmetries, max_sweeps
     References:
       Ainsworth, Hayase and Srinivasa, Git Re-Basin: merging models modulo permutation symmetries, 2023, algorithm 1.
     """
-    max_sweeps = arguments.integer("align: max_sweeps", max_sweeps)
+    if arguments.integer("align: max_sweeps", max_sweeps) < 1:
+        raise UsageError(f"align: max_sweeps is {max_sweeps}, but all units must take their turn at least once.")
     reference, network = given.checked([reference, network], "align", _CALL).points
-    check_fit(network, symmetries)
+    check_fit(network, symmetries, _CALL)
     pair = _Pair(network, reference, symmetries)
     identity = {name: np.arange(length) for name, length in symmetries.lengths.items()}
     before = pair.inner(identity)
@@ -98,7 +101,8 @@ class _Pair:
             if any(names):
                 shape = [length for _, length in factors]
                 self.leaves.append((np.reshape(np.asarray(a), shape), np.reshape(np.asarray(b), shape), names))
-        self.scale = float(np.sqrt(np.prod([sum(_inner(leaf[i], leaf[i]) for leaf in self.leaves) for i in (0, 1)])))
+        squares = sum(_inner(a, a) for a, _, _ in self.leaves), sum(_inner(b, b) for _, b, _ in self.leaves)
+        self.scale = math.sqrt(squares[0] * squares[1])
 
     def inner(self, permutations: Permutations) -> float:
         """<reference, permuted network>."""
@@ -126,7 +130,8 @@ class _Pair:
 
     def chained(self, permutations: Permutations) -> Permutations:
         """Permutations that are found one after the other, beginning at axes with a fixed order."""
-        made, known = dict(permutations), set()
+        made = dict(permutations)
+        known: set[str] = set()
         while len(known) < len(made):
             open_ = [name for name in made if name not in known]
             counts = {name: self._known_numbers(name, known) for name in open_}

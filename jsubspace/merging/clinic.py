@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from jsubspace import leaf_kinds, tree
-from jsubspace.evaluation.batches import Batches
+from jsubspace.evaluation.batches import Batches, padded
+from jsubspace.evaluation.tasks.likelihood import Likelihood
 from jsubspace.merging import connections, segments, units
 from jsubspace.merging import networks as given
 from jsubspace.merging.alignment import align
@@ -170,12 +171,13 @@ def clinic(
     if origin is not None:
         origin = given.checked_one(origin, found, "origin", "clinic")
     batch, batches = _first("batches", batches)
-    if symmetries is None and stats_fn is None:
-        symmetries = units.symmetries(log_prob_fn, found.points[0], *batch)
-    elif symmetries is None:
-        train_batch, train_batches = _first("train_batches", train_batches)
-        stats = jax.eval_shape(stats_fn, found.points[0], *train_batch)
-        symmetries = units.symmetries(log_prob_fn, found.points[0], *batch, stats=stats)
+    next(padded([batch], Likelihood()))  # It checks the batch.
+    if symmetries is None:
+        free = {}
+        if stats_fn is not None:
+            train_batch, train_batches = _first("train_batches", train_batches)
+            free["stats"] = jax.eval_shape(stats_fn, found.points[0], *train_batch)
+        symmetries = units.symmetries(log_prob_fn, found.points[0], *batch, **free)
     aligned = (found.points[0], *(align(point, found.points[0], symmetries).network for point in found.points[1:]))
 
     m, plan = len(found.points), segments.between(len(found.points), num_points)
@@ -183,8 +185,9 @@ def clinic(
     rows = np.concatenate([np.concatenate([plan.weights, zeros], 1), np.concatenate([zeros, plan.weights], 1)])
     losses = segments.Losses(log_prob_fn, tree.stack([*found.points, *aligned]), rows, stats_fn)
     p = len(plan.weights)
-    if stats_fn is None:
-        remedies, of_points = (AS_THEY_ARE, PERMUTED), losses.of(batches)
+    remedies: tuple[str, ...] = (AS_THEY_ARE, PERMUTED)
+    if train_batches is None:
+        of_points = losses.of(batches)
     else:
         remedies = (AS_THEY_ARE, PERMUTED, STATISTICS, BOTH)
         again = losses.statistics(train_batches, weights)

@@ -41,7 +41,10 @@ def follow(
     }
 
     def of(variable: Any) -> Labels:
-        return of_shape(variable.aval.shape, fixed=True) if isinstance(variable, Literal) else known[variable]
+        if isinstance(variable, Literal):
+            aval: Any = variable.aval
+            return of_shape(aval.shape, fixed=True)
+        return known[variable]
 
     needed = {
         id(result) for i, result in enumerate(jaxpr.outvars) if wanted is None or wanted[i]

@@ -116,6 +116,10 @@ def symmetries(function: Callable[..., Any], network: Params, *batch: Any, **fre
         return function(network, *batch, **free)
 
     program = jax.make_jaxpr(of_leaves)(network, free, *batch)
+    if not program.out_avals:
+        raise ValueError(
+            f"symmetries: function returned no array, but it must return the outputs of the network.{arguments.order(_CALL)}"
+        )
     shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(part)] for part in (network, free, batch)]
     followed = [labels.of_shape(shape) for shape in (*shapes[0], *shapes[1])]
     given = [labels.of_shape(shape, fixed=True) for shape in shapes[2]]
@@ -156,12 +160,20 @@ def permuted(network: Params, found: Symmetries, permutations: Mapping[str, np.n
       >>> permuted(network, found, {"units": np.array([2, 0, 1])})["a"].tolist()
       [2.0, 0.0, 1.0]
     """
-    check_fit(network, found)
+    check_fit(network, found, "permuted(network, symmetries, permutations)")
+    if not isinstance(permutations, Mapping):
+        raise UsageError(
+            f"permuted: permutations is {arguments.described(permutations)}, but it must be a dictionary with an array of integers by "
+            "the name of the units."
+        )
     lengths = found.lengths
     for name, order in permutations.items():
         if name not in lengths:
-            raise UsageError(f"permuted: there are no units {name!r}. The units are {', '.join(lengths)}.")
-        if sorted(np.asarray(order).tolist()) != list(range(lengths[name])):
+            raise UsageError(
+                f"permuted: permutations names {name!r}, but there are no such units. The units are {', '.join(lengths)}."
+            )
+        given = np.asarray(order)
+        if given.dtype.kind not in "iu" or sorted(given.ravel().tolist()) != list(range(lengths[name])):
             raise UsageError(f"permuted: the array for {name!r} is no permutation of 0, ..., {lengths[name] - 1}.")
 
     def of_leaf(leaf: Any, axes: tuple[Axis, ...]) -> Any:
@@ -170,7 +182,7 @@ def permuted(network: Params, found: Symmetries, permutations: Mapping[str, np.n
             return leaf
         made = np.reshape(np.asarray(leaf), [length for _, length in factors])
         for i, (name, _) in enumerate(factors):
-            if name in permutations:
+            if name is not None and name in permutations:
                 made = np.take(made, permutations[name], axis=i)
         made = np.reshape(made, np.shape(leaf))
         return jax.device_put(made, leaf.sharding) if isinstance(leaf, jax.Array) else made
@@ -179,10 +191,14 @@ def permuted(network: Params, found: Symmetries, permutations: Mapping[str, np.n
     return jax.tree.unflatten(structure, map(of_leaf, leaves, found.axes.values()))
 
 
-def check_fit(network: Params, found: Symmetries) -> None:
-    """Raises a UsageError if the symmetries have other leaves than the network, or leaves of other shapes."""
+def check_fit(network: Params, found: Symmetries, call: str) -> None:
+    """Raises a UsageError if the symmetries have other leaves than the network, or leaves of other shapes.
+
+    ``call`` shows the order of the arguments in a message.
+    """
     if not isinstance(found, Symmetries):
         raise UsageError(f"the symmetries are {arguments.described(found)}. They come from jsubspace.merging.{_CALL}.")
+    arguments.check_arrays("network", network, "one network", call)
     names = leaf_names(network)
     if names != list(found.axes):
         differing = sorted({*names} ^ {*found.axes}) or ["the order of the leaves"]

@@ -180,7 +180,19 @@ def test_an_operation_that_is_not_known_fixes_its_axes():
         lambda point, x: lax.dynamic_slice_in_dim(x @ point["w0"], 1, 3, axis=1).sum(-1),
         lambda point, x: jnp.convolve((x @ point["w0"])[0], jnp.ones(2)),
     ],
-    ids=["slice", "argmax", "constant", "cumsum", "concatenate", "pad", "split", "take", "flip", "dynamic_slice", "convolve"],
+    ids=[
+        "slice",
+        "argmax",
+        "constant",
+        "cumsum",
+        "concatenate",
+        "pad",
+        "split",
+        "take",
+        "flip",
+        "dynamic_slice",
+        "convolve",
+    ],
 )
 def test_an_order_that_matters_is_kept(function):
     """The outputs of w0 enter something that depends on their order."""
@@ -208,12 +220,12 @@ def test_symmetries_that_do_not_fit_are_refused():
     for network, order, message in (
         (PERCEPTRON | {"more": jnp.ones(3)}, {}, "belong to another network than the one that was given: more"),
         (PERCEPTRON | {"b0": jnp.ones(7)}, {}, r"leaf b0 has the shape [7], but in the symmetries it is [6]"),
-        (PERCEPTRON, {"b9": np.arange(6)}, "there are no units 'b9'"),
+        (PERCEPTRON, {"b9": np.arange(6)}, "permutations names 'b9', but there are no such units"),
         (PERCEPTRON, {name: np.zeros(6, int)}, "is no permutation of 0, ..., 5"),
     ):
         with pytest.raises(jsubspace.errors.UsageError, match=re.escape(message)):
             permuted(network, found, order)
-    with pytest.raises(jsubspace.errors.UsageError, match="come from jsubspace.merging.symmetries"):
+    with pytest.raises(jsubspace.errors.UsageError, match=r"come from jsubspace.merging.symmetries\("):
         permuted(PERCEPTRON, None, {})
     with pytest.raises(jsubspace.errors.UsageError, match="leaf b has 5 units of 'u', and another leaf has 4"):
         Symmetries({"a": ((("u", 4),),), "b": ((("u", 5),),)})
