@@ -2,7 +2,8 @@
 
 ``python -m experiments.existing`` trains a base, three fine-tunings of it with different rates and orders, and two independent
 networks, and permutes the units of a copy. It asks which of them can be averaged, what would help, and what soups are worth.
-It takes about fifteen minutes on two cores. It writes a table, pictures and every number.
+It writes a table, a picture and every
+number of each kind of network.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def batches(arrays: Any, size: int = BATCH) -> list[Any]:
     return [tuple(array[i : i + size] for array in arrays) for i in range(0, len(arrays[0]), size)]
 
 
-def measure(kind: str, data: Data, num_steps: int, seed: int, train: Any, network: Any) -> dict[str, Any]:
+def measure(kind: str, data: Data, seed: int, train: Any, network: Any) -> dict[str, Any]:
     """One seed: the clinic, and the soups of the fine-tunings and of all networks that were trained."""
     made = existing.networks(kind, network, train, data, seed)
     images = (data.train[0][: existing.STATISTICS],)
@@ -182,31 +183,37 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.steps < 1 or len(set(arguments.seeds)) < len(arguments.seeds):
         raise UsageError("--steps must be at least 1, and every seed is given once: each seed is a network of its own.")
-    start = time.monotonic()
     data = existing.load(arguments.data, arguments.sizes)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, list[dict[str, Any]]] = {}
     for kind in arguments.kinds:
-        network = existing.make(kind)
-        train = existing.trainer(network, arguments.steps)
-        for seed in arguments.seeds:
-            found = measure(kind, data, arguments.steps, seed, train, network)
-            rows.setdefault(kind, []).append(to_json(found))
-            print(f"{kind}, seed {seed}\n{found['clinic']}\n", flush=True)
-            if seed == arguments.seeds[0]:
-                found["clinic"].before.plot(arguments.output / f"{kind}.png")
+        record(kind, data, arguments)
+
+
+def record(kind: str, data: Data, arguments: argparse.Namespace) -> None:
+    """All seeds of one kind of network, and its files."""
+    start = time.monotonic()
+    network = existing.make(kind)
+    train = existing.trainer(network, arguments.steps)
+    seeds = []
+    for seed in arguments.seeds:
+        found = measure(kind, data, seed, train, network)
+        seeds.append(to_json(found))
+        print(f"{kind}, seed {seed}\n{found['clinic']}\n", flush=True)
+        if seed == arguments.seeds[0]:
+            found["clinic"].before.plot(arguments.output / f"{kind}.png")
     command = (
         f"python -m experiments.existing --steps={arguments.steps} --seeds {' '.join(map(str, arguments.seeds))} "
-        f"--kinds {' '.join(arguments.kinds)} --sizes {' '.join(map(str, arguments.sizes))}"
+        f"--kinds {kind} --sizes {' '.join(map(str, arguments.sizes))}"
     )
     made_by = {
         "command": command, "commit": provenance.commit(), "versions": provenance.versions("optax", "scipy"),
         "machine": provenance.machine(), "seconds": round(time.monotonic() - start),
     }  # fmt: skip
-    write_json(arguments.output / "existing.json", made_by | {"networks": rows})
+    rows = {kind: seeds}
+    write_json(arguments.output / f"{kind}.json", made_by | {"networks": rows})
     tables = "\n\n".join((table_of_barriers(rows), table_of_soups(rows), table_of_alphas(rows)))
-    text = f"# Networks that exist already\n\n`{command}`\n\n{tables}\n"
-    write_text(arguments.output / "existing.md", text)
+    text = f"# Networks that exist already: {kind}\n\n`{command}`\n\n{tables}\n"
+    write_text(arguments.output / f"{kind}.md", text)
     print(text)
 
 

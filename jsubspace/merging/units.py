@@ -118,7 +118,7 @@ def symmetries(function: Callable[..., Any], network: Params, *batch: Any, **fre
     program = jax.make_jaxpr(of_leaves)(network, free, *batch)
     if not program.out_avals:
         raise ValueError(
-            f"symmetries: function returned no array, but it must return the outputs of the network.{arguments.order(_CALL)}"
+            f"symmetries: the function returned no array. Like log_prob_fn, it must return outputs of the network.{arguments.order(_CALL)}"
         )
     shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(part)] for part in (network, free, batch)]
     followed = [labels.of_shape(shape) for shape in (*shapes[0], *shapes[1])]
