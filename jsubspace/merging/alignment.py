@@ -181,6 +181,6 @@ def _inner(a: np.ndarray, b: np.ndarray) -> float:
 
 def _assigned(similarity: np.ndarray) -> np.ndarray:
     """The permutation with the largest sum of similarities. For every row it gives the column."""
-    from scipy.optimize import linear_sum_assignment  # jax depends on scipy.
+    from scipy.optimize import linear_sum_assignment
 
     return np.asarray(linear_sum_assignment(similarity, maximize=True)[1])
