@@ -1,18 +1,19 @@
 """The tests run on the CPU, which shows eight devices, whatever the machine has; set before jax is imported.
 
-Almost all of their time goes into compiling programs that run once, so LLVM is told not to optimise them: half the time
-altogether. XLA's own passes, which decide what is fused and what travels between devices, are as ever.
-``XLA_FLAGS=--xla_backend_optimization_level=3 make test`` compiles as programs are compiled.
+Almost all of their time goes into compiling programs that run once, so they are compiled quickly (`quick_compiling`).
+``XLA_FLAGS=--xla_backend_optimization_level=3 make test`` lets LLVM optimise.
 """
 
 import logging
 import os
 import pathlib
 
+import quick_compiling
+
 REPOSITORY = pathlib.Path(__file__).parent.parent
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+FLAGS = f"--xla_force_host_platform_device_count=8 {quick_compiling.FLAGS}"
 os.environ["XLA_FLAGS"] = f"{FLAGS} {os.environ.get('XLA_FLAGS', '')}"  # the last of a kind counts
 # Many tests compile the same programs, and so do the programs that they start.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "compiled"))

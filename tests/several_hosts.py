@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 
+import quick_compiling
 from places import REPOSITORY
 
 PROGRAM = """
@@ -55,7 +56,7 @@ def free_port():
 def started(address, index, count, devices, workdir, fields, *, timeout=60, heartbeat=100, pause=0, program=PROGRAM):
     """A process: one of ``count`` hosts. It pauses after each step, if the moment of a signal is to be inside training."""
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {quick_compiling.FLAGS}",
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": str(count),
         "JAX_PROCESS_ID": str(index),

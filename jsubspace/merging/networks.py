@@ -139,8 +139,8 @@ def _check_numbers(network: Params, place: str) -> None:
     for path, leaf in leaves:
         if jax.dtypes.canonicalize_dtype(_dtype(leaf)) != _dtype(leaf):
             raise UsageError(
-                f"leaf {tree.leaf_name(path)} of {place} is float64, but jax computes in float32 here. Switch float64 on by "
-                'jax.config.update("jax_enable_x64", True), or cast the network to float32.'
+                f"leaf {tree.leaf_name(path)} of {place} is float64, but jax computes in float32 here. Switch float64 on by the "
+                "environment variable JAX_ENABLE_X64=1, or cast the network to float32."
             )
     finite = jax.device_get(_are_finite([leaf for _, leaf in leaves]))
     for (path, _), is_finite in zip(leaves, finite, strict=True):

@@ -7,6 +7,7 @@ import sys
 import matplotlib
 import nbformat
 import pytest
+import quick_compiling
 from places import REPOSITORY
 
 from experiments import record_notebooks
@@ -48,8 +49,7 @@ def offline(tmp_path, monkeypatch, data_dir):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(REPOSITORY)]))
     monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "matplotlib"))
     monkeypatch.setenv("JSUBSPACE_DATA_DIR", data_dir)
-    # One device, as a user's; what is compiled runs once or for seconds (see conftest).
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    monkeypatch.setenv("XLA_FLAGS", quick_compiling.FLAGS)  # one device, as a user's
     folder = tmp_path / "folder"
     folder.mkdir()
     return folder

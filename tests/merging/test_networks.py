@@ -35,7 +35,7 @@ BAD = {
     "other classes": ([NETWORK, alone(np.ones((4, 5), np.float32))], r"\['head'\]\['kernel'\].*Only the last axis"),
     "another width": ([NETWORK, alone(np.ones((5, 5), np.float32))], r"one architecture and width"),
     "another dtype": ([NETWORK, alone(np.ones((4, 3), np.float16))], r"\['kernel'\] .*is float16, but in network 0 .*float32"),
-    "float64": ([alone(np.ones((4, 3)))] * 2, r"network 0 is float64, but jax computes in float32.*jax_enable_x64"),
+    "float64": ([alone(np.ones((4, 3)))] * 2, r"network 0 is float64, but jax computes in float32.*JAX_ENABLE_X64=1"),
     "counters": ([changed(step=np.int32(3))] * 2, r"leaf \['step'\] of soup: network 0 has dtype int32"),
     "no array": ([NETWORK, changed(embed="text")], r"leaf \['embed'\] of soup: network 1 is 'text'"),
     "nothing": ([NETWORK, None], r"soup: network 1 is None"),
