@@ -39,7 +39,7 @@ class Connections:
 
     @property
     def barriers(self) -> tuple[Barrier, ...]:
-        """Of all pairs, and at the mean of all networks if they are three or more."""
+        """The barriers of all pairs, and the barrier at the mean of three or more networks."""
         return self.pairs if self.mean is None else (*self.pairs, self.mean)
 
     @property

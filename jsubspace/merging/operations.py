@@ -92,7 +92,7 @@ _WINDOWS = frozenset({"reduce_window_max", "reduce_window_min", "reduce_window_s
 
 
 def rule_of(name: str) -> Rule | None:
-    """The rule of an operation, or None if it has none."""
+    """The rule of an operation, or None for an operation without a rule."""
     for names, rule in (
         (_ELEMENTWISE, _elementwise), (_OVER_UNITS, _over_units), (_IN_ORDER, _over_order), (_CUMULATIVE, _cumulative),
         (_WINDOWS, _windows),

@@ -1,4 +1,4 @@
-"""Follows the units of a network through its program: which axes of which arrays are permuted together.
+"""Follows the units of a network through its program: the axes of arrays that are permuted together.
 
 The program is a jaxpr, the list of jax's primitive operations. Each operation has a rule (`operations`), which gives the
 labels of its results and unifies the labels of its operands. An operation without a rule fixes all axes that it touches, so

@@ -30,7 +30,7 @@ Axis = tuple[tuple[str | None, int], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Symmetries:
-    """Which axes of which leaves are permuted together.
+    """The axes of leaves that are permuted together.
 
     `symmetries` finds them. They can also be written by hand: ``{"hidden/kernel": ((None, 8),), (("a", 5),)), ...}``.
 
