@@ -48,7 +48,7 @@ def batches(arrays: Any, size: int = BATCH) -> list[Any]:
     return [tuple(array[i : i + size] for array in arrays) for i in range(0, len(arrays[0]), size)]
 
 
-def measure(kind: str, data: Data, seed: int, train: Any, network: Any) -> dict[str, Any]:
+def measure(kind: str, data: Data, seed: int, train: Any, network: Any, ways: Sequence[str]) -> dict[str, Any]:
     """One seed: the clinic, and the soups of the fine-tunings and of all networks that were trained."""
     made = existing.networks(kind, network, train, data, seed)
     images = (data.train[0][: existing.STATISTICS],)
@@ -56,17 +56,17 @@ def measure(kind: str, data: Data, seed: int, train: Any, network: Any) -> dict[
     found = jsubspace.clinic(existing.log_prob(network), made.networks, batches(data.test), num_points=7, **options)
     log_prob_fn = existing.alone(network, data.train)
     tuned = {name: made.networks[name] for name in TUNED}
-    soups = {"fine-tunings": _soups(log_prob_fn, tuned, made.base, data)}
+    soups = {"fine-tunings": _soups(log_prob_fn, tuned, made.base, data, ways)}
     trained = {name: point for name, point in made.networks.items() if name != "copy"}
-    soups["fine-tunings and independent"] = _soups(log_prob_fn, trained, made.base, data)
+    soups["fine-tunings and independent"] = _soups(log_prob_fn, trained, made.base, data, ways)
     return {"seed": seed, "clinic": found, "soups": soups}
 
 
-def _soups(log_prob_fn: Any, networks: dict[str, Any], base: Any, data: Data) -> dict[str, Any]:
+def _soups(log_prob_fn: Any, networks: dict[str, Any], base: Any, data: Data, ways: Sequence[str]) -> dict[str, Any]:
     """Weights, the gains on unseen validation images, and the losses on test images."""
     made: dict[str, Any] = {}
     points = {}
-    for how in SOUPS:
+    for how in ways:
         origin = {"origin": base} if how == "stock" else {}
         weights, points[how], report = jsubspace.soup(
             log_prob_fn, networks, batches(data.validation), how, num_steps=FIT_STEPS, **origin
@@ -79,7 +79,7 @@ def _soups(log_prob_fn: Any, networks: dict[str, Any], base: Any, data: Data) ->
         name: np.concatenate([-np.asarray(log_prob_fn(point, *batch)) for batch in batches(data.test)])
         for name, point in {**points, "best single": networks[best]}.items()
     }
-    for how in SOUPS:
+    for how in ways:
         gain = losses["best single"].astype(np.float64) - losses[how]
         made[how] |= {"test_gain": float(gain.mean()), "test_interval": bounds.of_differences(gain, bounded=False)}
     return made | {"best": best, "test_loss": {name: float(each.mean()) for name, each in losses.items()}}
@@ -135,7 +135,7 @@ def table_of_soups(rows: dict[str, list[dict[str, Any]]]) -> str:
     lines = [head, "| --- " * 7 + "|"]
     for kind, seeds in rows.items():
         for of in seeds[0]["soups"]:
-            for how in SOUPS:
+            for how in (way for way in SOUPS if way in seeds[0]["soups"][of]):
                 found = [row["soups"][of] for row in seeds]
                 gains = [each[how]["test_gain"] for each in found]
                 verdicts = [each[how]["over_best"]["verdict"] for each in found]
@@ -151,7 +151,7 @@ def table_of_alphas(rows: dict[str, list[dict[str, Any]]]) -> str:
     """The fitted weights of the fine-tunings, with the gain over equal weights on images that the fit has not seen."""
     lines = ["| networks | seed | weights | gain over equal weights | 95 % interval | verdict |", "| --- " * 6 + "|"]
     for kind, seeds in rows.items():
-        for row in seeds:
+        for row in (row for row in seeds if "fitted" in row["soups"]["fine-tunings"]):
             fitted = row["soups"]["fine-tunings"]["fitted"]
             weights = ", ".join(f"{name} {weight:.2f}" for name, weight in fitted["weights"].items())
             gain = fitted["over_center"]
@@ -178,6 +178,7 @@ def main() -> None:
         default=[2000, 2000, 1000, 1000],
         help="images for the base, for fine-tuning, validation and test",
     )
+    parser.add_argument("--soups", nargs="+", default=list(SOUPS), choices=SOUPS, help="the kinds of soups")
     parser.add_argument("--data", default="", help="the folder of prepared data; by default the library's own")
     parser.add_argument("--output", type=pathlib.Path, default=OUTPUT, help="the folder of the results")
     arguments = parser.parse_args()
@@ -196,14 +197,14 @@ def record(kind: str, data: Data, arguments: argparse.Namespace) -> None:
     train = existing.trainer(network, arguments.steps)
     seeds = []
     for seed in arguments.seeds:
-        found = measure(kind, data, seed, train, network)
+        found = measure(kind, data, seed, train, network, arguments.soups)
         seeds.append(to_json(found))
         print(f"{kind}, seed {seed}\n{found['clinic']}\n", flush=True)
         if seed == arguments.seeds[0]:
             found["clinic"].before.plot(arguments.output / f"{kind}.png")
     command = (
         f"python -m experiments.existing --steps={arguments.steps} --seeds {' '.join(map(str, arguments.seeds))} "
-        f"--kinds {kind} --sizes {' '.join(map(str, arguments.sizes))}"
+        f"--kinds {kind} --sizes {' '.join(map(str, arguments.sizes))} --soups {' '.join(arguments.soups)}"
     )
     made_by = {
         "command": command, "commit": provenance.commit(), "versions": provenance.versions("optax", "scipy"),
