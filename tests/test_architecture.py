@@ -31,6 +31,7 @@ ONLY_HERE = {
     "tensorboardX": {"storage.writer"},
     "etils": {"storage.bucket_paths"},
     "fsspec": {"storage.bucket_paths"},
+    "huggingface_hub": {"exchange.hub"},
     "tensorflow": set(),
     "clu": set(),
 }

@@ -4,6 +4,7 @@ import itertools
 import linecache
 import pathlib
 import re
+import tempfile
 import traceback
 
 import jax
@@ -49,6 +50,15 @@ def stats_fn(point, x, y):
 OPTIMIZER = jsubspace.per_endpoint(optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1)))
 STATE = OPTIMIZER.init(ENDPOINTS)
 MASK = jsubspace.kernels(ENDPOINTS)
+
+FOLDER = tempfile.TemporaryDirectory()
+FILE = pathlib.Path(FOLDER.name) / "network.safetensors"
+SAME = FILE.with_name("same.safetensors")
+SUBSPACE = pathlib.Path(FOLDER.name) / "line"
+jsubspace.save(SAME, NETWORK)
+jsubspace.save(FILE, NETWORK)
+WRITTEN = FILE.with_name("written.safetensors")
+jsubspace.save_subspace(SUBSPACE, ENDPOINTS, LINE)
 
 WRONG = {
     "None": None,
@@ -102,6 +112,7 @@ ANY_TREE = (
     *(name for name in WRONG if name.startswith("endpoints")),
 )
 ANY_STACKED = "vector", "endpoints", "endpoints of another tree", "endpoints with one leaf more", ANY_ENDPOINTS[-1]
+ANY_ARRAYS = "key", "keys", *(name for name in ANY_TREE if name not in ("integer", "number"))
 KEYS = "key", "raw key"
 NUMBERS = "integer", "number"
 MASKS = "None", "mask"
@@ -284,6 +295,28 @@ CALLS = {
             "weights": (None, ("None",)),
         },
     ),
+    "save": (jsubspace.save, {"path": (WRITTEN, ()), "network": (NETWORK, ANY_ARRAYS)}),
+    "load": (jsubspace.load, {"path": (FILE, ()), "like": (NETWORK, ("None", "network"))}),
+    "checkpoint_weights": (
+        jsubspace.checkpoint_weights,
+        {"schedule": ("linear", ()), "steps": (3, ("integer", "integers"))},
+    ),
+    "average_checkpoints": (
+        jsubspace.average_checkpoints,
+        {"checkpoints": ([FILE, SAME], ()), "weights": ([0.5, 0.5], ("vector",)), "like": (NETWORK, ("None", "network"))},
+    ),
+    "save_subspace": (
+        lambda folder, endpoints, subspace: jsubspace.save_subspace(folder, endpoints, subspace),
+        {
+            "folder": (SUBSPACE.with_name("other"), ("text",)),
+            "endpoints": (ENDPOINTS, ANY_STACKED),
+            "subspace": (LINE, ("line",)),
+        },
+    ),
+    "load_subspace": (
+        jsubspace.load_subspace,
+        {"folder": (SUBSPACE, ()), "subspace": (LINE, ("None", "line")), "like": (NETWORK, ("None", "network"))},
+    ),
     "uncertainty": (
         uncertainty,
         {
@@ -423,6 +456,9 @@ ABOUT = {
     "networks": "network",
     "reference": "network",
     "found": "symmetries",
+    "path": "path|file",
+    "checkpoints": "checkpoint",
+    "folder": "folder|subspace",
 }
 
 # Orders in which nothing is wrong, or nothing that the library can see.

@@ -4,7 +4,14 @@ from typing import TYPE_CHECKING
 
 from jsubspace import lazy
 
-if not TYPE_CHECKING:
+if TYPE_CHECKING:  # what the reference lists
+    from jsubspace.merging.alignment import align as align
+    from jsubspace.merging.arithmetic import slerp as slerp
+    from jsubspace.merging.arithmetic import task_arithmetic as task_arithmetic
+    from jsubspace.merging.robust_lines import robust_line as robust_line
+    from jsubspace.merging.units import permuted as permuted
+    from jsubspace.merging.units import symmetries as symmetries
+else:
     __getattr__, __dir__ = lazy.modules(
         __name__,
         __path__,
