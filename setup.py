@@ -33,6 +33,7 @@ INSTALL = [
     "ml-collections>=1.1",
     "absl-py>=2.3.1",  # flags and logging of the programs; the tests' chex needs this version
     "numpy>=2.0",  # data on the host
+    "scipy>=1.14",  # the linear assignment that aligns networks; jax needs it too
     "tensorflow-datasets>=4.9.10",  # prepared data; it imports no TensorFlow unless an official builder prepares
     "requests>=2.31",  # tensorflow-datasets downloads with it, and data.prepare catches its exceptions
     "importlib_resources>=6.0",  # tensorflow-datasets imports it without declaring it

@@ -45,6 +45,8 @@ from jsubspace.learning_rates import rates as rates
 from jsubspace.merging.alphas import FittedAlpha as FittedAlpha
 from jsubspace.merging.alphas import fit_alpha as fit_alpha
 from jsubspace.merging.checkpoints import checkpoint_weights as checkpoint_weights
+from jsubspace.merging.clinic import clinic as clinic
+from jsubspace.merging.connections import connected as connected
 from jsubspace.merging.soups import soup as soup
 from jsubspace.optimizers import per_endpoint as per_endpoint
 from jsubspace.penalties import cosine_squared as cosine_squared

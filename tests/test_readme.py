@@ -17,6 +17,7 @@ GUIDES = sorted((REPOSITORY / "docs").glob("*.md"))
 TESTED_ELSEWHERE = {
     "nnx_and_equinox.md", "export.md", "files.md", "language_models.md", "regression.md", "detection.md", "equinox_digits.md",
     "soups.md",
+    "batch_norm_of_averages.md", "existing_networks.md",
 }  # fmt: skip
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 WORDS = " ".join(README.split())

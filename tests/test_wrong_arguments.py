@@ -145,6 +145,13 @@ def log_prob_fn(point, x, y):
 NETWORKS = [NETWORK, jax.tree.map(lambda leaf: 1.5 * leaf + 0.1, NETWORK)]
 
 
+SYMMETRIES = jsubspace.merging.symmetries(predict_fn, NETWORK, X)
+
+
+def symmetries(function, network):
+    return jsubspace.merging.symmetries(function, network, X)
+
+
 def soup(log_prob_fn, networks, validation_batches, how):
     return jsubspace.soup(log_prob_fn, networks, validation_batches, how, num_steps=2)
 
@@ -333,6 +340,39 @@ CALLS = {
         lambda origin, by: jsubspace.soup(None, NETWORKS, how="stock", origin=origin, by=by),
         {"origin": (NETWORK, ("network",)), "by": (None, ("None", "layers"))},
     ),
+    "connected": (
+        jsubspace.connected,
+        {
+            "log_prob_fn": (log_prob_fn, ()),
+            "networks": (NETWORKS, ()),
+            "batches": (BATCHES, ("batches",)),
+        },
+    ),
+    "clinic": (
+        jsubspace.clinic,
+        {
+            "log_prob_fn": (log_prob_fn, ()),
+            "networks": (NETWORKS, ()),
+            "batches": (BATCHES, ("batches",)),
+        },
+    ),
+    "symmetries": (
+        symmetries,
+        {"function": (predict_fn, ()), "network": (NETWORK, ("network",))},
+    ),
+    "align": (
+        jsubspace.merging.align,
+        {
+            "network": (NETWORK, ("network",)),
+            "reference": (NETWORKS[1], ("network",)),
+            "symmetries": (SYMMETRIES, ()),
+            "max_sweeps": (3, ("integer",)),
+        },
+    ),
+    "permuted": (
+        jsubspace.merging.permuted,
+        {"network": (NETWORK, ("network",)), "found": (SYMMETRIES, ()), "permutations": ({}, ("empty",))},
+    ),
     "fit_alpha": (
         fit_alpha,
         {
@@ -389,6 +429,9 @@ OTHERS_FIND = {
     ("fit_alpha", "endpoints"): ("vector", "endpoints of another tree", "endpoints of another width"),
     ("soup", "networks"): ("list of networks",),  # One network twice is warned of.
     ("task_arithmetic", "networks"): ("list of networks",),
+    ("connected", "networks"): ("list of networks",),
+    ("symmetries", "network"): (*ANY_TREE, "empty"),
+    ("clinic", "networks"): ("list of networks",),
     ("measure", "endpoints"): ("vector", "endpoints of another tree", "endpoints of another width"),
     ("reestimate_batch_stats", "point"): (*ANY_TREE, "empty"),
     ("update", "endpoints"): ("None",),
@@ -411,6 +454,8 @@ ABOUT = {
     "init_fn": "init_fn",
     "stats_fn": "stats_fn",
     "networks": "network",
+    "reference": "network",
+    "found": "symmetries",
     "path": "path|file",
     "checkpoints": "checkpoint",
     "folder": "folder|subspace",
@@ -418,6 +463,7 @@ ABOUT = {
 
 # Orders in which nothing is wrong, or nothing that the library can see.
 SAME = {
+    ("align", ("reference", "network", "symmetries", "max_sweeps")),
     ("slerp", ("other", "network", "alpha", "by")),
     ("robust_line", ("predict_fn", "fine_tuned", "pretrained", "distributions")),
     ("grad_fn", ("key", "endpoints", "y", "x")),
