@@ -11,6 +11,7 @@ FILES are safetensors files, indices of shards, folders of Orbax, or the folder 
 With the network and the validation data of a problem of your own (docs/averaged_checkpoints.md):
 
     greedy FILES, fitted FILES         weights that are chosen by the loss
+    connected FILES                    whether the networks can be averaged at all
 """
 
 import argparse
@@ -26,15 +27,15 @@ from jsubspace import evaluate, program
 from jsubspace.errors import UsageError
 from jsubspace.exchange import averages, network_files, saved, state_parts
 from jsubspace.exchange.leaf_files import Stored
-from jsubspace.merging import arithmetic, checkpoints, soups
+from jsubspace.merging import arithmetic, checkpoints, connections, soups
 from jsubspace.preemption import Preemption
 from jsubspace.runs import command_line, given_networks
 from jsubspace.runs.problem import Problem
 from jsubspace.runs.run import checked_problem
 from jsubspace.storage import places
 
-UNIFORM, AVERAGE, STOCK, SLERP, GREEDY, FITTED = (
-    "uniform", "average", "stock", "slerp", "greedy", "fitted",
+UNIFORM, AVERAGE, STOCK, SLERP, GREEDY, FITTED, CONNECTED = (
+    "uniform", "average", "stock", "slerp", "greedy", "fitted", "connected",
 )  # fmt: skip
 
 WHOLE = "whole"
@@ -145,6 +146,16 @@ def chosen(files: Paths, to: str | pathlib.Path, problem: Problem, how: str, by:
     return soup.report.table()
 
 
+def verdict(files: Paths, problem: Problem, to: str | pathlib.Path | None = None) -> str:
+    """Whether networks can be averaged, by the validation data of a problem (`jsubspace.connected`). ``to`` is a picture."""
+    networks = given_networks.networks(problem, _found(files)[1])
+    batches = given_networks.validation_batches(problem)
+    found = connections.connected(given_networks.log_prob_fn(problem), networks, batches)
+    if to is not None:
+        found.plot(to)
+    return str(found)
+
+
 def _target(to: str | pathlib.Path) -> pathlib.Path:
     target = places.located(to, "--to")
     network_files.check_target(target)
@@ -207,11 +218,15 @@ def _parser() -> argparse.ArgumentParser:
         (SLERP, "a point on the arc between two networks"),
         (GREEDY, "networks that do not raise the loss on validation data"),
         (FITTED, "weights that are fitted to validation data"),
+        (CONNECTED, "whether the networks can be averaged"),
     ):
         way = ways.add_parser(how, help=text, description=text)
         way.add_argument("files", nargs="+", metavar="FILES", help="networks, or the folder of a run")
-        way.add_argument("--to", required=True, metavar="FILE", help="NAME.safetensors, or a folder for Orbax")
-        if how in (GREEDY, FITTED):
+        if how == CONNECTED:
+            way.add_argument("--to", metavar="FILE", help="a picture: NAME.png")
+        else:
+            way.add_argument("--to", required=True, metavar="FILE", help="NAME.safetensors, or a folder for Orbax")
+        if how in (GREEDY, FITTED, CONNECTED):
             evaluate.add_file(way)
         else:
             way.add_argument("--part", default="", help="the part of a training state; by default the network")
@@ -233,12 +248,12 @@ def main() -> None:
     """The program."""
     given = vars(_parser().parse_args())
     how = given.pop("how")
-    if how in (GREEDY, FITTED):
+    if how in (GREEDY, FITTED, CONNECTED):
         settings, make = command_line.problem_in(given.pop("file"))
         given["problem"] = checked_problem(settings, make)
     if how in (GREEDY, FITTED):
         given["how"] = how
-    by_name: dict[str, Any] = {STOCK: stock, SLERP: slerp, GREEDY: chosen, FITTED: chosen}
+    by_name: dict[str, Any] = {STOCK: stock, SLERP: slerp, GREEDY: chosen, FITTED: chosen, CONNECTED: verdict}
     print(by_name.get(how, averaged)(**given))
 
 

@@ -171,6 +171,9 @@ def test_weights_that_are_chosen_by_the_data_of_a_problem(run, mine, tmp_path):
     weights = [facts["weights"][str(path)] for path in files]
     assert sum(weights) == pytest.approx(1)
     close(jsubspace.load(tmp_path / "fitted"), jax.device_get(mean(made, weights)))
+    said = run("connected", *files[1:], f"--config={file}", f"--to={tmp_path / 'barriers.png'}")
+    assert "connected" in said
+    assert (tmp_path / "barriers.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_file_without_a_problem_is_refused(run, mine, tmp_path):
@@ -184,11 +187,11 @@ def test_a_file_without_a_problem_is_refused(run, mine, tmp_path):
         with pytest.raises(UsageError, match=message):
             run("greedy", *files, f"--config={tmp_path / 'empty.py'}", f"--to={tmp_path / 'm.safetensors'}")
     with pytest.raises(UsageError, match="which problem"):
-        run("greedy", *files, f"--to={tmp_path / 'm'}")
+        run("connected", *files)
     other = tmp_path / "other.safetensors"
     jsubspace.save(other, {"w": np.ones(2, np.float32)})
     with pytest.raises(UsageError, match=r"other.safetensors is not the network of like"):
-        run("greedy", files[0], other, f"--config={mine[0]}", f"--to={tmp_path / 'm'}")
+        run("connected", files[0], other, f"--config={mine[0]}")
 
 
 def test_what_is_wrong_is_one_message_and_nothing_is_written(networks, tmp_path):
