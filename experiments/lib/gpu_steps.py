@@ -162,7 +162,10 @@ def model_flops(of: Workload) -> float | None:
     """The operations of loss and gradient of one network on the batch, before the compiler changes them. None if jax does not say."""
     point, stats = jax.eval_shape(of.init, jax.random.key(0))
     gradient = jax.jit(jax.value_and_grad(of.loss_fn, has_aux=True))
-    cost = gradient.lower(point, stats, *of.batch).cost_analysis()
+    try:
+        cost = gradient.lower(point, stats, *of.batch).cost_analysis()
+    except RuntimeError:  # A platform need not be able to count.
+        return None
     return cost.get("flops") if isinstance(cost, dict) else None
 
 
@@ -170,7 +173,8 @@ class Timed:
     """A compiled step, ready to be timed: ``count`` steps are one program.
 
     Attributes:
-      memory: the bytes of the program's arguments, results and temporary arrays on the device, as the compiler plans them.
+      memory: the bytes of the program's arguments, results and temporary arrays on the device, as the compiler plans them, or
+        None if it does not say.
     """
 
     def __init__(self, of: Workload, state: Any, step: Callable[..., Any], count: int) -> None:
@@ -184,12 +188,10 @@ class Timed:
 
         self._program = jax.jit(steps, donate_argnums=0).lower(self._state, self._batch).compile()
         planned = self._program.memory_analysis()
-        self.memory = (
-            planned.argument_size_in_bytes
-            + planned.output_size_in_bytes
-            - planned.alias_size_in_bytes
-            + planned.temp_size_in_bytes
-        )
+        self.memory: int | None = None
+        if planned is not None:
+            whole = planned.argument_size_in_bytes + planned.output_size_in_bytes + planned.temp_size_in_bytes
+            self.memory = whole - planned.alias_size_in_bytes
         self.seconds(count)  # The first call loads the program.
 
     def seconds(self, steps: int) -> float:

@@ -18,8 +18,8 @@ from places import REPOSITORY
         ("bench_startup --warm=0 --imports=1", r"empty cache: +[\d.]+ s  \(import [\s\S]*\| `jax` \| \d+ \| \d+ \|"),
         ("bench_loop --rounds=1 --steps=2 --steps_per_dispatch=2", r"loop +[\d.]+ ms   over scan [\d.]+ \("),
         (
-            "bench_gpu --networks cresnet20 resnet50 --ways line simplex6 --steps=2 --rounds=1 --output={}/rows.json",
-            r"cresnet20/simplex6: \d+ images/s[\s\S]*resnet50/simplex6: \d+ images/s[\s\S]*8 rows, 12 not done",
+            "bench_gpu --networks cresnet20 resnet50 --ways line --steps=2 --rounds=1 --output={}/rows.json",
+            r"cresnet20/line: \d+ images/s[\s\S]*resnet50/line: \d+ images/s[\s\S]*6 rows, 14 not done",
         ),
         ("bench_data --set=digits --seconds=0.2 --rounds=1", r"both together +\d+ images/s"),
     ],
