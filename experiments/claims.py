@@ -7,6 +7,8 @@ the interval lies below zero, and it is *open* otherwise. With three seeds the t
 The table has 43 numbers. If all of them were 0 on average, two of them would still be decided, by chance. A dagger (†) marks the verdicts that survive Holm's correction (1979): with all p-values in increasing order, the k-th
 of h must be at most 0.05 / (h - k + 1), and so must every smaller one. The probability of a single false verdict with
 a dagger in the whole table is then at most 0.05.
+
+A second table measures claims at tuned rates, from the record of `experiments.budget`, with a correction of its own.
 """
 
 import argparse
@@ -17,13 +19,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.lib import figure
+from experiments import budget
+from experiments.lib import figure, tuned_claims
+from experiments.lib.budgets import SMALL
+from experiments.lib.study_record import Record as StudyRecord
+from experiments.lib.verdicts import Measured, holm, together
 from jsubspace import program
 from jsubspace.errors import UsageError
-from jsubspace.evaluation import bounds
 from jsubspace.storage.files import write_text
 
 START, END = "<!-- claims: python -m experiments.claims -->\n", "<!-- end of claims -->"
+TUNED_START, TUNED_END = (
+    "<!-- claims at tuned rates: python -m experiments.claims -->\n",
+    "<!-- end of tuned claims -->",
+)
 
 
 class Record:
@@ -51,60 +60,6 @@ class Record:
     def places(self, panel: int, label: str) -> list[float]:
         """The x of a series."""
         return next(series["x"] for series in self._panels[panel]["series"] if series["label"] == label)
-
-
-class Measured(NamedTuple):
-    """A number that is positive if a claim is true.
-
-    Attributes:
-      name: its name.
-      values: one value per seed.
-    """
-
-    name: str
-    values: np.ndarray
-
-    @property
-    def verdict(self) -> str:
-        """`holds`, `does not hold` or `open`."""
-        interval = bounds.of_runs(self.values.tolist())
-        if interval is None:
-            return "open"
-        return "holds" if interval[0] > 0 else "does not hold" if interval[1] < 0 else "open"
-
-    @property
-    def p_value(self) -> float:
-        """The two-sided p-value of Student's t test that the number is 0 on average. It is 1 for a single seed."""
-        if len(self.values) < 2:
-            return 1.0
-        error = float(np.std(self.values, ddof=1)) / np.sqrt(len(self.values))
-        mean = float(np.mean(self.values))
-        if error == 0:
-            return 1.0 if mean == 0 else 0.0
-        return bounds.t_tails(mean / error, len(self.values) - 1)
-
-    def words(self, threshold: float) -> str:
-        """The number and its verdict, with a dagger if the p-value is at most ``threshold``."""
-        spread = f" ± {np.std(self.values, ddof=1):.4f}" if len(self.values) > 1 else ""
-        dagger = " †" if self.verdict != "open" and self.p_value <= threshold else ""
-        return f"{self.name} {np.mean(self.values):+.4f}{spread}: {self.verdict}{dagger}"
-
-
-def holm(p_values: Sequence[float], level: float = 0.05) -> float:
-    """The largest p-value that Holm's correction accepts, or -1 if it accepts no p-value.
-
-    Example:
-      >>> holm([0.04, 0.001, 0.02])
-      0.04
-      >>> holm([0.04, 0.001, 0.03])
-      0.001
-    """
-    accepted = -1.0
-    for k, p_value in enumerate(sorted(p_values)):
-        if p_value > level / (len(p_values) - k):
-            break
-        accepted = p_value
-    return accepted
 
 
 class Claim(NamedTuple):
@@ -358,11 +313,13 @@ def table(folder: pathlib.Path) -> str:
             continue
         measured = measured_for[claim]
         words = "<br>".join(one.words(threshold) for one in measured)
-        verdicts = {one.verdict for one in measured}
-        mixed = "partly" if "holds" in verdicts else "open, or does not hold"
-        together = verdicts.pop() if len(verdicts) == 1 else mixed
-        lines.append(f"| {claim.text} | {claim.where} | {words} | {together} |")
+        lines.append(f"| {claim.text} | {claim.where} | {words} | {together(measured)} |")
     return "\n".join(lines) + "\n"
+
+
+def tuned_table(folder: pathlib.Path) -> str:
+    """The claims in Markdown at rates and decays that validation images chose, from the record of `experiments.budget`."""
+    return tuned_claims.table(SMALL, StudyRecord(folder / budget.RUNS_FILE))
 
 
 def main() -> None:
@@ -371,16 +328,22 @@ def main() -> None:
     parser.add_argument(
         "--figures", type=pathlib.Path, default=figure.OUTPUT / "small", help="the folder of the JSON files"
     )
-    parser.add_argument("--write", action="store_true", help="put the table into experiments/README.md")
+    parser.add_argument(
+        "--study", type=pathlib.Path, default=budget.RECORDED / "budget", help="the folder of the study's record"
+    )
+    parser.add_argument("--write", action="store_true", help="put the tables into experiments/README.md")
     arguments = parser.parse_args()
     if not arguments.figures.is_dir():
         raise UsageError(f"there is no folder {arguments.figures}. Make the figures first: python -m experiments.")
-    text = table(arguments.figures)
-    print(text)
+    tables = ((START, END, table(arguments.figures)), (TUNED_START, TUNED_END, tuned_table(arguments.study)))
+    print("\n".join(text for *_, text in tables))
     if arguments.write:
         readme = pathlib.Path(__file__).parent / "README.md"
-        before, _, rest = readme.read_text(encoding="utf-8").partition(START)
-        write_text(readme, f"{before}{START}{text}{END}{rest.partition(END)[2]}")
+        content = readme.read_text(encoding="utf-8")
+        for start, end, text in tables:
+            before, _, rest = content.partition(start)
+            content = f"{before}{start}{text}{end}{rest.partition(end)[2]}"
+        write_text(readme, content)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ outputs of the last time that this was run. It needs the extra ``notebooks``.
 
 import argparse
 import pathlib
+import runpy
 import tempfile
 
 import jupytext
@@ -14,8 +15,8 @@ import nbformat
 
 FOLDER = pathlib.Path(__file__).parent / "notebooks"
 
-ADDRESS = "github.com/jsubspace/jsubspace"
-"""Where the badges and the install cells look for this repository: to be set at publication, here and in the notebooks."""
+ADDRESS = runpy.run_path(str(FOLDER.parent.parent / ".ci" / "address.py"))["ADDRESS"]
+"""Where the badges and the install cells look for this repository. ``python .ci/address.py NEW`` changes it everywhere."""
 
 METADATA = {
     "jupytext": {

@@ -26,6 +26,14 @@ from jsubspace.evaluation.tasks import Task as Task
 from jsubspace.evaluation.tasks import Tokens as Tokens
 from jsubspace.evaluation.uncertainty.measured import uncertainty as uncertainty
 from jsubspace.evaluation.uncertainty.report import UncertaintyReport as UncertaintyReport
+from jsubspace.exchange.averages import average_checkpoints as average_checkpoints
+from jsubspace.exchange.hub import pull as pull
+from jsubspace.exchange.hub import push as push
+from jsubspace.exchange.saved import load as load
+from jsubspace.exchange.saved import save as save
+from jsubspace.exchange.subspace_files import SavedSubspace as SavedSubspace
+from jsubspace.exchange.subspace_files import load_subspace as load_subspace
+from jsubspace.exchange.subspace_files import save_subspace as save_subspace
 from jsubspace.fine_tuning import deltas as deltas
 from jsubspace.gradients import value_and_grad as value_and_grad
 from jsubspace.gradients import value_and_grad_at as value_and_grad_at
@@ -37,6 +45,9 @@ from jsubspace.learning_rates import Rates as Rates
 from jsubspace.learning_rates import rates as rates
 from jsubspace.merging.alphas import FittedAlpha as FittedAlpha
 from jsubspace.merging.alphas import fit_alpha as fit_alpha
+from jsubspace.merging.checkpoints import checkpoint_weights as checkpoint_weights
+from jsubspace.merging.clinic import clinic as clinic
+from jsubspace.merging.connections import connected as connected
 from jsubspace.merging.soups import soup as soup
 from jsubspace.optimizers import per_endpoint as per_endpoint
 from jsubspace.penalties import cosine_squared as cosine_squared

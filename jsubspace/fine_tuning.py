@@ -7,17 +7,17 @@ import jax.numpy as jnp
 
 from jsubspace import arguments, axis_names, parameters, points, tree
 from jsubspace.subspaces import Subspace
-from jsubspace.types import Endpoints, Params
+from jsubspace.types import Params, Tree
 
 
 def deltas(
-    base: Params,
+    base: Tree,
     subspace: Subspace | int,
     *,
     key: jax.Array | None = None,
     scale: float | None = None,
     dtype: Any = None,
-) -> Endpoints:
+) -> Tree:
     """m differences from a pretrained network, stacked: the start of fine-tuning. They are zeros, or small random numbers.
 
     The loss adds the base, ``loss_fn(delta, base, *batch) = loss(base + delta, *batch)``, and every other function takes the

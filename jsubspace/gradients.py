@@ -76,7 +76,7 @@ def value_and_grad(
         mean over all devices, whole, with the network's leaves ``[*s]``, and returns the same form. Clipping here treats
         it as one network's gradient. The function keeps no state, and the penalty's gradient does not pass it.
       sam_rho: rho of sharpness-aware minimisation (Foret et al., 2021) at the point. The gradient is taken a second time, at
-        theta + rho g / |g| for the mean gradient g over all devices, and the second gradient is pulled back. A step takes
+        ``theta + rho g / |g|`` for the mean gradient g over all devices, and the second gradient is pulled back. A step takes
         two gradients, whatever m is. Loss and aux are reported at theta. It may be a traced scalar, as beta may.
       pull_back: "plain" for the paper's weights c(alpha), or "center" for weights with which the center moves like one network.
         With "plain", the center of m endpoints moves at 1/m of the learning rate of SGD (`jsubspace.rates`). It is meant for

@@ -43,7 +43,7 @@ class StateWithShared(NamedTuple):
 _UPDATE = "update(gradients, state, endpoints)"
 
 
-def per_endpoint(optimizer: Any) -> Any:
+def per_endpoint(optimizer: Any) -> Any:  # Any object with init and update. The core does not import optax.
     """``optimizer``, which then treats every endpoint as a network of its own.
 
     It is a vmap of ``init`` and ``update`` over the endpoint axis. The state holds a row per endpoint in every array: the

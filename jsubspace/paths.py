@@ -21,7 +21,7 @@ def expanded(given: str | os.PathLike[str], name: str) -> str:
     The address of a bucket's folder, like ``gs://bucket/run``, is returned as it was given.
 
     Raises:
-      UsageError: if no file can have this path. It has a NUL, it is not UTF-8, a part is too long, its links lead in a
+      UsageError: if it is no path, or no file can have this path. It has a NUL, it is not UTF-8, a part is too long, its links lead in a
         circle, it lies where the user may not look, or the home folder is not known. Also for an address that names no
         folder in a bucket.
 
@@ -32,6 +32,8 @@ def expanded(given: str | os.PathLike[str], name: str) -> str:
       Traceback (most recent call last):
       jsubspace.errors.UsageError: --workdir is 'xxxxxxxxxxxxxxxxxxxx...': File name too long. Choose another path.
     """
+    if not isinstance(given, str | os.PathLike):
+        raise UsageError(f"{name} is a {type(given).__name__}, but it must be a path: text, or a pathlib.Path.")
     text = os.fspath(given)
     shown = repr(text if len(text) <= 200 else f"{text[:20]}...")
     if "\0" in text:

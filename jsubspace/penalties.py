@@ -111,7 +111,7 @@ def cosines_squared(
 
 
 def distances(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
-    """L2 distance |omega_j - omega_k| of every pair over the counting leaves: ``[m, m]``, zeros on the diagonal.
+    """L2 distance ``|omega_j - omega_k|`` of every pair over the counting leaves: ``[m, m]``, zeros on the diagonal.
 
     There is no ``origin`` here: task vectors are as far apart as the endpoints are.
 

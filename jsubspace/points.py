@@ -10,7 +10,7 @@ import numpy as np
 from jsubspace import arguments, axis_names, centers, description, leaf_kinds, parameters, positions, tree
 from jsubspace.penalties import Mask
 from jsubspace.subspaces import Simplex, Subspace
-from jsubspace.types import Alpha, Endpoints, Params
+from jsubspace.types import Alpha, Endpoints, Tree
 
 _INIT = "init_endpoints(key, init_fn, subspace)"
 _INTERPOLATE = "interpolate(endpoints, alpha, subspace)"
@@ -25,13 +25,13 @@ _NEW_NAMES = {
 
 def init_endpoints(
     key: jax.Array,
-    init_fn: Callable[[jax.Array], Params],
+    init_fn: Callable[[jax.Array], Tree],
     subspace: Subspace | int,
     common_start: bool = False,
     shared: Mask = None,
     center_scale: str = ENDPOINT,
     **renamed: Any,
-) -> Endpoints:
+) -> Tree:
     """m freshly initialised networks, stacked: the start of Algorithm 1.
 
     Args:
@@ -44,7 +44,7 @@ def init_endpoints(
       shared: the leaves that all endpoints share, as a tree of bools or a function ``endpoints -> tree``. They are trained, too:
         the gradient of a shared leaf is the gradient at the point. The penalty does not see it.
       center_scale: "endpoint" if each endpoint is an initialisation, as in the paper. The kernels of the center are then shorter
-        by |c*| = sqrt(sum_i c*_i^2), which is 1/sqrt(m) on a simplex. With "network" all kernels are divided by |c*|, so that
+        by ``|c*| = sqrt(sum_i c*_i^2)``, which is 1/sqrt(m) on a simplex. With "network" all kernels are divided by ``|c*|``, so that
         the center has the variance of an initialisation.
       renamed: refused. It catches the names that arguments had before.
 
@@ -132,7 +132,7 @@ def number_of_endpoints(subspace: Subspace | int, caller: str, call: str) -> int
     return m
 
 
-def interpolate(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = None) -> Params:
+def interpolate(endpoints: Tree, alpha: Alpha, subspace: Subspace | None = None) -> Tree:
     """The network P(alpha) = sum_i c_i(alpha) omega_i.
 
     Args:
@@ -160,7 +160,7 @@ def interpolate(endpoints: Endpoints, alpha: Alpha, subspace: Subspace | None = 
     return tree.contract(endpoints, positions.coefficients(endpoints, alpha, subspace, _INTERPOLATE))
 
 
-def midpoint(endpoints: Endpoints, subspace: Subspace | None = None) -> Params:
+def midpoint(endpoints: Tree, subspace: Subspace | None = None) -> Tree:
     """The network at the subspace's center: one network, more accurate and better calibrated than its ends.
 
     Without a subspace, it is the mean of the endpoints, which is the center of a line and of a simplex. Pass

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 
 from jsubspace import axis_names, tree
 from jsubspace.factors import Pairs, found, named
-from jsubspace.types import Endpoints, Params
+from jsubspace.types import Endpoints, Params, Tree
 
 
-def as_products(endpoints: Endpoints, pairs: Pairs) -> Endpoints:
+def as_products(endpoints: Tree, pairs: Pairs) -> Tree:
     """Endpoints of products: their points have sum_i c_i A_i B_i, the mean of products, as the product of two leaves.
 
     `jsubspace.interpolate`, `jsubspace.midpoint` and `jsubspace.measure` take the result as it is. A point of it is a network

@@ -203,7 +203,7 @@ class Curve(_Bent):
 
 @dataclasses.dataclass(frozen=True)
 class Chain(_Bent):
-    """Line segments from omega_1 over the bends omega_3, omega_4, ... to omega_2: a polygonal chain.
+    """Line segments from omega_1 over the bends omega_3, omega_4 and so on to omega_2: a polygonal chain.
 
     With b bends, alpha = i / (b + 1) is exactly the i-th point of the chain, also where alpha is rounded. P is linear between two neighbouring points.
     Garipov et al. (2018) connect two trained networks by such a chain. The two ends come first, as in `Curve`. An alpha

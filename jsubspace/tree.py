@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsubspace import arguments, axis_names, parameters
-from jsubspace.types import Endpoints, LeafMask, Params
+from jsubspace.types import Endpoints, LeafMask, Params, Tree
 
 
-def stack(networks: Sequence[Params]) -> Endpoints:
+def stack(networks: Sequence[Tree]) -> Tree:
     """Endpoints ``[m, *s]`` from m networks with leaves ``[*s]``.
 
     Any networks of one architecture can be stacked. The stacked checkpoints of a run, for example, form a simplex. If leaves
@@ -55,7 +55,7 @@ def stack(networks: Sequence[Params]) -> Endpoints:
     return axis_names.added(jax.tree.map(lambda *leaves: jnp.stack(leaves), *networks))
 
 
-def unstack(endpoints: Endpoints) -> list[Params]:
+def unstack(endpoints: Tree) -> list[Tree]:
     """The m networks of ``endpoints``, with leaves ``[*s]``. It is the inverse of `stack`.
 
     Each network has the row of a leaf that all endpoints share.

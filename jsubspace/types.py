@@ -4,8 +4,9 @@ The names are aliases and help the reader. Any pytree of floating-point arrays w
 from Equinox, or a plain dictionary.
 """
 
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
+# Each alias is Any, because a pytree has no type of its own in Python: any registered class may be one.
 Params: TypeAlias = Any
 """One network: a pytree with leaves ``[*s]``. In the paper, theta or P(alpha)."""
 
@@ -22,3 +23,6 @@ LeafMask: TypeAlias = Any
 LayerNames: TypeAlias = Any
 """A tree like the network with one name per leaf. Leaves with the same name form a layer and share their alpha. The name of
 layers that are stacked for a scan is a `layer_names.ScannedLayers`, with an alpha per stacked layer."""
+
+Tree = TypeVar("Tree")
+"""The type of one network and of its endpoints, which is the same: ``init_endpoints`` of an Equinox module is such a module."""

@@ -22,6 +22,19 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 import jax
 import pytest
 
+# These tests read the sources of the package. They are left out where only the wheel is installed (.ci/test_wheel).
+OF_SOURCES = [
+    "test_architecture.py",
+    "test_documentation.py",
+    "test_names.py",
+    "test_packaging.py",
+    "test_prose.py",
+    "test_same_bits.py",
+    "storage/test_documents.py",
+    "storage/test_files.py",
+]
+collect_ignore = [] if (REPOSITORY / "jsubspace").is_dir() else OF_SOURCES
+
 
 def pytest_collection_modifyitems(items):
     """Refuses names of tests with the address of a function, which differ between the processes that share the tests."""
@@ -51,6 +64,12 @@ def x64():
     """Arrays are float64 by default in this test, and in this test alone."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """Programs that this test starts see one device."""
+    monkeypatch.setenv("XLA_FLAGS", quick_compiling.FLAGS)
 
 
 @pytest.fixture(scope="session")

@@ -91,7 +91,7 @@ def count(passages: list[Passage]) -> Counts:
 
 
 def groups() -> dict[str, list[Passage]]:
-    """The texts that have a goal, by name. README.md will be added when it is rewritten."""
+    """The texts that have a goal, by name."""
     ours, tables, programs = (
         sorted((REPOSITORY / name).rglob("*.py")) for name in ("jsubspace", "configs", "experiments")
     )
@@ -101,7 +101,10 @@ def groups() -> dict[str, list[Passage]]:
         "docstrings of configs": [p for path in tables for p in docstrings(path)],
         "docstrings of experiments": [p for path in programs for p in docstrings(path)],
         "docs": [p for path in sorted((REPOSITORY / "docs").glob("*.md")) for p in text(path)],
-        **{name: text(REPOSITORY / name) for name in ("ARCHITECTURE.md", "experiments/README.md")},
+        **{
+            name: text(REPOSITORY / name)
+            for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "experiments/README.md")
+        },
     }
 
 

@@ -18,8 +18,12 @@ BESIDE = ("data", "models", "exchange")
 
 PROGRAMS = ("main", "evaluate", "compare", "export", "merge", "program")
 
-FOREIGN = {"core": {"jax", "numpy"}, "evaluation": {"jax", "numpy", "matplotlib"}, "merging": {"jax", "numpy"}}
-"""What some packages import of others' packages, at most."""
+FOREIGN = {
+    "core": {"jax", "numpy"},
+    "evaluation": {"jax", "numpy", "matplotlib"},
+    "merging": {"jax", "numpy", "scipy", "matplotlib"},
+}
+"""What some packages import of others' packages, at most. jax needs scipy, and alignment takes its linear assignment."""
 
 ONLY_HERE = {
     "orbax": {"storage.checkpoint", "exchange.orbax_trees"},
@@ -27,6 +31,7 @@ ONLY_HERE = {
     "tensorboardX": {"storage.writer"},
     "etils": {"storage.bucket_paths"},
     "fsspec": {"storage.bucket_paths"},
+    "huggingface_hub": {"exchange.hub"},
     "tensorflow": set(),
     "clu": set(),
 }

@@ -72,9 +72,9 @@ def test_a_midpoint_is_a_module(guide):
     assert isinstance(jsubspace.midpoint(guide["eqx_mlps"]), guide["EqxMlp"])
 
 
-def test_the_call_in_the_readme_makes_the_same_modules(guide):
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    (call,) = re.findall(r"`(jsubspace\.init_endpoints\([^`]*nnx[^`]*)`", readme)
+def test_the_call_in_the_first_guide_makes_the_same_modules(guide):
+    text = (REPOSITORY / "docs" / "your_own_network.md").read_text(encoding="utf-8")
+    (call,) = re.findall(r"`(jsubspace\.init_endpoints\([^`]*nnx[^`]*)`", text)
     made = eval(call, {"jsubspace": jsubspace, "nnx": nnx, "Net": guide["Mlp"], "key": KEY, "subspace": LINE})
     same = jsubspace.init_endpoints(KEY, guide["init_params"], LINE)
     jax.tree.map(np.testing.assert_array_equal, leaves_of(made), leaves_of(same))

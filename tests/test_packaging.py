@@ -13,6 +13,7 @@ import zipfile
 from importlib import metadata
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from places import CONFIGS, REPOSITORY
@@ -20,9 +21,10 @@ from places import CONFIGS, REPOSITORY
 import jsubspace
 from jsubspace.runs import command_line
 
-FOLDERS = (".ci", "configs", "constraints", "docs", "experiments", "jsubspace", "tests")
+FOLDERS = (".ci", ".github", "configs", "constraints", "docs", "experiments", "jsubspace", "tests")
 FILES = (
     "*.md",
+    "CITATION.cff",
     "LICENSE",
     "Makefile",
     "MANIFEST.in",
@@ -107,6 +109,70 @@ def test_the_constraints_have_every_dependency(python):
         name = canonicalize_name(wanted.name)
         if name not in untested | set(RECORD["UNRECORDED"]):
             assert wanted.specifier.contains(versions[name]), (wanted, versions.get(name))
+
+
+def test_the_oldest_versions_are_the_lower_bounds():
+    """If not: python constraints/record.py, and .ci/test_wheel oldest."""
+    text = (REPOSITORY / "constraints" / "oldest.txt").read_text(encoding="utf-8")
+    assert text == RECORD["oldest"]()
+    assert {"jax", "flax", "optax", "matplotlib"} <= set(re.findall(r"^([\w-]+)==", text, re.MULTILINE))
+
+
+def test_the_citation_names_the_paper_and_no_second_version():
+    cited = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(cited)
+    assert "version" not in cited  # It would be a second place for it.
+    (paper,) = cited["references"]
+    assert paper["title"] == "Learning Neural Network Subspaces"
+    assert paper["authors"][0]["family-names"] == "Wortsman"
+    assert (paper["volume"], paper["start"], paper["year"]) == (139, 11217, 2021)
+
+
+def test_the_workflows_are_pinned_and_run_commands_that_exist():
+    """Their schemas, and what an attacker could do with them, are checked by ``make release-check``."""
+    targets = set(re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    workflows = {
+        path.stem: yaml.safe_load(path.read_text()) for path in (REPOSITORY / ".github" / "workflows").iterdir()
+    }
+    assert set(workflows) == {"tests", "docs", "release"}
+    for name, workflow in workflows.items():
+        assert workflow["permissions"] == {}, name
+        for job in workflow["jobs"].values():
+            assert "timeout-minutes" in job
+            for step in job["steps"]:
+                assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", step.get("uses", f"a@{'0' * 40}")), step
+                assert "${{" not in step.get("run", ""), step
+                made = re.match(r"make ([\w-]+)", step.get("run", ""))
+                assert made is None or made[1] in targets, step
+                ours = re.match(r"\.ci/\w+", step.get("run", ""))
+                assert ours is None or os.access(REPOSITORY / ours[0], os.X_OK), step
+    publish = workflows["release"]["jobs"]["publish"]
+    assert (publish["permissions"], publish["needs"]) == ({"id-token": "write"}, "build")
+    matrix = workflows["tests"]["jobs"]["wheel"]["strategy"]["matrix"]["include"]
+    assert {(row["python"], row["versions"]) for row in matrix} == {
+        ("3.11", "oldest"), ("3.12", "newest"), ("3.13", "newest"), ("3.13", "nightly"),
+    }  # fmt: skip
+
+
+def test_the_changelog_has_its_lists():
+    """The version stands in `__version__` alone, and the first section names it."""
+    text = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    title, lists = re.search(r"^## (.+)$", text, re.MULTILINE)[1], re.findall(r"^### (.+)$", text, re.MULTILINE)
+    assert jsubspace.__version__ in title
+    assert lists[:3] == ["Added", "Changed", "Fixed"]
+
+
+def test_links_of_the_readme_work_in_an_index(built):
+    with zipfile.ZipFile(built[2]) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        declared = email.message_from_bytes(archive.read(name))
+    links = re.findall(r"\]\(([^)]*)\)", declared.get_payload())
+    assert links
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+    assert any(link.startswith("https://raw.githubusercontent.com/") and link.endswith(".png") for link in links)
+    assert {"Documentation", "Changelog", "Issues"} <= {
+        url.partition(",")[0] for url in declared.get_all("Project-URL")
+    }
 
 
 def test_the_closure_of_dependencies():

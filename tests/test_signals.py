@@ -6,14 +6,16 @@ import subprocess
 import sys
 import weakref
 
+import numpy as np
 import pytest
 from places import REPOSITORY
 
-from jsubspace import compare, errors, evaluate, export, runs
+import jsubspace
+from jsubspace import compare, errors, evaluate, export, merge, runs
 from jsubspace.data import prepare, sets
 from jsubspace.errors import Preempted
 from jsubspace.evaluation import plots
-from jsubspace.exchange import network_files
+from jsubspace.exchange import averages, network_files
 from jsubspace.preemption import Preemption
 from jsubspace.runs import adapters, landscape, per_example, results
 
@@ -108,6 +110,17 @@ def test_export_asks_until_it_writes(finished, dropped, tmp_path, monkeypatch, c
         export.main()
         assert signals.received() == "SIGTERM"
     assert "network is the network" in capsys.readouterr().out
+
+
+def test_merge_asks_between_leaves(dropped, tmp_path):
+    files = [tmp_path / f"{i}.safetensors" for i in range(2)]
+    for i, file in enumerate(files):
+        jsubspace.save(file, {"a": np.full(3, float(i)), "b": np.ones(2)})
+    calls = dropped(averages, "_add")
+    with Preemption(), pytest.raises(Preempted):
+        merge.averaged(files, tmp_path / "merged.safetensors")
+    assert len(calls) == 1
+    assert sorted(tmp_path.iterdir()) == files
 
 
 def test_compare_asks_between_runs_and_rows(finished, dropped, tmp_path):

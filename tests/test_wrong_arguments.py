@@ -4,6 +4,7 @@ import itertools
 import linecache
 import pathlib
 import re
+import tempfile
 import traceback
 
 import jax
@@ -49,6 +50,15 @@ def stats_fn(point, x, y):
 OPTIMIZER = jsubspace.per_endpoint(optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1)))
 STATE = OPTIMIZER.init(ENDPOINTS)
 MASK = jsubspace.kernels(ENDPOINTS)
+
+FOLDER = tempfile.TemporaryDirectory()
+FILE = pathlib.Path(FOLDER.name) / "network.safetensors"
+SAME = FILE.with_name("same.safetensors")
+SUBSPACE = pathlib.Path(FOLDER.name) / "line"
+jsubspace.save(SAME, NETWORK)
+jsubspace.save(FILE, NETWORK)
+WRITTEN = FILE.with_name("written.safetensors")
+jsubspace.save_subspace(SUBSPACE, ENDPOINTS, LINE)
 
 WRONG = {
     "None": None,
@@ -102,6 +112,7 @@ ANY_TREE = (
     *(name for name in WRONG if name.startswith("endpoints")),
 )
 ANY_STACKED = "vector", "endpoints", "endpoints of another tree", "endpoints with one leaf more", ANY_ENDPOINTS[-1]
+ANY_ARRAYS = "key", "keys", *(name for name in ANY_TREE if name not in ("integer", "number"))
 KEYS = "key", "raw key"
 NUMBERS = "integer", "number"
 MASKS = "None", "mask"
@@ -132,6 +143,13 @@ def log_prob_fn(point, x, y):
 
 
 NETWORKS = [NETWORK, jax.tree.map(lambda leaf: 1.5 * leaf + 0.1, NETWORK)]
+
+
+SYMMETRIES = jsubspace.merging.symmetries(predict_fn, NETWORK, X)
+
+
+def symmetries(function, network):
+    return jsubspace.merging.symmetries(function, network, X)
 
 
 def soup(log_prob_fn, networks, validation_batches, how):
@@ -277,6 +295,28 @@ CALLS = {
             "weights": (None, ("None",)),
         },
     ),
+    "save": (jsubspace.save, {"path": (WRITTEN, ()), "network": (NETWORK, ANY_ARRAYS)}),
+    "load": (jsubspace.load, {"path": (FILE, ()), "like": (NETWORK, ("None", "network"))}),
+    "checkpoint_weights": (
+        jsubspace.checkpoint_weights,
+        {"schedule": ("linear", ()), "steps": (3, ("integer", "integers"))},
+    ),
+    "average_checkpoints": (
+        jsubspace.average_checkpoints,
+        {"checkpoints": ([FILE, SAME], ()), "weights": ([0.5, 0.5], ("vector",)), "like": (NETWORK, ("None", "network"))},
+    ),
+    "save_subspace": (
+        lambda folder, endpoints, subspace: jsubspace.save_subspace(folder, endpoints, subspace),
+        {
+            "folder": (SUBSPACE.with_name("other"), ("text",)),
+            "endpoints": (ENDPOINTS, ANY_STACKED),
+            "subspace": (LINE, ("line",)),
+        },
+    ),
+    "load_subspace": (
+        jsubspace.load_subspace,
+        {"folder": (SUBSPACE, ()), "subspace": (LINE, ("None", "line")), "like": (NETWORK, ("None", "network"))},
+    ),
     "uncertainty": (
         uncertainty,
         {
@@ -299,6 +339,39 @@ CALLS = {
     "its other options": (
         lambda origin, by: jsubspace.soup(None, NETWORKS, how="stock", origin=origin, by=by),
         {"origin": (NETWORK, ("network",)), "by": (None, ("None", "layers"))},
+    ),
+    "connected": (
+        jsubspace.connected,
+        {
+            "log_prob_fn": (log_prob_fn, ()),
+            "networks": (NETWORKS, ()),
+            "batches": (BATCHES, ("batches",)),
+        },
+    ),
+    "clinic": (
+        jsubspace.clinic,
+        {
+            "log_prob_fn": (log_prob_fn, ()),
+            "networks": (NETWORKS, ()),
+            "batches": (BATCHES, ("batches",)),
+        },
+    ),
+    "symmetries": (
+        symmetries,
+        {"function": (predict_fn, ()), "network": (NETWORK, ("network",))},
+    ),
+    "align": (
+        jsubspace.merging.align,
+        {
+            "network": (NETWORK, ("network",)),
+            "reference": (NETWORKS[1], ("network",)),
+            "symmetries": (SYMMETRIES, ()),
+            "max_sweeps": (3, ("integer",)),
+        },
+    ),
+    "permuted": (
+        jsubspace.merging.permuted,
+        {"network": (NETWORK, ("network",)), "found": (SYMMETRIES, ()), "permutations": ({}, ("empty",))},
     ),
     "fit_alpha": (
         fit_alpha,
@@ -356,6 +429,9 @@ OTHERS_FIND = {
     ("fit_alpha", "endpoints"): ("vector", "endpoints of another tree", "endpoints of another width"),
     ("soup", "networks"): ("list of networks",),  # One network twice is warned of.
     ("task_arithmetic", "networks"): ("list of networks",),
+    ("connected", "networks"): ("list of networks",),
+    ("symmetries", "network"): (*ANY_TREE, "empty"),
+    ("clinic", "networks"): ("list of networks",),
     ("measure", "endpoints"): ("vector", "endpoints of another tree", "endpoints of another width"),
     ("reestimate_batch_stats", "point"): (*ANY_TREE, "empty"),
     ("update", "endpoints"): ("None",),
@@ -378,10 +454,16 @@ ABOUT = {
     "init_fn": "init_fn",
     "stats_fn": "stats_fn",
     "networks": "network",
+    "reference": "network",
+    "found": "symmetries",
+    "path": "path|file",
+    "checkpoints": "checkpoint",
+    "folder": "folder|subspace",
 }
 
 # Orders in which nothing is wrong, or nothing that the library can see.
 SAME = {
+    ("align", ("reference", "network", "symmetries", "max_sweeps")),
     ("slerp", ("other", "network", "alpha", "by")),
     ("robust_line", ("predict_fn", "fine_tuned", "pretrained", "distributions")),
     ("grad_fn", ("key", "endpoints", "y", "x")),

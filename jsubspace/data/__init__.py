@@ -11,5 +11,9 @@ from typing import TYPE_CHECKING
 
 from jsubspace import lazy
 
-if not TYPE_CHECKING:
+if TYPE_CHECKING:  # what the reference lists
+    from jsubspace.data import arrays as arrays
+    from jsubspace.data import from_grain as from_grain
+    from jsubspace.data import protocol as protocol
+else:
     __getattr__, __dir__ = lazy.modules(__name__, __path__)

@@ -22,7 +22,7 @@ import numpy as np
 
 from jsubspace.evaluation import bounds
 
-_DRAWS = 2000  # of the largest error of all points
+_DRAWS = 2000  # of the largest error of all points, for a level of 0.95. A level nearer to 1 needs more.
 
 
 def verdict(
@@ -88,28 +88,15 @@ def verdict(
         "tolerance": tolerance,
         "verdict": _judged(low, high, tolerance, enough),
         "barrier": float(deficit[highest]),
-        "barrier_interval": _of_largest(np.delete(deficits, list(ends), axis=0), is_fraction),
+        "barrier_interval": of_largest(np.delete(deficits, list(ends), axis=0), is_fraction),
         "barrier_at": highest,
     }
 
 
-def _unknown(scores: np.ndarray, num_draws: int, tolerance: float) -> dict[str, Any]:
-    """The verdict where a score is not finite."""
-    numbers = dict.fromkeys(("mean_along", "mean_of_ends", "difference", "barrier"), math.nan)
-    first = int(np.flatnonzero(~np.isfinite(scores).all(-1))[0])
-    intervals = {"interval": [math.nan, math.nan], "barrier_interval": [math.nan, math.nan], "barrier_at": first}
-    return numbers | intervals | {"draws": num_draws or None, "tolerance": tolerance, "verdict": "undecided"}
-
-
-def _judged(low: float, high: float, tolerance: float, enough: bool) -> str:
-    """The verdict of an interval. It is "yes" only with enough examples, whatever these few examples say."""
-    if low >= -tolerance and enough:
-        return "yes"
-    return "no" if high < -tolerance else "undecided"
-
-
-def _of_largest(deficits: np.ndarray, is_fraction: bool, level: float = 0.95) -> list[float]:
+def of_largest(deficits: np.ndarray, is_fraction: bool, level: float = 0.95) -> list[float]:
     """The interval of the largest mean of several deficits ``[p, n]`` per example, or of 0 if all are negative.
+
+    It has the probability ``level`` of holding the largest true mean, as far as the means of n examples are normal.
 
     The upper bound is the largest of the points' own upper bounds, since one of them belongs to the point with the largest
     true deficit. The lower bound must hold for all points at once. It is the largest of the points' lower bounds with a
@@ -126,11 +113,33 @@ def _of_largest(deficits: np.ndarray, is_fraction: bool, level: float = 0.95) ->
     centred = deficits - mean[:, None]
     covariance = (centred @ centred.T + extra * (np.eye(p) + np.outer(mean, mean))) / total
     error = np.sqrt(np.diag(covariance) / total)
+    if not is_fraction:  # A t interval, from the variance with n - 1 degrees of freedom.
+        error *= bounds.t_quantile(n - 1, level) / bounds.normal_quantile(level) * math.sqrt(n / (n - 1))
     spread = np.sqrt(np.diag(covariance))
-    errors = np.random.default_rng(0).normal(size=(_DRAWS, p)) @ _root(covariance).T / np.where(spread > 0, spread, 1)
-    at_once = float(np.quantile(errors.max(-1), (1 + level) / 2))
+    at_once = bounds.normal_quantile(level)
+    if p > 1:
+        draws = max(_DRAWS, round(_DRAWS * 0.05 / (1 - level)))
+        errors = (
+            np.random.default_rng(0).normal(size=(draws, p)) @ _root(covariance).T / np.where(spread > 0, spread, 1)
+        )
+        at_once = float(np.quantile(errors.max(-1), (1 + level) / 2))
     low, high = (mean - at_once * error).max(), (mean + bounds.normal_quantile(level) * error).max()
     return [float(np.clip(low, 0, widest)), float(np.clip(high, 0, widest))]
+
+
+def _unknown(scores: np.ndarray, num_draws: int, tolerance: float) -> dict[str, Any]:
+    """The verdict where a score is not finite."""
+    numbers = dict.fromkeys(("mean_along", "mean_of_ends", "difference", "barrier"), math.nan)
+    first = int(np.flatnonzero(~np.isfinite(scores).all(-1))[0])
+    intervals = {"interval": [math.nan, math.nan], "barrier_interval": [math.nan, math.nan], "barrier_at": first}
+    return numbers | intervals | {"draws": num_draws or None, "tolerance": tolerance, "verdict": "undecided"}
+
+
+def _judged(low: float, high: float, tolerance: float, enough: bool) -> str:
+    """The verdict of an interval. It is "yes" only with enough examples, whatever these few examples say."""
+    if low >= -tolerance and enough:
+        return "yes"
+    return "no" if high < -tolerance else "undecided"
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:

@@ -5,32 +5,31 @@ A large network never has to fit into the memory of the host beside its copy on 
 
 import dataclasses
 import hashlib
+import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jsubspace import preemption
 from jsubspace.errors import UsageError
 from jsubspace.exchange import orbax_trees, tensor_header
 from jsubspace.storage import documents, files
-from jsubspace.storage.schema import Mismatch, Named, Record, Text
+from jsubspace.storage.schema import Named, Record, Text
 
 SUFFIX = ".safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
 
+TREE = "tree"
+"""The metadata in which `saved.save` keeps the tree of a network. The names of such a file are taken as they are."""
+
+FORMAT = "format"
+"""The metadata in which other programs keep the framework that wrote a file, without which some do not read it."""
+
 INDEX_BYTES = 2**26
 """The largest size of an index of shards: some hundred thousand arrays."""
-
-_DTYPES = {
-    "F64": "float64", "I64": "int64", "U64": "uint64",
-    "F32": "float32", "I32": "int32", "U32": "uint32",
-    "F16": "float16", "BF16": "bfloat16", "I16": "int16", "U16": "uint16",
-    "I8": "int8", "U8": "uint8", "BOOL": "bool",
-}  # fmt: skip
 
 _INDEX = Record({"weight_map": Named(Text(r"[^/\\]+\.safetensors"))})
 
@@ -45,6 +44,8 @@ class Stored:
       files: all files that hold the network.
       folder: the folder in which the names of ``files`` are told apart.
       read: names -> pairs of a name and its array ``[*s]``, in this order, one after the other.
+      texts: the metadata of one safetensors file, or the `FORMAT` of shards.
+      theirs: the names of the arrays in the file, by the names in ``shapes``. It is empty if they are the same.
     """
 
     path: pathlib.Path
@@ -52,6 +53,12 @@ class Stored:
     files: tuple[pathlib.Path, ...]
     folder: pathlib.Path
     read: Callable[[Sequence[str]], Iterable[tuple[str, np.ndarray]]]
+    texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    theirs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def num_bytes(self, names: Iterable[str]) -> int:
+        """The size of some of its arrays."""
+        return sum(math.prod(self.shapes[name].shape) * self.shapes[name].dtype.itemsize for name in names)
 
     def digest(self) -> str:
         """The SHA-256 of the file. For several files it is the SHA-256 of the lines that ``sha256sum`` prints for them."""
@@ -73,7 +80,7 @@ def find(path: pathlib.Path) -> Stored:
 
     Args:
       path: a safetensors file, an index ``NAME.safetensors.index.json`` of shards, a folder that has ``model.safetensors`` or
-        ``model.safetensors.index.json``, a folder of ``jsubspace.export``, or a folder that Orbax has written.
+        ``model.safetensors.index.json``, a folder of ``jsubspace.export``, or a folder that Orbax has written, as a step's.
 
     Raises:
       UsageError: if there is no such thing, or it is damaged.
@@ -86,9 +93,14 @@ def find(path: pathlib.Path) -> Stored:
         for name in (f"model{INDEX_SUFFIX}", f"model{SUFFIX}"):
             if (path / name).is_file():
                 return find(path / name)
-        for folder in (path, path / "network", path / "default"):  # `default` is what a CheckpointManager writes.
-            if (folder / orbax_trees.MARK).is_file():
-                return _orbax(path, folder)
+        # `default` is what a CheckpointManager writes. With several items, the items have names.
+        inside = [path, path / "network", path / "default", *sorted(path.iterdir())]
+        trees = [folder for folder in inside if (folder / orbax_trees.MARK).is_file()]
+        if len(trees) > 1 and trees[0] not in inside[:3]:
+            names = ", ".join(folder.name for folder in trees)
+            raise UsageError(f"{path} holds several trees of Orbax: {names}. Name one of these folders.")
+        if trees:
+            return _orbax(path, trees[0])
     what = "holds no network" if path.exists() else "does not exist"
     raise UsageError(
         f"{path} {what}. A network is a file NAME{SUFFIX}, an index NAME{INDEX_SUFFIX} with its shards beside it, or a folder "
@@ -103,11 +115,14 @@ def name_of(path: tuple[Any, ...]) -> str:
 
 def _one_file(path: pathlib.Path) -> Stored:
     header = _header(path)
-    names = _with_slashes(header.arrays)
+    names = {name: name for name in header.arrays} if TREE in header.texts else _with_slashes(header.arrays)
     shapes = {name: _shape(header.arrays[theirs]) for name, theirs in names.items()}
-    return Stored(
-        path, shapes, (path,), path.parent, lambda wanted: ((n, _array(path, header, names[n])) for n in wanted)
-    )
+
+    def read(wanted: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+        for name in wanted:
+            yield name, _array(path, header, names[name])
+
+    return Stored(path, shapes, (path,), path.parent, read, header.texts, _if_other(names))
 
 
 def _shards(index: pathlib.Path) -> Stored:
@@ -131,7 +146,10 @@ def _shards(index: pathlib.Path) -> Stored:
             shard = where[names[name]]
             yield name, _array(index.parent / shard, headers[shard], names[name])
 
-    return Stored(index, shapes, (index, *(index.parent / shard for shard in headers)), index.parent, read)
+    shards = (index, *(index.parent / shard for shard in headers))
+    formats = {header.texts.get(FORMAT, "") for header in headers.values()} - {""}
+    texts = {FORMAT: formats.pop()} if len(formats) == 1 else {}
+    return Stored(index, shapes, shards, index.parent, read, texts, _if_other(names))
 
 
 def _orbax(path: pathlib.Path, folder: pathlib.Path) -> Stored:
@@ -140,8 +158,8 @@ def _orbax(path: pathlib.Path, folder: pathlib.Path) -> Stored:
     paths = {name_of(place): place for place, _ in leaves}
 
     def read(wanted: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-        for place, array in orbax_trees.arrays(folder, tree, [paths[name] for name in wanted]):
-            yield name_of(place), array
+        pairs = orbax_trees.arrays(folder, tree, [paths[name] for name in wanted])
+        return ((name_of(pair[0]), pair[1]) for pair in pairs)
 
     shapes = {name_of(place): leaf for place, leaf in leaves}
     return Stored(path, shapes, tuple(files.all_files(folder)), folder, read)
@@ -154,6 +172,10 @@ def _with_slashes(names: Iterable[str]) -> dict[str, str]:
     return {name.replace(".", "/") if dots else name: name for name in names}
 
 
+def _if_other(names: Mapping[str, str]) -> Mapping[str, str]:
+    return {} if all(name == theirs for name, theirs in names.items()) else names
+
+
 def _header(path: pathlib.Path) -> tensor_header.Header:
     try:
         return tensor_header.read(path)
@@ -162,20 +184,15 @@ def _header(path: pathlib.Path) -> tensor_header.Header:
 
 
 def _shape(array: dict[str, Any]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(tuple(array["shape"]), jnp.dtype(_DTYPES[array["dtype"]]))
+    return jax.ShapeDtypeStruct(tuple(array["shape"]), tensor_header.DTYPES[array["dtype"]])
 
 
 def _array(path: pathlib.Path, header: tensor_header.Header, name: str) -> np.ndarray:
-    like, (start, end) = _shape(header.arrays[name]), header.arrays[name]["data_offsets"]
     try:
         with path.open("rb") as file:
-            file.seek(header.start + start)
-            content = file.read(end - start)
-    except (OSError, MemoryError) as error:
+            return tensor_header.array(file, header, name)
+    except (OSError, ValueError, MemoryError) as error:
         raise _damaged(path, error) from error
-    if len(content) != end - start:
-        raise _damaged(path, Mismatch(f"{name[:200]!r} lies behind its end"))
-    return np.frombuffer(content, like.dtype).reshape(like.shape)
 
 
 def _damaged(path: pathlib.Path, error: Exception) -> UsageError:

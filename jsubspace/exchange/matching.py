@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,25 @@ from jsubspace.errors import UsageError
 PARAMS = "params/"
 """The collection in which Flax keeps the trained arrays. Other collections of a file are not a network's leaves."""
 
+VALUE = "/value"
+"""How names end if Orbax has written a state of Flax nnx."""
+
+
+class Owner(NamedTuple):
+    """What the leaves belong to that a file must fit, in words for the message.
+
+    Attributes:
+      words: its name.
+      remedy: what to do instead of renaming arrays.
+    """
+
+    words: str
+    remedy: str
+
+
+RUN = Owner("the network of this run", "train the network that it holds")
+LIKE = Owner("the network of like=", "pass the network that it holds")
+
 _MOST = 3
 
 
@@ -21,6 +41,7 @@ def matched(
     expected: Mapping[str, jax.ShapeDtypeStruct],
     place: str,
     most: int = _MOST,
+    of: Owner = RUN,
 ) -> dict[str, str]:
     """The array of the file for each leaf of the network.
 
@@ -33,6 +54,7 @@ def matched(
       expected: the shapes and dtypes of the network's leaves, by name.
       place: where the file is, for the message.
       most: how many differences the message lists.
+      of: what the leaves belong to.
 
     Returns:
       The name in the file by the name of the leaf, in the order of ``expected``.
@@ -47,8 +69,8 @@ def matched(
         lines = [_difference(name, found, stored, expected) for name in wrong[:most]]
         more = [f"and {len(wrong) - most} more"] if len(wrong) > most else []
         raise UsageError(
-            f"the network in {place} is not the network of this run:\n  " + "\n  ".join([*lines, *more]) + "\n"
-            "Rename or remove arrays of the file, or train the network that it holds."
+            f"the network in {place} is not {of.words}:\n  " + "\n  ".join([*lines, *more]) + "\n"
+            f"Rename or remove arrays of the file, or {of.remedy}."
         )
     return {name: found[name] for name in expected}
 
@@ -70,10 +92,12 @@ def _difference(
 def _leaves(stored: Mapping[str, object], expected: Mapping[str, object]) -> dict[str, str]:
     """The names of the network's leaves in the file, by the names that they would have in the network."""
     inside = {name.removeprefix(PARAMS): name for name in stored if name.startswith(PARAMS)}
-    if not inside:
-        return {name: name for name in stored}
     keeps_collection = all(name.startswith(PARAMS) for name in expected)
-    return {name: name for name in inside.values()} if keeps_collection and not set(expected) <= set(inside) else inside
+    is_whole = not inside or (keeps_collection and not set(expected) <= set(inside))
+    found = {name: name for name in (inside.values() if inside and is_whole else stored)} if is_whole else inside
+    if expected and not set(expected) & set(found):
+        return {name.removesuffix(VALUE): theirs for name, theirs in found.items()}
+    return found
 
 
 def _fits(found: jax.ShapeDtypeStruct, leaf: jax.ShapeDtypeStruct) -> bool:

@@ -24,11 +24,6 @@ Network = dict[str, Any]
 
 SUFFIX = ".safetensors"
 
-_DTYPES = (
-    "bool", "bfloat16", "float16", "float32", "float64",
-    "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-)  # fmt: skip
-
 DIGEST = "sha256"
 """The fact that `save` adds: a digest of all names and arrays, which `load` checks."""
 
@@ -75,12 +70,10 @@ def save(path: str | pathlib.Path, network: Network, facts: Mapping[str, Any] | 
     arrays = flatten(network)
     if not arrays:
         raise ValueError("the network has no array, so there is nothing to save.")
-    facts, texts = _as_texts(facts or {}, _digest(arrays))
+    facts, texts = _as_texts(facts or {}, digest(arrays))
     try:
         if path.suffix == SUFFIX:
-            import safetensors.numpy
-
-            files.write_bytes(path, safetensors.numpy.save(arrays, texts))
+            tensor_header.write(path, arrays, texts)
         else:
             with files.new_folder(path) as folder:
                 orbax_trees.save(folder / "network", unflatten(arrays))
@@ -116,7 +109,7 @@ def load(path: str | pathlib.Path) -> tuple[Network, dict[str, Any]]:
         arrays, facts = _load_file(path)
     else:
         raise UsageError(f"{path} is neither a safetensors file nor a folder with a network. See jsubspace.export.")
-    if DIGEST in facts and facts[DIGEST] != _digest(arrays):
+    if DIGEST in facts and facts[DIGEST] != digest(arrays):
         raise UsageError(f"{path} is damaged: its arrays have changed since they were written.")
     return unflatten(arrays), facts
 
@@ -128,7 +121,7 @@ def flatten(network: Network) -> dict[str, np.ndarray]:
     Flax nnx has for lists. `unflatten` makes dictionaries of them.
 
     Raises:
-      ValueError: for anything but dictionaries and lists of arrays, an array of other elements than real numbers, a name with
+      ValueError: for anything but dictionaries and lists of arrays, an array of another dtype than `tensor_header.DTYPES`, a name with
         a slash, two keys of one name, or dictionaries that are nested deeper than `documents.DEPTH`.
 
     Example:
@@ -151,8 +144,7 @@ def _flatten(network: Any, deepest: int) -> dict[str, np.ndarray]:
         if isinstance(value, Mapping | list | tuple):
             flat |= {f"{name}/{inner}": leaf for inner, leaf in _flatten(value, deepest - 1).items()}
         elif hasattr(value, "shape") and hasattr(value, "dtype"):
-            if str(value.dtype) not in _DTYPES:
-                raise ValueError(f"{name} has elements of type {value.dtype}. A network has {', '.join(_DTYPES)}.")
+            check_dtype(name, value)
             # safetensors would write the memory of a transposed array as if it were not transposed.
             flat[name] = np.ascontiguousarray(value).reshape(value.shape)
         else:
@@ -160,6 +152,13 @@ def _flatten(network: Any, deepest: int) -> dict[str, np.ndarray]:
                 f"{name} is a {type(value).__name__}. A network is made of dictionaries, lists and arrays."
             )
     return flat
+
+
+def check_dtype(name: str, array: Any) -> None:
+    """Raises a ValueError if a file of arrays cannot hold an array. ``name`` is for the message."""
+    if array.dtype not in tensor_header.DTYPES.values():
+        known = ", ".join(map(str, tensor_header.DTYPES.values()))
+        raise ValueError(f"{name} has elements of type {array.dtype}. A network has {known}.")
 
 
 def _entries(network: Any) -> dict[str, Any]:
@@ -202,17 +201,13 @@ def unflatten(arrays: Mapping[str, np.ndarray]) -> Network:
 
 
 def _load_file(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    import safetensors.numpy
-
     try:
-        texts = tensor_header.metadata(path)
-        if in_bucket(path):
-            arrays = safetensors.numpy.load(path.read_bytes())
-        else:
-            with safetensors.safe_open(path, framework="numpy") as file:
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return arrays, {name: _fact(text) for name, text in texts.items()}
-    except (safetensors.SafetensorError, OSError, ValueError, MemoryError) as error:
+        header = tensor_header.read(path)
+        tensor_header.check_memory(header)
+        with path.open("rb") as file:
+            arrays = {name: tensor_header.array(file, header, name) for name in header.arrays}
+        return arrays, {name: _fact(text) for name, text in header.texts.items()}
+    except (OSError, ValueError, MemoryError) as error:
         raise UsageError(f"{path} is not a safetensors file of a network, or damaged: {error}.") from error
 
 
@@ -253,10 +248,26 @@ def _fact(text: str) -> Any:
         return text  # The metadata of another program is not always JSON.
 
 
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def digest(arrays: Mapping[str, Any]) -> str:
+    """The fact `DIGEST` of arrays by name. Arrays of devices are copied to the host one after the other."""
+    total = Digest()
     for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+        total.add(name, arrays[name])
+    return total.text
+
+
+class Digest:
+    """The digest of arrays that come one after the other, in the order of their names."""
+
+    def __init__(self) -> None:
+        self._total = hashlib.sha256()
+
+    def add(self, name: str, array: Any) -> None:
+        """Takes one array in."""
+        self._total.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        self._total.update(tensor_header.contents(array))
+
+    @property
+    def text(self) -> str:
+        """The digest of all arrays so far."""
+        return self._total.hexdigest()

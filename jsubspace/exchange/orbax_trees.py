@@ -1,6 +1,5 @@
 """Trees of arrays in folders of Orbax: written whole, and read whole or array by array."""
 
-import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -67,7 +66,7 @@ def shapes(folder: pathlib.Path) -> Any:
 
 
 def arrays(folder: pathlib.Path, tree: Any, wanted: Sequence[Path]) -> Iterator[tuple[Path, np.ndarray]]:
-    """Arrays of a folder with their paths, one after the other. The arrays of a list are read together.
+    """Arrays of a folder with their paths, one after the other. Memory holds one of them.
 
     Args:
       folder: the folder.
@@ -79,27 +78,24 @@ def arrays(folder: pathlib.Path, tree: Any, wanted: Sequence[Path]) -> Iterator[
     """
     import orbax.checkpoint as ocp
 
-    for start, group in itertools.groupby(wanted, _before_a_list):
-        # Orbax restores a part of a dictionary, and a list only as a whole.
-        like = _at(tree, start)
-        for key in reversed(start):
-            like = {key.key: like}
-        as_numpy = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), like)
-        options = ocp.args.PyTreeRestore(item=like, restore_args=as_numpy, partial_restore=True)
-        try:
-            with ocp.PyTreeCheckpointer() as checkpointer:
-                found = checkpointer.restore(folder.absolute(), args=options)
-        except Exception as error:
-            raise _damaged(folder, error) from error
-        for path in group:
-            array, expected = np.asarray(_at(found, path)), _at(tree, path)
-            if array.shape != expected.shape or array.dtype != expected.dtype:
-                raise _damaged(folder, ValueError(f"{jax.tree_util.keystr(path)} is not what its metadata says"))
-            yield path, array
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        for path in wanted:  # A name for the array would keep it in memory until the next one is asked for.
+            yield path, _array(checkpointer, folder, tree, path)
 
 
-def _before_a_list(path: Path) -> Path:
-    return tuple(itertools.takewhile(lambda key: isinstance(key, jax.tree_util.DictKey), path))
+def _array(checkpointer: Any, folder: pathlib.Path, tree: Any, path: Path) -> np.ndarray:
+    import orbax.checkpoint as ocp
+
+    like = jax.tree_util.tree_map_with_path(lambda place, leaf: leaf if place == path else ocp.PLACEHOLDER, tree)
+    as_numpy = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    try:
+        found = checkpointer.restore(folder.absolute(), args=ocp.args.PyTreeRestore(item=like, restore_args=as_numpy))
+    except Exception as error:
+        raise _damaged(folder, error) from error
+    array, expected = np.asarray(_at(found, path)), _at(tree, path)
+    if array.shape != expected.shape or array.dtype != expected.dtype:
+        raise _damaged(folder, ValueError(f"{jax.tree_util.keystr(path)} is not what its metadata says"))
+    return array
 
 
 def _at(tree: Any, path: Path) -> Any:

@@ -4,5 +4,10 @@ from typing import TYPE_CHECKING
 
 from jsubspace import lazy
 
-if not TYPE_CHECKING:
+if TYPE_CHECKING:  # what the reference lists
+    from jsubspace.models import adapters as adapters
+    from jsubspace.models import cresnet as cresnet
+    from jsubspace.models import mlp as mlp
+    from jsubspace.models import resnet as resnet
+else:
     __getattr__, __dir__ = lazy.modules(__name__, __path__)

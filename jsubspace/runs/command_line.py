@@ -5,6 +5,8 @@ import pathlib
 import re
 import runpy
 import traceback
+from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 from absl import flags
@@ -109,16 +111,50 @@ def problem_of(given: str | None) -> MakeProblem | None:
     return found
 
 
+def problem_in(given: str | None) -> tuple[ml_collections.ConfigDict, MakeProblem]:
+    """``get_config()`` and ``get_problem`` of a file, for a program that has no run.
+
+    Raises:
+      UsageError: if the file does not exist or load, lacks one of the functions, or its config is not of a problem.
+    """
+    if given is None:
+        raise UsageError(
+            "which problem? Say --config=FILE, the file that defines get_config() and get_problem(config)."
+        )
+    path = str(find_file(given))
+    names = _names(path)
+    found = _maker(names, path)
+    if found is None or "get_config" not in names:
+        raise UsageError(
+            f"{path} must define get_config() and get_problem(config), as a file of a problem of your own does."
+        )
+    try:
+        settings = names["get_config"]()
+    except Exception as error:
+        raise UsageError(_in_file(error, path)) from error
+    if not isinstance(settings, ml_collections.ConfigDict) or not config.is_of_a_problem(settings):
+        raise UsageError(f"get_config() of {path} must start from jsubspace.training.default_settings().")
+    return settings, found
+
+
 def _executed(path: str) -> MakeProblem | None:
     """``get_problem`` of a config file, which is executed, or None if the file does not define it.
 
     Raises:
       UsageError: if the file raises an error, now or when it makes the problem. The message has the line.
     """
+    return _maker(_names(path), path)
+
+
+def _names(path: str) -> dict[str, Any]:
     try:
-        get_problem = runpy.run_path(path, run_name="problem").get("get_problem")
+        return runpy.run_path(path, run_name="problem")
     except Exception as error:
         raise UsageError(_in_file(error, path)) from error
+
+
+def _maker(names: Mapping[str, Any], path: str) -> MakeProblem | None:
+    get_problem = names.get("get_problem")
     if get_problem is None:
         return None
 

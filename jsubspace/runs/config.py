@@ -46,7 +46,7 @@ def default(problem: Mapping[str, Any] | None = None) -> ml_collections.ConfigDi
     return config.lock()
 
 
-def default_settings(**problem: Any) -> ml_collections.ConfigDict:
+def default_settings(**problem: Any) -> Any:  # ConfigDict's own types refuse ``settings.subspace.name = "line"``.
     """Every setting of a problem of one's own, with its default. docs/settings.md explains the settings.
 
     Args:

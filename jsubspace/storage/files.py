@@ -1,4 +1,5 @@
-"""Every write, rename, deletion and new folder of this library. Orbax, TFDS and tensorboardX write files of their own.
+"""Every write, rename, deletion and new folder of this library. Orbax, TFDS, tensorboardX and
+huggingface-hub write files of their own.
 
 A file appears under its name completely or not at all. Until it is complete, it is a partial file beside its place, named
 ``NAME.NUMBER.partial``. The partial file is removed if anything fails. Only a process that is killed leaves one behind, and

@@ -10,7 +10,10 @@ from jsubspace import lazy
 if TYPE_CHECKING:
     from jsubspace.runs.config import default_settings as default_settings
     from jsubspace.runs.problem import Problem as Problem
-    from jsubspace.runs.run import train_problem as train  # noqa: F401
+    from jsubspace.runs.run import train_problem
+    from jsubspace.training import parallel as parallel
+
+    train = train_problem  # An import by another name would not be exported to type checkers.
 else:
     _elsewhere = {
         "train": "jsubspace.runs.run.train_problem",

@@ -33,7 +33,7 @@ def row_of(found, way, predictor=side_by_side.NETWORK):
 
 
 @pytest.fixture
-def run(data_dir, tmp_path, monkeypatch, capsys):
+def run(data_dir, one_device, tmp_path, monkeypatch, capsys):
     """Gives the command, whose trainings are processes of their own, and returns what it printed."""
     monkeypatch.setenv("JSUBSPACE_DATA_DIR", data_dir)
 
@@ -151,15 +151,15 @@ def test_the_recorded_texts_are_those_of_the_numbers():
     assert all(name in found["runs"] for name in found["trainings"])
 
 
-def test_the_readme_shows_the_recorded_table_and_what_happens_without_random_labels():
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert f"\n{side_by_side.short_table(recorded()['rows'])}\n" in readme
+def test_the_guide_shows_the_recorded_table_and_what_happens_without_random_labels():
+    guide = (REPOSITORY / "docs" / "demo.md").read_text(encoding="utf-8")
+    assert f"\n{side_by_side.short_table(recorded()['rows'])}\n" in guide
     folders = [RECORDED.parent / f"digits_cresnet8_{name}" for name in ("line", "standard")]
     line, standard = (midpoint(run_results.read(folder))["accuracy"] for folder in folders)
-    assert f"its accuracy was {line:.4f} and that of standard training {standard:.4f}" in " ".join(readme.split())
+    assert f"its accuracy was {line:.4f} and that of standard training {standard:.4f}" in " ".join(guide.split())
 
 
-def test_what_the_readme_says_of_the_controls():
+def test_what_the_guide_says_of_the_controls():
     """Paired by seed, every interval of the midpoint minus a network is above zero, but for label smoothing.
 
     The plain line is more accurate than the line with a faster center, which has the lower NLL.

@@ -208,7 +208,7 @@ DIGITS = scenarios.Scenario(
 )
 
 
-def test_a_figure_from_nothing(tmp_path, data_dir, monkeypatch):
+def test_a_figure_from_nothing(tmp_path, data_dir, one_device, monkeypatch):
     """Two real trainings, then files. The same command again only draws, and equal numbers."""
     from experiments import figure4
 
@@ -384,6 +384,8 @@ def test_the_readme_has_the_claims_as_the_recorded_figures_give_them():
     readme = (REPOSITORY / "experiments" / "README.md").read_text()
     shown = readme.partition(claims.START)[2].partition(claims.END)[0]
     assert shown == claims.table(REPOSITORY / "experiments" / "results" / "figures" / "small")
+    shown = readme.partition(claims.TUNED_START)[2].partition(claims.TUNED_END)[0]
+    assert shown == claims.tuned_table(REPOSITORY / "experiments" / "results" / "budget")
 
 
 @pytest.mark.parametrize("network", ["resnet50", "cresnet20"])

@@ -7,7 +7,6 @@ import sys
 import matplotlib
 import nbformat
 import pytest
-import quick_compiling
 from places import REPOSITORY
 
 from experiments import record_notebooks
@@ -38,7 +37,7 @@ sys.addaudithook(refuse)
 
 
 @pytest.fixture
-def offline(tmp_path, monkeypatch, data_dir):
+def offline(tmp_path, monkeypatch, data_dir, one_device):
     """A kernel of this interpreter that has no network and no pip, and writes into ``tmp_path`` alone."""
     site = tmp_path / "site"
     site.mkdir()
@@ -49,7 +48,6 @@ def offline(tmp_path, monkeypatch, data_dir):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(REPOSITORY)]))
     monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "matplotlib"))
     monkeypatch.setenv("JSUBSPACE_DATA_DIR", data_dir)
-    monkeypatch.setenv("XLA_FLAGS", quick_compiling.FLAGS)  # one device, as a user's
     folder = tmp_path / "folder"
     folder.mkdir()
     return folder

@@ -1,0 +1,154 @@
+"""The tables of a study, from its recorded rows. A table of a study that is not finished says what is missing.
+
+Intervals are 95 % t intervals of the mean over seeds, and differences are paired by seed.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.lib.study import Budget, Cell, Method, chosen, edge
+from experiments.lib.study_record import SCORES, Record
+from jsubspace.evaluation import bounds
+
+TITLES = {"accuracy": "accuracy", "nll": "NLL", "ece": "ECE", "ece_debiased": "debiased ECE"}
+
+
+class State(NamedTuple):
+    """What is recorded of a method.
+
+    Attributes:
+      method: the method.
+      validation: for every cell of a finished run, the NLL on validation images, or None if the run diverged.
+      cell: the chosen cell, or None if a run that chooses is missing or all have diverged.
+      rows: the rows of the reported runs that are finished, by seed.
+    """
+
+    method: Method
+    validation: dict[Cell, float | None]
+    cell: Cell | None
+    rows: dict[int, dict[str, Any]]
+
+    def values(self, score: str, of: str = "test") -> dict[int, float]:
+        """A score of the reported runs by seed, without runs that diverged."""
+        found = {seed: row[of][score] for seed, row in self.rows.items() if row.get(of) is not None}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+
+def state(budget: Budget, method: Method, record: Record) -> State:
+    """What is recorded of a method of a budget."""
+    jobs = budget.choosing(method)
+    rows = {cell: row for cell, job in jobs.items() if (row := record.row(job)) is not None}
+    validation = {cell: (row.get("validation") or {}).get("nll") for cell, row in rows.items()}
+    cell = budget.cells[0] if not jobs else chosen(validation) if len(rows) == len(jobs) else None
+    reported = budget.reported(method, cell) if cell else []
+    return State(method, validation, cell, {job.seed: row for job in reported if (row := record.row(job)) is not None})
+
+
+def report(budgets: Sequence[Budget], record: Record, title: str, command: str) -> str:
+    """All tables in Markdown."""
+    parts = [f"# {title}", f"`{command}`", _missing(budgets, record)]
+    for budget in budgets:
+        states = [state(budget, method, record) for method in budget.methods]
+        if not any(one.validation or one.rows for one in states):
+            continue
+        parts.append(f"## {budget.title}")
+        if any(one.rows for one in states):
+            parts += [scores(budget, states), differences(states)]
+        if any(one.validation for one in states):
+            parts.append(choices(budget, states))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _missing(budgets: Sequence[Budget], record: Record) -> str:
+    lines = ["| budget | runs that choose | runs that are reported | missing |", "| --- | --- | --- | --- |"]
+    for budget in budgets:
+        states = [state(budget, method, record) for method in budget.methods]
+        choosing = sum(len(budget.choosing(method)) for method in budget.methods)
+        found = sum(len(one.validation) for one in states)
+        reported, seeds = sum(len(one.rows) for one in states), len(budget.seeds) * len(states)
+        missing = [one.method.title for one in states if len(one.rows) < len(budget.seeds)]
+        what = "all methods" if len(missing) == len(states) else "; ".join(missing) or "complete"
+        lines.append(f"| {budget.title} | {found} of {choosing} | {reported} of {seeds} | {what} |")
+    return "\n".join(lines)
+
+
+def scores(budget: Budget, states: Sequence[State]) -> str:
+    """Scores of the midpoint on the test set, the ensemble of the ends, and how far the ends are apart."""
+    head = ["", "rate, decay", "seeds", *TITLES.values(), "ensemble of the ends", "one end", "cos²", "distance"]
+    lines = [head, ["---"] * len(head)]
+    notes = set()
+    for one in states:
+        if one.cell is None or not one.rows:
+            continue
+        where = edge(one.cell, budget.rates)
+        notes |= {where} - {""}
+        rate, decay = one.cell.rate * one.method.rate_times, one.cell.decay * one.method.decay_times
+        line = [one.method.title, f"{rate:.4g}{'*' if where else ''}, {decay:.4g}", _seeds(one)]
+        line += [_cell(one.values(score)) for score in TITLES]
+        line.append(_cell(one.values("accuracy", "ensemble")))
+        line += [_mean(one, name) for name in ("ends", "cosine_squared", "distance")]
+        lines.append(line)
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    if notes:
+        text += f"\n\n\\* The chosen rate is the {' or the '.join(sorted(notes))} of the grid. A better one may lie outside."
+    return text
+
+
+def _seeds(one: State) -> str:
+    diverged = sum("diverged" in row for row in one.rows.values())
+    return f"{len(one.rows)}" + (f" ({diverged} diverged)" if diverged else "")
+
+
+def differences(states: Sequence[State]) -> str:
+    """Every method minus the first one, paired by seed."""
+    reference = states[0]
+    lines = [[f"minus {reference.method.title}", "pairs", *TITLES.values(), "ensemble of the ends"]]
+    lines.append(["---"] * len(lines[0]))
+    for one in states[1:]:
+        of = {score: paired(one, reference, score) for score in SCORES}
+        if of["accuracy"]:
+            both = paired(one, reference, "accuracy", "ensemble")
+            cells = [_cell(of[score], "+") for score in TITLES] + [_cell(both, "+")]
+            lines.append([one.method.title, str(len(of["accuracy"])), *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) if len(lines) > 2 else ""
+
+
+def paired(one: State, other: State, score: str, of: str = "test") -> dict[int, float]:
+    """A score of one method minus the same score of the other method's midpoint, for every seed of both."""
+    a, b = one.values(score, of), other.values(score)
+    return {seed: a[seed] - b[seed] for seed in a if seed in b}
+
+
+def choices(budget: Budget, states: Sequence[State]) -> str:
+    """The NLL on validation images of every cell. The chosen cell of a finished choice is bold."""
+    head = ["validation NLL", *(f"{cell.rate:g}, {cell.decay:g}" for cell in budget.cells)]
+    lines = [head, ["---"] * len(head)]
+    for one in states:
+        if one.validation:
+            cells = [_nll(one, cell) for cell in budget.cells]
+            lines.append([one.method.title, *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _nll(one: State, cell: Cell) -> str:
+    if cell not in one.validation:
+        return ""
+    value = one.validation[cell]
+    text = "diverged" if value is None else f"{value:.3f}"
+    return f"**{text}**" if cell == one.cell else text
+
+
+def _mean(one: State, name: str) -> str:
+    values = [row[name] for row in one.rows.values() if row.get(name) is not None]
+    return f"{np.mean(values):.3g}" if values else ""
+
+
+def _cell(values: dict[int, float], sign: str = "") -> str:
+    if not values:
+        return ""
+    listed = list(values.values())
+    interval = bounds.of_runs(listed)
+    mean = f"{np.mean(listed):{sign}.4f}"
+    return mean if interval is None else f"{mean} ({interval[0]:{sign}.4f} to {interval[1]:{sign}.4f})"
