@@ -21,6 +21,7 @@ import numpy as np
 from experiments.bench_step import METHODS
 from jsubspace.data import memory, sets
 from jsubspace.data.batching import Batching
+from jsubspace.evaluation.devices import RUN_AHEAD
 from jsubspace.preemption import Preemption
 from jsubspace.runs import build, feeding, images, recipes
 from jsubspace.runs import run as run_lib
@@ -32,6 +33,10 @@ from jsubspace.training.train_step import Given
 NETWORKS = {"dense": "fashion_mnist", "cresnet20": "cifar10"}
 WINDOWS = 4
 """The windows of the log of a timed loop. The second and the third are timed."""
+
+LEAST = RUN_AHEAD + 1
+"""The fewest steps of a window. A row is written when the report of its step is read, `RUN_AHEAD` steps later, and a shorter
+last window would not move all rows by the same number of steps."""
 
 
 class Seconds:
@@ -127,6 +132,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="steps of a window: one way takes so many in a round")
     parser.add_argument("--steps_per_dispatch", type=int, default=0, help="as the setting")
     arguments = parser.parse_args()
+    if arguments.steps < LEAST:
+        parser.error(f"--steps is {arguments.steps}. It must be at least {LEAST}.")
     device_choice.use_cpu_cores()
     steps = arguments.steps
     run = make_run(arguments.network, arguments.method, arguments.devices, steps, arguments.steps_per_dispatch)
