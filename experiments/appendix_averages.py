@@ -45,7 +45,6 @@ FIGURE = figure.Figure(
     scenarios=figure4.FIGURE.scenarios,
     jobs=declare,
     panels=panels,
-    columns=3,
 )
 
 if __name__ == "__main__":

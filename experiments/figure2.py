@@ -115,7 +115,6 @@ FIGURE = figure.Figure(
     panels=panels,
     draw=draw,
     table=table,
-    columns=3,
 )
 
 if __name__ == "__main__":

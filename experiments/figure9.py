@@ -44,7 +44,6 @@ FIGURE = figure.Figure(
     scenarios={"paper": (scenarios.RESNET50, scenarios.WIDE_RESNET50), "small": (scenarios.FASHION,)},
     jobs=declare,
     panels=panels,
-    columns=4,
 )
 
 if __name__ == "__main__":

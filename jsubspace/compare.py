@@ -227,8 +227,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         except OSError as error:
             raise UsageError(f"cannot write to {folder}: {error}. Choose another --out.") from error
         preemption.check()
-        names = [shown.label(f"{entry.method}: {entry.predictor}") for entry in entries]
-        comparison_figure.draw(names, _panels(entries, metrics), folder / "comparison.png")
+        draw(entries, metrics, folder / "comparison.png")
+
+
+def draw(entries: list[Entry], metrics: Sequence[str], path: pathlib.Path) -> None:
+    """Draws the figure of a comparison into a PNG file. Without matplotlib nothing is drawn."""
+    names = [shown.label(f"{entry.method}: {entry.predictor}") for entry in entries]
+    comparison_figure.draw(names, _panels(entries, metrics), path)
 
 
 def _panels(entries: list[Entry], metrics: Sequence[str]) -> list[list[comparison_figure.Panel]]:

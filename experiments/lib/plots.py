@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -24,30 +25,35 @@ STYLES: dict[str, tuple[str, str, str]] = {
     "label smoothing": ("#A6761D", "--", "d"),
     "simplex + label smoothing": ("#004D40", "-", "p"),
 }
+SIZE = (2.9, 2.6)
+"""Inches of a panel. Two of them side by side can be read on a phone, which shows 390 pixels."""
+LARGE, SMALL = 10, 9
+"""Sizes of letters in points: titles and labels, and the numbers on axes."""
 OTHERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def curves(panels: list[Any], path: pathlib.Path, columns: int) -> None:
     """Panels of curves with a band of one standard deviation over seeds, as ``path``.png and .pdf."""
     pyplot = _pyplot()
-    rows = math.ceil(len(panels) / columns)
     columns = min(columns, len(panels))
+    rows = math.ceil(len(panels) / columns)
     figure, axes = pyplot.subplots(
-        rows, columns, figsize=(3.3 * columns, 2.75 * rows), squeeze=False, layout="constrained"
+        rows, columns, figsize=(SIZE[0] * columns, SIZE[1] * rows + 0.6), squeeze=False, layout="constrained"
     )
     styles = _styles(panels)
     for place, panel in zip(axes.flat, panels, strict=False):
         (_curves if panel.x_label else _levels)(place, panel, styles)
     for place in axes.flat[len(panels) :]:
         place.set_axis_off()
-    _legends(figure, [place for place, panel in zip(axes.flat, panels, strict=False) if panel.x_label], columns)
+    _legends(figure, [place for place, panel in zip(axes.flat, panels, strict=False) if panel.x_label], panels, columns)
     save(figure, path)
 
 
 def _styles(panels: list[Any]) -> dict[str, tuple[str, str, str]]:
     """The style of every label, which is the same in all panels."""
     labels = dict.fromkeys(series.label for panel in panels for series in panel.series if series.label not in STYLES)
-    return STYLES | {label: (OTHERS[i % len(OTHERS)], "-", "o^sDPv"[i % 6]) for i, label in enumerate(labels)}
+    kinds = ("-", "--", "-.")
+    return STYLES | {label: (OTHERS[i % len(OTHERS)], kinds[i % 3], "o^sDPv"[i % 6]) for i, label in enumerate(labels)}
 
 
 def _curves(axes: Any, panel: Any, styles: dict[str, tuple[str, str, str]]) -> None:
@@ -60,15 +66,15 @@ def _curves(axes: Any, panel: Any, styles: dict[str, tuple[str, str, str]]) -> N
             continue
         every = max(1, len(series.x) // 10)
         axes.plot(
-            series.x, mean, color=color, linestyle=line, marker=marker, markersize=3.5, markevery=every, linewidth=1.4,
+            series.x, mean, color=color, linestyle=line, marker=marker, markersize=4, markevery=every, linewidth=1.4,
             label=series.label,
         )  # fmt: skip
         axes.fill_between(series.x, mean - std, mean + std, color=color, alpha=0.15, linewidth=0)
     if panel.log_x:
         axes.set_xscale("log", base=2)
-    axes.set_xlabel(panel.x_label, fontsize=9)
+    axes.set_xlabel(panel.x_label, fontsize=LARGE)
     _finish(axes, panel)
-    axes.set_ylabel(panel.y_label, fontsize=9)
+    axes.set_ylabel(panel.y_label, fontsize=LARGE)
 
 
 def _levels(axes: Any, panel: Any, styles: dict[str, tuple[str, str, str]]) -> None:
@@ -80,10 +86,10 @@ def _levels(axes: Any, panel: Any, styles: dict[str, tuple[str, str, str]]) -> N
         axes.plot(values, np.full(len(values), place), "o", color=color, markersize=2.5, alpha=0.5)
     axes.set_yticks(range(len(panel.series)), [series.label for series in panel.series])
     axes.set_ylim(len(panel.series) - 0.5, -0.5)
-    axes.set_xlabel(panel.y_label, fontsize=9)
+    axes.set_xlabel(panel.y_label, fontsize=LARGE)
     axes.grid(axis="y", color="0.92")
     _finish(axes, panel)
-    axes.set_title(axes.get_title().replace(" (", "\n("), fontsize=9)  # beside the names there is less room
+    axes.set_title(_wrapped(panel.title, 26), fontsize=LARGE)  # beside the names there is less room
     if panel.percent:
         from matplotlib import ticker
 
@@ -94,27 +100,56 @@ def _levels(axes: Any, panel: Any, styles: dict[str, tuple[str, str, str]]) -> N
 def _finish(axes: Any, panel: Any) -> None:
     from matplotlib import ticker
 
-    axes.set_title(panel.title.replace(": ", "\n"), fontsize=9)
-    axes.tick_params(labelsize=8)
+    axes.set_title(_wrapped(panel.title, 34), fontsize=LARGE)
+    axes.tick_params(labelsize=SMALL)
     axes.spines[["top", "right"]].set_visible(False)
     if panel.percent:
         axes.yaxis.set_major_formatter(ticker.FuncFormatter(_percent))
 
 
-def _legends(figure: Any, places: list[Any], columns: int) -> None:
-    """One legend below all panels for the labels of the first panel. A panel with other labels has its own legend."""
+def _wrapped(title: str, width: int) -> str:
+    return "\n".join(line for part in title.replace(" (", ": (").split(": ") for line in textwrap.wrap(part, width))
+
+
+def _legends(figure: Any, places: list[Any], panels: list[Any], columns: int) -> None:
+    """One legend below all panels for the labels of the first panel. A panel with other labels has its own legend.
+
+    A line below says what bands, bars and dots are.
+    """
     shared: dict[str, Any] = {}
     for axes in places:
         handles, labels = axes.get_legend_handles_labels()
         if shared and not set(labels) & set(shared):
-            axes.legend(frameon=False, fontsize=7)
+            axes.legend(frameon=False, fontsize=SMALL)
             continue
         for handle, label in zip(handles, labels, strict=True):
             shared.setdefault(label, handle)
+    note = _note(panels)
     if shared:
-        figure.legend(
-            shared.values(), shared, loc="outside lower center", ncols=min(2 * columns, len(shared)), frameon=False, fontsize=8
+        legend = figure.legend(
+            shared.values(), shared, loc="outside lower center", ncols=min(2 * columns - 1, len(shared)), frameon=False,
+            fontsize=SMALL, title=note, title_fontsize=SMALL,
         )  # fmt: skip
+        legend.get_title().set_color("0.35")
+    elif note:
+        figure.supxlabel(note, fontsize=SMALL, color="0.35")
+
+
+def _note(panels: list[Any]) -> str:
+    """What bands, bars and small dots are. It is empty for one seed, which has neither bands nor bars."""
+    seeds = max(len(series.y) for panel in panels for series in panel.series)
+    if seeds == 1:
+        return ""
+    shapes = [
+        name
+        for name, is_shown in (
+            ("bands", any(panel.x_label for panel in panels)),
+            ("bars", any(not panel.x_label for panel in panels)),
+        )
+        if is_shown
+    ]
+    note = f"{' and '.join(shapes)}: ± one standard deviation over {seeds} seeds"
+    return f"{note}\nsmall dots: the seeds" if "bars" in shapes else note
 
 
 def _percent(value: float, _: int) -> str:
@@ -176,7 +211,7 @@ def planes(panels: list[Any], path: pathlib.Path, columns: int) -> None:
 
     rows = math.ceil(len(panels) / columns)
     figure, axes = pyplot.subplots(
-        rows, columns, figsize=(3.2 * columns, 2.8 * rows), squeeze=False, layout="constrained"
+        rows, columns, figsize=(2.9 * columns, 2.7 * rows), squeeze=False, layout="constrained"
     )
     errors = np.concatenate([np.ravel(panel.error) for panel in panels])
     # The levels are denser where the subspaces are. Far from them the error is several times its minimum.
@@ -187,10 +222,13 @@ def planes(panels: list[Any], path: pathlib.Path, columns: int) -> None:
         place.plot(*_outline(panel.kind, corners).T, color="white", linewidth=1.2)
         for name, (x, y) in zip(panel.names, corners, strict=True):
             place.plot(x, y, "o", color="white", markeredgecolor="black", markersize=5)
-            place.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points", color="white", fontsize=8)
-        place.set_title(panel.title.replace(": ", "\n"), fontsize=9)
-        place.tick_params(labelsize=8)
+            place.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points", color="white", fontsize=SMALL)
+        place.set_title(_wrapped(panel.title, 34), fontsize=LARGE)
+        place.tick_params(labelsize=SMALL)
+        place.set_xlabel("L2 distance", fontsize=LARGE)
         place.set_aspect("equal")
+    for place in axes.flat[len(panels) :]:
+        place.set_axis_off()
     bar = figure.colorbar(filled, ax=axes, label="test error (%)", shrink=0.8)
     bar.set_ticks(levels[::2])
     bar.ax.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=1, symbol=""))

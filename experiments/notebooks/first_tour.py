@@ -107,7 +107,7 @@ pairs = [row["mean_probability"]["accuracy"] for row in results["ensembles"]]
 rows = writer.read_rows(workdir, "endpoints")
 epochs = [row["epoch"] for row in rows]
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(6.8, 3.1), layout="constrained")
 left.fill_between(alphas, low, high, color=BLUE, alpha=0.12, linewidth=0, label="95 % interval")
 left.plot(alphas, [row["accuracy"] for row in points], "o-", color=BLUE, label="P(α)")
 left.plot(alphas[: len(pairs)], pairs, "s--", color=ORANGE, label="ensemble of P(α) and P(1 − α)")

@@ -103,7 +103,7 @@ independent = runs.train(config, folder / "independent")
 names = [("trained triangle", triangle), ("three independent runs", independent)]
 levels = [0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.7, 0.9]
 
-figure, panels = plt.subplots(1, 2, figsize=(9, 3.9), layout="constrained")
+figure, panels = plt.subplots(1, 2, figsize=(6.4, 3.3), layout="constrained")
 for axes, (name, results) in zip(panels, names, strict=True):
     plane = results["plane"]
     error = np.clip(1 - np.array(plane["accuracy"]), levels[0], levels[-1])

@@ -21,9 +21,9 @@ NAMES = {"accuracy": "accuracy", "nll": "NLL", "brier": "Brier score", "ece": "c
 def over_subspace(report: dict[str, Any], score: str, data: str = "") -> Any:
     """A score over the subspace, as a matplotlib figure.
 
-    A one-dimensional grid is drawn as a curve (figures 4 and 5 of the paper), with the ensemble of alpha and its mirror
-    image on a path. A two-dimensional grid is drawn as a map. Other subspaces have a dot per point and per ensemble, with
-    its interval as a bar. The points of a simplex's mesh are left out. The dot of a plain calibration error may lie above its
+    A one-dimensional grid is drawn as a curve (figures 4 and 5 of the paper) with its intervals as a band, and with the
+    ensemble of alpha and its mirror image on a path. A two-dimensional grid is drawn as a map. Other subspaces have a dot per
+    point and per ensemble, with its interval as a bar. The points of a simplex's mesh are left out. The dot of a plain calibration error may lie above its
     interval, because the plain error is too high on average (`calibration`).
 
     Args:
@@ -81,15 +81,21 @@ def axes(x: str, y: str, size: tuple[float, float] = (5, 3.4)) -> tuple[Any, Any
 
 
 def _curve(report: dict[str, Any], score: str, label: str) -> Any:
-    figure, only = axes("α", label)
+    figure, only = axes("position α", label)
     rows, pairs = grid(report), mirrored(report)
     alphas = [np.asarray(row["alpha"]).item() for row in rows]
+    bounds = [row.get("intervals", {}).get(score) for row in rows]
+    if all(bounds):
+        only.fill_between(
+            alphas, *np.array(bounds, float).T, color=BLUE, alpha=0.15, linewidth=0, label="95 % interval of P(α)"
+        )
     only.plot(alphas, [row[score] for row in rows], "o-", color=BLUE, label="P(α)")
     if pairs:
         half = [row["mean_probability"][score] for row in pairs]
         middle = [row[score] for row in rows[len(half) : len(rows) - len(half)]]
         values = [*half, *middle, *half[::-1]]
         only.plot(alphas, values, "s--", color=ORANGE, label="ensemble of P(α) and P(1 − α)")
+    if pairs or all(bounds):
         only.legend(frameon=False)
     return figure
 
@@ -120,8 +126,10 @@ def _dots(report: dict[str, Any], score: str, label: str) -> Any:
     for place, (_, row) in enumerate(rows):
         bounds = row.get("intervals", {}).get(score)
         if bounds:
-            only.plot(bounds, [place, place], color=GREY, linewidth=1)
+            only.plot(bounds, [place, place], color=GREY, linewidth=2)
         only.plot(row[score], place, "o", color=BLUE if place < len(points) else ORANGE)
+    if any(row.get("intervals", {}).get(score) for _, row in rows):
+        only.set_title("bars: 95 % intervals", fontsize=9, color=GREY)
     only.set_yticks(range(len(rows)), [shown.label(name) for name, _ in rows])
     only.invert_yaxis()
     return figure

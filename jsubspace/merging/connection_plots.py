@@ -15,14 +15,14 @@ _MARKS = {CONNECTED: "✓", NOT_CONNECTED: "✗"}
 
 
 def matrix_and_path(names: Sequence[str], pairs: Sequence[Barrier], worst: Barrier, tolerance: float) -> Any:
-    """The matrix of barriers with verdicts on the left, and the loss along the worst segment on the right."""
+    """The matrix of barriers with verdicts, and below it the loss along the worst segment. A phone can show it."""
     from matplotlib.figure import Figure
 
     side = max(2.6, 0.62 * len(names) + 1.2)
-    figure = Figure((side + 5.2, max(3.4, side)), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[side, 4.2])
-    _matrix(figure, left, names, pairs, tolerance)
-    _path(right, worst)
+    figure = Figure((max(5.2, side + 1.6), side + 3.2), layout="constrained")
+    above, below = figure.subplots(2, 1, height_ratios=[side, 2.8])
+    _matrix(figure, above, names, pairs, tolerance)
+    _path(below, worst)
     return figure
 
 
@@ -40,12 +40,12 @@ def _matrix(figure: Any, axes: Any, names: Sequence[str], pairs: Sequence[Barrie
         for row, column in ((i, j), (j, i)):
             light = math.isfinite(pair.height) and pair.height > top / 2
             dark = math.isfinite(pair.height) and not light
-            axes.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+            axes.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
     labels = [shown.label(name) for name in names]
     axes.set_xticks(range(m), labels, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(m), labels)
-    axes.set_title("barrier  (✓ connected, ✗ not, ? not decided)", fontsize=9)
-    figure.colorbar(image, ax=axes, label="barrier", shrink=0.8)
+    axes.set_title("✓ connected, ✗ not connected, ? not decided", fontsize=10)
+    figure.colorbar(image, ax=axes, label="barrier (nats)", shrink=0.8)
 
 
 def _path(axes: Any, worst: Barrier) -> None:
@@ -55,8 +55,8 @@ def _path(axes: Any, worst: Barrier) -> None:
     if worst.at is not None and worst.height > 0 and math.isfinite(worst.height):
         top = float(losses[np.argmin(np.abs(positions - worst.at))])
         axes.plot([worst.at] * 2, [top - worst.height, top], color=GREY, linewidth=3, label="barrier")
-    axes.set_xlabel("t")
-    axes.set_ylabel("loss")
-    axes.set_title(f"worst pair: {' to '.join(map(shown.label, worst.names))}", fontsize=9)
+    axes.set_xlabel("position t on the segment")
+    axes.set_ylabel("loss (nats)")
+    axes.set_title(f"the worst pair: {' to '.join(map(shown.label, worst.names))}", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=9)

@@ -16,6 +16,10 @@ Panel: TypeAlias = tuple[str, list[Value]]
 """A title, and the value of every method."""
 
 
+COLUMNS = 2
+"""How many panels stand in a row, so that a phone shows letters that can be read."""
+
+
 def draw(names: list[str], panels: list[list[Panel]], path: pathlib.Path) -> None:
     """Methods side by side: in every panel one dot per method, and its interval as a bar.
 
@@ -26,23 +30,29 @@ def draw(names: list[str], panels: list[list[Panel]], path: pathlib.Path) -> Non
     """
     if importlib.util.find_spec("matplotlib") is None:
         return
-    size = (2 + 2.4 * len(panels[0]), (1 + 0.28 * len(names)) * len(panels))
     from matplotlib.figure import Figure
 
-    figure = Figure(size, layout="constrained")
-    grid = figure.subplots(len(panels), len(panels[0]), sharey=True, squeeze=False)
-    for row, panels_of_row in zip(grid, panels, strict=True):
-        for axes, (title, values) in zip(row, panels_of_row, strict=True):
+    below = [row[i : i + COLUMNS] for row in panels for i in range(0, len(row), COLUMNS)]
+    columns = max(map(len, below))
+    figure = Figure((2.4 + 1.8 * columns, 0.5 + (0.8 + 0.19 * len(names)) * len(below)), layout="constrained")
+    grid = figure.subplots(len(below), columns, sharey=True, squeeze=False)
+    for row, panels_of_row in zip(grid, below, strict=True):
+        for axes, (title, values) in zip(row, panels_of_row, strict=False):
             _panel(axes, title, values)
             axes.set_ylim(len(names) - 0.3, -0.7)
+        for axes in row[len(panels_of_row) :]:
+            axes.set_axis_off()
         row[0].set_yticks(range(len(names)), names)
+    of_differences = "\nDifferences: over test examples." if len(panels) > 1 else ""
+    figure.supxlabel(f"Dots: means of runs. Bars: 95 % intervals over runs, if several.{of_differences}", fontsize=9)
     plots.save(figure, path)
 
 
 def _panel(axes: Any, title: str, values: list[Value]) -> None:
     axes.set_title(title, fontsize=10)
     axes.grid(axis="y", color="0.9")
-    axes.tick_params(labelsize=8)
+    axes.tick_params(labelsize=9)
+    axes.locator_params(axis="x", nbins=3)
     axes.spines[["top", "right"]].set_visible(False)
     known = [(place, mean, bounds or [mean, mean]) for place, (mean, bounds) in enumerate(values) if mean is not None]
     if not known:
@@ -65,7 +75,7 @@ def _panel(axes: Any, title: str, values: list[Value]) -> None:
                 textcoords="offset points",
                 ha="right" if right else "left",
                 va="center",
-                fontsize=7,
+                fontsize=8,
                 color=ORANGE,
             )
 

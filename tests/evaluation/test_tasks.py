@@ -105,6 +105,7 @@ def test_a_report_is_told_drawn_and_written(name, tmp_path):
     for score in task.higher_is_better:
         report.plot(tmp_path / f"{score}.png", score)
     assert report.plot().axes[0].get_ylabel() == f"test {'NLL' if task.main == 'nll' else task.main}"
+    assert "95 % interval of P(α)" in [words.get_text() for words in report.plot().axes[0].get_legend().texts]
     chosen = measure_validation(name)
     assert chosen.best().scores[task.main] == min(row.scores[task.main] for row in chosen.points)
 

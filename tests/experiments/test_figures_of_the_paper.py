@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ pytest.importorskip("matplotlib")
 from places import REPOSITORY
 from whole_runs import results_of
 
-from experiments import account, appendix_averages, bench_tpu, claims, figure8, figure12, reproduced
+from experiments import account, appendix_averages, bench_tpu, claims, figure8, figure12, redraw, reproduced
 from experiments.__main__ import MODULES
 from experiments.lib import crew, figure, jobs, plots, scenarios
 from experiments.lib.figure import Panel, Series
@@ -295,18 +296,51 @@ def test_recorded_tables_are_of_the_recorded_numbers(path):
     """Nothing recorded has been edited by hand on one side."""
     found = json.loads(path.read_text())
     made = {made.name: made for made in FIGURES}[found["figure"]]
-    kind = Panel if "series" in found["panels"][0] else importlib.import_module("experiments.figure2").Plane
-    panels = []
-    for content in found["panels"]:
-        if kind is Panel:
-            content["series"] = [Series(**series) for series in content["series"]]
-        panels.append(kind(**content))
+    panels = [redraw.panel_of(panel) for panel in found["panels"]]
     text = path.with_suffix(".md").read_text()
     for panel in panels:
         assert made.table(panel) in text
     assert found["command"] in text
     for run in found["runs"]:
         assert run in found["trainings"]
+
+
+def test_recorded_figures_are_drawn_again_and_their_numbers_stay(tmp_path, monkeypatch):
+    """One of each kind: planes, curves, methods side by side, and barriers. Only pictures are written."""
+    names = ["figure2", "finetune", "methods", "existing"]
+    monkeypatch.setattr(sys, "argv", ["redraw", *names, f"--output={tmp_path}"])
+    redraw.main()
+    drawn = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
+    assert {path.suffix for path in drawn} == {".png", ".pdf"}
+    assert {path.stem for path in drawn} == {"figure2", "finetune", "comparison", *redraw.KINDS}
+    for path in drawn:
+        recorded = REPOSITORY / "experiments" / "results" / path
+        if path.suffix == ".png":  # A picture of other sizes was drawn by another program.
+            assert png_size(tmp_path / path) == png_size(recorded)
+    monkeypatch.setattr(sys, "argv", ["redraw", "figure99", f"--output={tmp_path}"])
+    with pytest.raises(UsageError, match="no recorded figure has the name 'figure99'"):
+        redraw.main()
+
+
+def test_pictures_say_what_bands_and_bars_are_and_have_two_columns_at_most(tmp_path, monkeypatch):
+    """A phone shows 390 pixels, so three panels side by side have letters that nobody reads."""
+    kept = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(sys, "argv", ["redraw", f"--output={tmp_path}"])
+    for name, draw in redraw.FIGURES.items():
+        if name not in ("methods", "existing"):
+            draw(redraw.RESULTS, tmp_path)
+            figure, (width, _) = kept[-1], kept[-1].get_size_inches()
+            assert width <= 6, name
+            words = [legend.get_title().get_text() for legend in figure.legends]
+            words += [figure.get_supxlabel()]
+            if name not in ("figure2", "appendix_samples"):  # one seed, which has neither bands nor bars
+                assert "one standard deviation" in "".join(words), name
+    plots._pyplot().close("all")
+
+
+def png_size(path):
+    return struct.unpack(">II", path.read_bytes()[16:24])
 
 
 def test_a_figure_made_anew_is_compared_number_by_number(tmp_path):

@@ -13,11 +13,14 @@ from experiments import record_notebooks
 from jsubspace.runs import figures, results
 from jsubspace.storage.writer import read_rows
 
-NAMES = ["detection", "equinox_digits", "first_tour", "language_model", "loss_plane", "regression", "your_own_model"]
-MINUTES = ("detection", "equinox_digits", "language_model", "regression", "your_own_model")
-"""In the quick suite, tests/examples runs what the first four call, and the tests of the guides run the steps of the last."""
+NAMES = [
+    "checkpoints", "detection", "equinox_digits", "fine_tuning", "first_tour", "language_model", "loss_plane", "regression",
+    "your_own_model",
+]  # fmt: skip
+QUICK = ("first_tour", "loss_plane")
+"""In the quick suite, tests/examples runs what four of the others call, and the tests of the guides run the steps of the rest."""
 
-TO_RUN = [pytest.param(name, marks=[pytest.mark.slow] if name in MINUTES else []) for name in NAMES]
+TO_RUN = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in NAMES]
 SMALL = 150_000  # bytes of a notebook with its outputs
 
 # Python imports it when a kernel starts: whoever reaches for the network, or for pip, fails and says so.
