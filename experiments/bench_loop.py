@@ -65,10 +65,12 @@ class Marks:
         """Nothing is open."""
 
 
-def make_run(network: str, method: str, num_devices: int, steps: int, steps_per_dispatch: int) -> Run:
+def make_run(
+    network: str, method: str, num_devices: int, steps: int, steps_per_dispatch: int, beta: float = 1.0
+) -> Run:
     """A run on random images whose log has windows of ``steps`` steps: the network 784-256-256-10, or cResNet20."""
     config = recipes.cifar10_cresnet20(**METHODS[method])
-    config.data.name, config.num_devices = NETWORKS[network], num_devices
+    config.data.name, config.num_devices, config.penalty.beta = NETWORKS[network], num_devices, beta
     if network == "dense":
         config.model.name, config.model.depth, config.model.width = "mlp", 2, 256
     config.log_every_steps, config.steps_per_dispatch = steps, steps_per_dispatch

@@ -125,16 +125,18 @@ def ensemble_rows(plan: Survey, outcomes: Outcomes, task: Task, num_resamples: i
 def geometry(endpoints: Endpoints) -> dict[str, Any]:
     """L2 distances and squared cosines of all pairs, over the kernels and over all leaves. ``kernels`` is None without kernels."""
 
-    def measured(mask: Any) -> dict[str, Any]:
-        l2 = jax.jit(lambda e: penalties.distances(e, mask))(endpoints)
-        cosines = jax.jit(lambda e: penalties.cosines_squared(e, mask))(endpoints)
-        return {"l2": np.asarray(l2).tolist(), "cosine_squared": np.asarray(cosines).tolist()}
+    def measured(endpoints: Endpoints, mask: Any) -> dict[str, jax.Array]:
+        return {
+            "l2": penalties.distances(endpoints, mask),
+            "cosine_squared": penalties.cosines_squared(endpoints, mask),
+        }
 
-    has_kernels = any(jax.tree.leaves(leaf_kinds.kernels(endpoints)))
-    return {
-        "kernels": measured(leaf_kinds.kernels) if has_kernels else None,
-        "all_leaves": measured(leaf_kinds.all_leaves),
-    }
+    masks: dict[str, Any] = {"kernels": leaf_kinds.kernels, "all_leaves": leaf_kinds.all_leaves}
+    if not any(jax.tree.leaves(leaf_kinds.kernels(endpoints))):
+        del masks["kernels"]
+    # One program, because every program takes a while to compile.
+    found = jax.jit(lambda e: {name: measured(e, mask) for name, mask in masks.items()})(endpoints)
+    return {"kernels": None, **jax.tree.map(lambda matrix: np.asarray(matrix).tolist(), found)}
 
 
 def connector(plan: Survey, outcomes: Outcomes, task: Task) -> dict[str, Any] | None:
