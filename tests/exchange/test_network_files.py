@@ -380,10 +380,11 @@ def test_no_code_reads_or_writes_pickles():
                 names = [node.module or "", *(alias.name for alias in node.names)]
             elif isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
-                assert called not in ("eval", "exec", "__import__"), path
+                assert called not in ("eval", "exec", "__import__", "torch.load"), path
                 assert not called.endswith((".tofile", ".loads")) or called == "json.loads", (path, called)
                 assert not any(keyword.arg == "allow_pickle" for keyword in node.keywords), path
-            assert not banned & {name.split(".")[0] for name in names}, path
+            allowed = {"torch"} if path.name == "torch_steps.py" else set()  # It times steps of PyTorch, and reads no file.
+            assert not (banned - allowed) & {name.split(".")[0] for name in names}, path
 
 
 def test_names_in_a_file_are_no_paths_on_the_disk(tmp_path):

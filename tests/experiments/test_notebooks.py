@@ -17,8 +17,8 @@ NAMES = [
     "checkpoints", "detection", "equinox_digits", "fine_tuning", "first_tour", "language_model", "loss_plane", "regression",
     "your_own_model",
 ]  # fmt: skip
-QUICK = ("first_tour", "loss_plane")
-"""In the quick suite, tests/examples runs what four of the others call, and the tests of the guides run the steps of the rest."""
+QUICK = ("first_tour",)
+"""In the quick suite, tests/examples runs what four of the others call, and the tests of the guides and of planes run the rest."""
 
 TO_RUN = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in NAMES]
 SMALL = 150_000  # bytes of a notebook with its outputs

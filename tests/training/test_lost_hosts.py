@@ -146,6 +146,7 @@ def waiting(tmp_path, **fields):
     return pair(f"localhost:{free_port()}", tmp_path, fields, program=WAITING, pause=60)
 
 
+@pytest.mark.slow
 def test_a_host_that_only_waits_is_told_of_the_loss(tmp_path):
     """No collective fails here. jax's service is gone, and jax would end the other host by SIGABRT."""
     with waiting(tmp_path) as two:

@@ -116,6 +116,7 @@ def test_runs_agree_with_their_evaluation(tiny_mlp, tmp_path):
     np.testing.assert_allclose(numbers[JIT], numbers[PMAP], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_divided_endpoints_agree_and_a_run_resumes_another_way(tiny_mlp, tmp_path):
     states = {}
     for way in WAYS:
