@@ -383,7 +383,9 @@ def test_no_code_reads_or_writes_pickles():
                 assert called not in ("eval", "exec", "__import__", "torch.load"), path
                 assert not called.endswith((".tofile", ".loads")) or called == "json.loads", (path, called)
                 assert not any(keyword.arg == "allow_pickle" for keyword in node.keywords), path
-            allowed = {"torch"} if path.name == "torch_steps.py" else set()  # It times steps of PyTorch, and reads no file.
+            allowed = (
+                {"torch"} if path.name == "torch_steps.py" else set()
+            )  # It times steps of PyTorch, and reads no file.
             assert not (banned - allowed) & {name.split(".")[0] for name in names}, path
 
 
