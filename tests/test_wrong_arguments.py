@@ -489,13 +489,13 @@ def outcome(call):
     return None
 
 
-@pytest.mark.filterwarnings("ignore:Explicitly requested dtype")
 @pytest.fixture(autouse=True)
 def an_empty_folder(monkeypatch, tmp_path):
     """A word that is a path to one function must not be the file that another function wrote."""
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype")
 @pytest.mark.parametrize(("name", "argument"), EVERY_ARGUMENT)
 def test_a_wrong_argument_is_refused(name, argument):
     function, arguments = CALLS[name]
