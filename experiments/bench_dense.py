@@ -11,17 +11,15 @@ second floor has the passes that XLA makes on the CPU: each of its loops writes 
 
 import argparse
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench_loop import Seconds, make_run
+from experiments.bench_loop import Seconds, make_run, make_way
 from jsubspace import program
-from jsubspace.runs.build import Run
-from jsubspace.training.train_step import Given
 
 CASES = {
     "standard": ("standard", 0.0),
@@ -50,29 +48,6 @@ def passes(method: str, beta: float) -> tuple[int, int]:
     elif beta:
         loops += 2 + 3 + m  # The sum of the pair is written once and read for every endpoint.
     return least, loops
-
-
-def make_way(run: Run, steps: int) -> Callable[[], float]:
-    """A function that takes some steps with rows of resident images, and returns CPU seconds per step."""
-    found = run.problem.data.resident
-    assert found is not None
-    given = Given(examples=run.devices.put(found.arrays))
-    rows, key = run.devices.put_rows(next(found.blocks(0, run.shard)).rows), run.devices.put(run.key)
-    state = run.devices.run_once(run.init_state)
-    step = run.compiled_step(given)
-
-    def way() -> float:
-        nonlocal state
-        start = Seconds()
-        for i in range(steps):
-            state, report = step(state, rows, key)
-            if i % 8 == 7:
-                jax.block_until_ready(report)
-        jax.block_until_ready(state)
-        return Seconds().since(start, steps)[0]
-
-    way()
-    return way
 
 
 def bandwidth(num_numbers: int) -> float:
@@ -114,8 +89,10 @@ def main() -> None:
     arguments = parser.parse_args()
     names = [name for name in CASES if name == "standard" or name in arguments.cases]
     runs = {name: make_run("dense", CASES[name][0], 1, 10, 0, beta=CASES[name][1]) for name in names}
-    ways = {name: make_way(run, arguments.steps) for name, run in runs.items()}
-    rounds: list[Mapping[str, float]] = [{name: way() for name, way in ways.items()} for _ in range(arguments.rounds)]
+    ways = {name: make_way(run, 1, arguments.steps) for name, run in runs.items()}
+    rounds: list[Mapping[str, float]] = [
+        {name: way()[0] for name, way in ways.items()} for _ in range(arguments.rounds)
+    ]
     numbers = sum(leaf.size for leaf in jax.tree.leaves(runs["standard"].state_shape.endpoints))
     speed = bandwidth(6 * numbers)
     device = jax.devices()[0].device_kind

@@ -164,6 +164,14 @@ def check_inputs(
     arguments.function(f"{name}: predict_fn", predict_fn, "(point, *inputs) -> logits", call)
     for argument, value in batches.items():
         arguments.check_batches(f"{name}: {argument}", value, call)
+    check_statistics(name, stats_fn, train_batches)
+    m = tree.num_endpoints(endpoints, call)
+    if m != arguments.subspace(subspace, call).num_endpoints:
+        raise ValueError(f"{name}: {subspace} has {subspace.num_endpoints} endpoints but {m} were given.")
+
+
+def check_statistics(name: str, stats_fn: Any, train_batches: Any) -> None:
+    """Raises a ValueError if only one of stats_fn and train_batches is given, or one is of a wrong kind. ``name`` is the caller's."""
     if (stats_fn is None) != (train_batches is None):
         raise ValueError(
             f"{name}: stats_fn and train_batches belong together: the statistics of every point come from training batches."
@@ -171,9 +179,6 @@ def check_inputs(
     if stats_fn is not None:
         arguments.function(f"{name}: stats_fn", stats_fn, "(point, *batch) -> statistics")
         arguments.check_batches(f"{name}: train_batches", train_batches)
-    m = tree.num_endpoints(endpoints, call)
-    if m != arguments.subspace(subspace, call).num_endpoints:
-        raise ValueError(f"{name}: {subspace} has {subspace.num_endpoints} endpoints but {m} were given.")
 
 
 def stats_of(evaluator: Evaluator, rows: Endpoints, batches: Batches, weights: str | None) -> Any:

@@ -9,6 +9,7 @@ from jsubspace import arguments
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import plots
 from jsubspace.evaluation.batches import Batches
+from jsubspace.evaluation.measure import check_statistics
 from jsubspace.merging import connection_plots, segments
 from jsubspace.merging import networks as given
 from jsubspace.merging.barriers import CONNECTED, FEWEST, NOT_CONNECTED, NOT_DECIDED, Barrier
@@ -218,13 +219,7 @@ def check(
     """Raises a ValueError if an argument of `connected`, or of a function like it, is of a wrong kind."""
     arguments.function(f"{caller}: log_prob_fn", log_prob_fn, "(point, *batch) -> [n]", call)
     arguments.check_batches(f"{caller}: batches", batches, call)
-    if (stats_fn is None) != (train_batches is None):
-        raise ValueError(
-            f"{caller}: stats_fn and train_batches belong together: the statistics of every point come from training batches."
-        )
-    if stats_fn is not None:
-        arguments.function(f"{caller}: stats_fn", stats_fn, "(point, *batch) -> statistics")
-        arguments.check_batches(f"{caller}: train_batches", train_batches)
+    check_statistics(caller, stats_fn, train_batches)
     if arguments.integer(f"{caller}: num_points", num_points) < 3:
         raise ValueError(
             f"{caller}: num_points is {num_points}, but a segment needs at least 3 points: its ends and one between them."

@@ -1,9 +1,7 @@
 """The study: what it declares is possible, validation images alone choose, the record resumes it, and its tables say what is missing."""
 
 import dataclasses
-import importlib.util
 import json
-import pathlib
 import sys
 import threading
 import time
@@ -13,6 +11,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+import job_settings
 from places import REPOSITORY
 from scipy import stats
 
@@ -30,17 +29,6 @@ SMALL = dataclasses.replace(budgets.SMALL[0], methods=(budgets.STANDARD, budgets
 MLP = {"model.name": "mlp", "model.depth": 1, "model.width": 4}
 
 
-def config_of(job):
-    path = REPOSITORY / job.scenario.config
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    settings = module.get_config()
-    for field, given in job.fields(pathlib.Path("runs")).items():
-        config.change(settings, field, str(given))
-    return settings
-
-
 @pytest.mark.parametrize("scale", budgets.SCALES)
 def test_every_declared_run_is_possible_and_has_a_name_of_its_own(scale):
     names = set()
@@ -53,7 +41,7 @@ def test_every_declared_run_is_possible_and_has_a_name_of_its_own(scale):
             assert names.isdisjoint(job.name for job in every)
             names |= {job.name for job in every}
             for job in (*choosing[-1:], every[-1]):
-                limits.validate(config_of(job))
+                limits.validate(job_settings.of_job(job))
             seeds = {job.seed for job in choosing}
             assert seeds.isdisjoint(job.seed for found in reported for job in found)
             assert all("data.num_validation" in dict(job.details) for job in choosing)
@@ -271,7 +259,7 @@ def gpu(monkeypatch, data_dir, tmp_path):
     def finish(declared, root, at_once, after):
         for job in jobs.in_order(declared):
             if jobs.results(job, root) is None:
-                settings = config_of(job)
+                settings = job_settings.of_job(job)
                 for field, given in job.fields(root).items():
                     config.change(settings, field, str(given))
                 runs.train(settings, root / job.name)

@@ -1,12 +1,9 @@
 """The figures' commands: what they declare is possible, what is missing is trained once, what they print is what was measured."""
 
 import dataclasses
-import importlib
-import importlib.util
 import json
 import math
 import os
-import pathlib
 import re
 import signal
 import struct
@@ -19,10 +16,11 @@ import pytest
 from scipy import stats
 
 from jsubspace.errors import UsageError
-from jsubspace.runs import config, limits
+from jsubspace.runs import limits
 
 pytest.importorskip("matplotlib")
 
+import job_settings
 from places import REPOSITORY
 from whole_runs import results_of
 
@@ -39,18 +37,6 @@ def declared(made, scale, seeds=(0, 1, 2)):
     return [job for labelled in made.declared(scale, seeds).values() for found in labelled.values() for job in found]
 
 
-def settings_of(job):
-    """The config that the job's command makes."""
-    path = REPOSITORY / job.scenario.config
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    settings = module.get_config()
-    for field, given in job.fields(pathlib.Path("runs")).items():
-        config.change(settings, field, str(given))
-    return settings
-
-
 @pytest.mark.parametrize("scale", figure.SCALES)
 def test_every_declared_job_is_possible_and_has_a_folder_of_its_own(scale):
     folders = {}
@@ -61,7 +47,7 @@ def test_every_declared_job_is_possible_and_has_a_folder_of_its_own(scale):
             folders.setdefault(job.name, set()).add(job)
     assert {name for name, of_name in folders.items() if len(of_name) > 1} == set()
     for (job,) in folders.values():
-        settings = settings_of(job)
+        settings = job_settings.of_job(job)
         limits.validate(settings)
         assert settings.seed == job.seed
 
@@ -176,7 +162,7 @@ def test_a_signal_lets_the_runs_under_way_save_and_starts_no_other(tmp_path):
 
 def test_a_folder_with_a_run_of_other_settings_is_refused(tmp_path):
     (job,) = jobs.declare(scenarios.FASHION, "line", [0])
-    settings = settings_of(job).to_dict()
+    settings = job_settings.of_job(job).to_dict()
     settings["penalty"]["beta"] = 1.0
     folder = tmp_path / job.name
     folder.mkdir(parents=True)
