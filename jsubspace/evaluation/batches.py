@@ -44,7 +44,7 @@ def padded(batches: Batches, task: Task, multiple: int = 1) -> Iterator[ScoredBa
         size = size or n + -n % multiple
         if n > size:
             raise ValueError(
-                f"batch {number} has {n} examples, more than the first with {size}. Only the last batch may differ, and it "
+                f"batch {number} has {n} examples, more than the first with {size}. The first batch sets the size, and the others "
                 "may be smaller."
             )
         inputs, targets = batch[:number_of_inputs], tuple(map(_array, batch[number_of_inputs:]))
