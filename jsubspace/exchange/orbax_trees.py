@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jsubspace.errors import UsageError, one_line
-from jsubspace.storage import late_callbacks
+from jsubspace.storage import late_writes
 
 MARK = "_METADATA"
 """The file by which a folder with a tree is known."""
@@ -25,7 +25,7 @@ def save(folder: pathlib.Path, tree: Any) -> None:
     """
     import orbax.checkpoint as ocp
 
-    late_callbacks.ignore()
+    late_writes.ignore()
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(folder.absolute(), tree)

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 
 from jsubspace.errors import BucketError, UsageError, one_line
 from jsubspace.preemption import Preemption
-from jsubspace.storage import checkpoint_files, checksums, files, late_callbacks, steps
+from jsubspace.storage import checkpoint_files, checksums, files, late_writes, steps
 from jsubspace.storage.checkpoint_files import RANKED_BY
 from jsubspace.storage.documents import without_nan
 from jsubspace.storage.places import in_bucket
@@ -63,7 +63,7 @@ class Checkpoints(Generic[State]):
         )
         self._folder, self._read_only = folder.absolute(), read_only
         self._saving = 0
-        late_callbacks.ignore()
+        late_writes.ignore()
         self._set_aside_unreadable()
         handlers: Any = {"state": ocp.StandardCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()}
         with self._told("open"):
@@ -183,14 +183,8 @@ class Checkpoints(Generic[State]):
             if not isinstance(error, UsageError):  # This is the same error, told a second time.
                 log.error("%s", failure)  # The error that ended the run is more important.
         finally:
-            self._remove_half_saved()
-
-    def _remove_half_saved(self) -> None:
-        """Removes what a save that failed has written, after the end of all saves. It may be what fills the disk."""
-        if jax.process_index() == 0 and not self._read_only and not in_bucket(self._folder):
-            for folder in self._folder.glob("*.orbax-checkpoint-tmp*"):
-                with contextlib.suppress(OSError):  # The next start removes it, too.
-                    files.remove(folder)
+            if jax.process_index() == 0 and not self._read_only and not in_bucket(self._folder):
+                late_writes.clear(self._folder)
 
     def _seal(self) -> None:
         """Writes the checksums while the checkpoint has its temporary name. Orbax calls it before it renames the folder.

@@ -1,7 +1,16 @@
-"""Silences what Python says about writes that end after Orbax has given up a save."""
+"""Writes that end after Orbax has given up a save: what Python says about them, and what they leave on the disk."""
 
+import contextlib
+import pathlib
 import sys
+import time
 from typing import Any
+
+from jsubspace.storage import files
+
+_HALF_SAVED = "*.orbax-checkpoint-tmp*"
+_SECONDS_AWAY, _REMOVALS = 0.5, 10
+"""How long the half of a failed save must stay away, and how often it is removed at most."""
 
 
 def ignore() -> None:
@@ -14,6 +23,22 @@ def ignore() -> None:
     """
     if not isinstance(sys.unraisablehook, _Hook):
         sys.unraisablehook = _Hook(sys.unraisablehook)
+
+
+def clear(folder: pathlib.Path) -> None:
+    """Removes what failed saves have written into a folder of checkpoints. It may be what fills the disk.
+
+    Late writes make the folder of their checkpoint again, so it is removed until it stays away. Without failed saves there is
+    no wait. The next start of the run removes what an error of the disk keeps here.
+    """
+    for _ in range(_REMOVALS):
+        half_saved = [*folder.glob(_HALF_SAVED)]
+        if not half_saved:
+            return
+        for path in half_saved:
+            with contextlib.suppress(OSError):
+                files.remove(path)
+        time.sleep(_SECONDS_AWAY)
 
 
 class _Hook:
