@@ -20,67 +20,27 @@ os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-8",
 os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
 
 import jax
-import numpy as np
 from jax.experimental import topologies
 
-from experiments.bench_step import METHODS
 from experiments.lib.collectives import collectives
-from jsubspace.data import imagenet, memory, sets
-from jsubspace.runs import build, images, recipes
+from experiments.lib.tpu_steps import METHODS, MODES, NETWORKS
 from jsubspace.storage.documents import write_json
-from jsubspace.training import parallel
 
-NETWORKS: dict[str, tuple[Any, str, Any]] = {
-    "resnet50": (recipes.imagenet_resnet50, "imagenet2012", imagenet.ImageNet),
-    "cresnet20": (recipes.cifar10_cresnet20, "cifar10", memory.InMemory),
-}
-MODES = ("replicated", "sharded")
 OUTPUT = pathlib.Path(__file__).parent / "results" / "bench_tpu" / "rows.json"
 COLUMNS = ("flops", "bytes_accessed", "wire", "state_memory", "temporary_memory")
 
 
-class ShapesOnly:
-    """A pipeline without data, which has all that compiling a step needs."""
-
-    steps_per_epoch = 1000
-    num_train = num_test = num_validation = num_bytes = 0
-    resident = None
-
-    def __init__(self, data_set: str, kind: Any) -> None:
-        self.data_set = sets.find(data_set)
-        self._kind = kind
-
-    def augment(self, *args: Any) -> jax.Array:
-        """The pipeline's own."""
-        return self._kind.augment(self, *args)
-
-    def preprocess(self, images: jax.Array) -> jax.Array:
-        """The pipeline's own."""
-        return self._kind.preprocess(self, images)
-
-
 def measure(network: str, method: str, mode: str, topology: Any, batch_size: int) -> tuple[dict[str, Any], str]:
     """One row, and the text of the compiled step."""
-    recipe, data_set, kind = NETWORKS[network]
-    config = recipe(**METHODS[method])
-    config.model.dtype = "bfloat16"
-    config.shard_endpoints = mode == "sharded"
-    devices = parallel.DataParallel(tuple(topology.devices))
-    run = build.assemble(config, images.problem_of(config, ShapesOnly(data_set, kind)), devices)
-    state, n = run.state_shape, len(topology.devices)
-    shape = (n, batch_size, *run.problem.pipeline.data_set.image_shape)
-    number = jax.ShapeDtypeStruct(shape[:2], np.int32)
-    batch = (jax.ShapeDtypeStruct(shape, np.uint8), number, number)
-    step = run.compiled_step()
+    step = NETWORKS[network].step(method, mode, tuple(topology.devices), batch_size)
     start = time.monotonic()
-    compiled = step.lower(state, batch, jax.eval_shape(lambda: run.key)).compile()
+    compiled = step.lowered.compile()
     cost, memory_of, text = compiled.cost_analysis(), compiled.memory_analysis(), compiled.as_text()
-    of_batch = sum(leaf.size // n * leaf.dtype.itemsize for leaf in batch)
     row = {
         "flops": cost["flops"],
         "bytes_accessed": cost["bytes accessed"],
         "wire": sum(collective.wire for collective in collectives(text)),
-        "state_memory": memory_of.argument_size_in_bytes - of_batch,
+        "state_memory": memory_of.argument_size_in_bytes - step.besides,
         "temporary_memory": memory_of.temp_size_in_bytes,
         "compile_seconds": round(time.monotonic() - start),
     }
@@ -114,10 +74,10 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m experiments.bench_tpu", description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
-    parser.add_argument("--methods", nargs="+", default=["line", "simplex6"], choices=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="besides standard. The default is the network's own")
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
     parser.add_argument("--topology", default="v5e:2x4")
-    parser.add_argument("--batch_size", type=int, default=128, help="images per chip")
+    parser.add_argument("--batch_size", type=int, help="images or sequences per chip. The default is the network's own")
     parser.add_argument("--output", type=pathlib.Path, default=OUTPUT, help="the JSON file of the rows")
     parser.add_argument("--programs", type=pathlib.Path, help="a folder for the compiled programs' text")
     parser.add_argument("--again", action="store_true", help="compile rows that --output has already")
@@ -126,23 +86,23 @@ def main() -> None:
     made_by = versions()  # Read now, because the repository may change during the compilation.
     rows = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}
     for network in arguments.networks:
-        for mode in arguments.modes:
-            for method in dict.fromkeys(["standard", *arguments.methods]):
+        facts = NETWORKS[network]
+        batch_size = arguments.batch_size or facts.batch_size
+        methods = [method for method in arguments.methods or facts.methods if method in facts.possible]
+        for mode in (mode for mode in arguments.modes if mode in facts.modes):
+            for method in dict.fromkeys(["standard", *methods]):
                 name = f"{network}/{method}/{mode}"
                 if name in rows and not arguments.again:
                     continue
-                row, text = measure(network, method, mode, topology, arguments.batch_size)
-                where = {"topology": arguments.topology, "batch_size": arguments.batch_size}
-                rows[name] = row | where | made_by
+                row, text = measure(network, method, mode, topology, batch_size)
+                rows[name] = row | {"topology": arguments.topology, "batch_size": batch_size} | made_by
                 arguments.output.parent.mkdir(parents=True, exist_ok=True)
                 write_json(arguments.output, rows)
                 print(name, {column: row[column] for column in COLUMNS}, flush=True)
                 if arguments.programs:
                     arguments.programs.mkdir(parents=True, exist_ok=True)
                     (arguments.programs / f"{name.replace('/', '_')}.txt").write_text(text)
-        print(
-            f"\n{network}, {arguments.batch_size} images per chip, bfloat16, TPU {arguments.topology}, ratios to standard"
-        )
+        print(f"\n{network}, {batch_size} {facts.unit} per chip, bfloat16, TPU {arguments.topology}, ratios to standard")
         print(table(rows, network))
 
 
