@@ -15,6 +15,7 @@ import argparse
 import collections
 import pathlib
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from experiments.lib.collectives import SHAPE, size_of
@@ -39,6 +40,24 @@ class Use(NamedTuple):
 NONE = Use(0, 0, 0)
 
 
+class Move(NamedTuple):
+    """An instruction that reads or writes arrays.
+
+    Attributes:
+      name, operation, rest: its name, its kind, and the text behind the kind.
+      read: the bytes of each operand, or of the slice that is taken.
+      written: the bytes of each result.
+      use: their sum.
+    """
+
+    name: str
+    operation: str
+    rest: str
+    read: tuple[int, ...]
+    written: tuple[int, ...]
+    use: Use
+
+
 def account(text: str) -> dict[str, Use]:
     """The bytes by kind of operation in the entry computation of a compiled program.
 
@@ -53,11 +72,19 @@ def account(text: str) -> dict[str, Use]:
       >>> account("ENTRY %main (p: f32[4]) -> f32[4] {\\n  %p = f32[4] parameter(0)\\n  ROOT %r = f32[4] negate(%p)\\n}")
       {'negate': Use(count=1, bytes=32, main=32)}
     """
+    uses: dict[str, Use] = collections.defaultdict(lambda: NONE)
+    for each in moves(text):
+        kind = _kind(each.operation, each.rest)
+        uses[kind] = _sum(uses[kind], each.use)
+    return dict(uses)
+
+
+def moves(text: str) -> Iterator[Move]:
+    """The instructions of the entry computation that read or write arrays."""
     if "ENTRY " not in text:
         raise UsageError("this is not the text of a compiled program. Write one with bench_tpu --programs=FOLDER.")
     arrays: dict[str, Use] = {}
     sources: dict[str, str] = {}
-    uses: dict[str, Use] = collections.defaultdict(lambda: NONE)
     sliced = _sliced_parameters(text)
     for line in text[text.index("ENTRY ") :].splitlines()[1:]:
         if not (match := _INSTRUCTION.match(line)):
@@ -70,16 +97,15 @@ def account(text: str) -> dict[str, Use]:
         if operation in _FREE or operation.endswith("-start") or "AllocateBuffer" in rest:
             continue
         if operation in _PREFETCHED:
-            size, source = arrays[name].bytes, arrays.get(sources.get(operands[0], ""), NONE)
-            use = Use(1, 2 * size, arrays[name].main + (size if source.main else 0))
+            read = [arrays.get(sources.get(operands[0], ""), NONE)]
+            size = arrays[name].bytes
+            use = Use(1, 2 * size, arrays[name].main + (size if read[0].main else 0))
         else:
             called = re.search(r"calls=%([\w.\-]+)", rest)
             slices = sliced.get(called.group(1), {}) if called else {}
             read = [_part(arrays.get(operand, NONE), slices.get(i)) for i, operand in enumerate(operands)]
             use = _sum(arrays[name], *read)._replace(count=1)
-        kind = _kind(operation, rest)
-        uses[kind] = _sum(uses[kind], use)
-    return dict(uses)
+        yield Move(name, operation, rest, tuple(each.bytes for each in read), sizes(shape), use)
 
 
 def table(first: dict[str, Use], second: dict[str, Use], least: int = 1_000_000) -> str:
@@ -115,6 +141,11 @@ def main() -> None:
     print(table(first, second))
     one, other = _sum(*first.values()), _sum(*second.values())
     print(f"\nratio of the bytes: {other.bytes / one.bytes:.4f}, in main memory alone: {other.main / one.main:.4f}")
+
+
+def sizes(shape: str) -> tuple[int, ...]:
+    """The bytes of each array of an instruction's result."""
+    return tuple(size_of(dtype, dims) for dtype, dims, _ in _LAYOUT.findall(shape))
 
 
 def _array(shape: str) -> Use:

@@ -8,20 +8,14 @@ an idle core three minutes to compile. Finished rows are read from --output, so 
 
 import argparse
 import json
-import os
 import pathlib
 import subprocess
 import time
 from typing import Any
 
-# jax reads the first variable, the TPU's compiler the others. No TPU exists to ask, or to be held by another program.
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-8", "TPU_WORKER_HOSTNAMES": "localhost"}
-os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
-
 import jax
-from jax.experimental import topologies
 
+from experiments.lib import compilers
 from experiments.lib.collectives import collectives
 from experiments.lib.tpu_steps import METHODS, MODES, NETWORKS
 from jsubspace.storage.documents import write_json
@@ -30,9 +24,11 @@ OUTPUT = pathlib.Path(__file__).parent / "results" / "bench_tpu" / "rows.json"
 COLUMNS = ("flops", "bytes_accessed", "wire", "state_memory", "temporary_memory")
 
 
-def measure(network: str, method: str, mode: str, topology: Any, batch_size: int) -> tuple[dict[str, Any], str]:
+def measure(
+    network: str, method: str, mode: str, devices: tuple[Any, ...], batch_size: int
+) -> tuple[dict[str, Any], str]:
     """One row, and the text of the compiled step."""
-    step = NETWORKS[network].step(method, mode, tuple(topology.devices), batch_size)
+    step = NETWORKS[network].step(method, mode, devices, batch_size)
     start = time.monotonic()
     compiled = step.lowered.compile()
     cost, memory_of, text = compiled.cost_analysis(), compiled.memory_analysis(), compiled.as_text()
@@ -74,7 +70,9 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m experiments.bench_tpu", description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, help="besides standard. The default is the network's own")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, help="besides standard. The default is the network's own"
+    )
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
     parser.add_argument("--topology", default="v5e:2x4")
     parser.add_argument("--batch_size", type=int, help="images or sequences per chip. The default is the network's own")
@@ -82,7 +80,7 @@ def main() -> None:
     parser.add_argument("--programs", type=pathlib.Path, help="a folder for the compiled programs' text")
     parser.add_argument("--again", action="store_true", help="compile rows that --output has already")
     arguments = parser.parse_args()
-    topology = topologies.get_topology_desc(platform="tpu", topology_name=arguments.topology)
+    devices = compilers.devices("tpu", arguments.topology)
     made_by = versions()  # Read now, because the repository may change during the compilation.
     rows = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}
     for network in arguments.networks:
@@ -94,7 +92,7 @@ def main() -> None:
                 name = f"{network}/{method}/{mode}"
                 if name in rows and not arguments.again:
                     continue
-                row, text = measure(network, method, mode, topology, batch_size)
+                row, text = measure(network, method, mode, devices, batch_size)
                 rows[name] = row | {"topology": arguments.topology, "batch_size": batch_size} | made_by
                 arguments.output.parent.mkdir(parents=True, exist_ok=True)
                 write_json(arguments.output, rows)
@@ -102,7 +100,9 @@ def main() -> None:
                 if arguments.programs:
                     arguments.programs.mkdir(parents=True, exist_ok=True)
                     (arguments.programs / f"{name.replace('/', '_')}.txt").write_text(text)
-        print(f"\n{network}, {batch_size} {facts.unit} per chip, bfloat16, TPU {arguments.topology}, ratios to standard")
+        print(
+            f"\n{network}, {batch_size} {facts.unit} per chip, bfloat16, TPU {arguments.topology}, ratios to standard"
+        )
         print(table(rows, network))
 
 

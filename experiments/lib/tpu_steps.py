@@ -102,6 +102,13 @@ def _of_images(recipe: Any, data_set: str, kind: Any, dtype: str = "bfloat16", *
     return step
 
 
+def dense(dtype: str) -> Callable[..., Step]:
+    """The network 784-256-256-10, which computes in ``dtype``."""
+    return _of_images(
+        recipes.cifar10_cresnet20, "fashion_mnist", memory.InMemory, dtype, name="mlp", depth=2, width=256
+    )
+
+
 def _gpt(shape: gpt.Shape) -> Callable[..., Step]:
     """The GPT with AdamW. It computes in bfloat16, and the loss in float32."""
 
@@ -211,9 +218,7 @@ def _bytes(arrays: Any) -> int:
 NETWORKS = {
     "resnet50": Network(_of_images(recipes.imagenet_resnet50, "imagenet2012", imagenet.ImageNet), 128),
     "cresnet20": Network(_of_images(recipes.cifar10_cresnet20, "cifar10", memory.InMemory), 128),
-    "dense": Network(
-        _of_images(recipes.cifar10_cresnet20, "fashion_mnist", memory.InMemory, name="mlp", depth=2, width=256), 128
-    ),
+    "dense": Network(dense("bfloat16"), 128),
     "gpt": Network(_gpt(GPT), 8, f"sequences of {GPT.length} tokens"),
     "gpt_lora": Network(
         *(_factors(GPT), 8, f"sequences of {GPT.length} tokens"),
