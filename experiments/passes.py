@@ -91,6 +91,8 @@ def summary(rows: dict[str, Any]) -> str:
     """The sums of every platform in Markdown."""
     lines = [f"| | {' | '.join(ENDPOINTS)} |", "| --- | --- | --- | --- |"]
     for platform in PLATFORMS:
+        if not all(f"{platform}/{method}" in rows for method in ENDPOINTS):
+            continue
         found = [rows[f"{platform}/{method}"]["passes"] for method in ENDPOINTS]
         lines.append(f"| {platform} | {' | '.join(f'{sum(a + b for _, a, b in each)}' for each in found)} |")
     return "\n".join([*lines, f"| *floor* | {' | '.join(str(floor(m)) for m in ENDPOINTS.values())} |"])

@@ -24,7 +24,7 @@ import job_settings
 from places import REPOSITORY
 from whole_runs import results_of
 
-from experiments import account, appendix_averages, bench_tpu, claims, figure8, figure12, redraw, reproduced
+from experiments import account, appendix_averages, claims, figure8, figure12, redraw, reproduced
 from experiments.__main__ import MODULES
 from experiments.lib import crew, figure, jobs, plots, scenarios
 from experiments.lib.figure import Panel, Series
@@ -406,13 +406,6 @@ def test_the_readme_has_the_claims_as_the_recorded_figures_give_them():
     assert shown == claims.table(REPOSITORY / "experiments" / "results" / "figures" / "small")
     shown = readme.partition(claims.TUNED_START)[2].partition(claims.TUNED_END)[0]
     assert shown == claims.tuned_table(REPOSITORY / "experiments" / "results" / "budget")
-
-
-@pytest.mark.parametrize("network", ["resnet50", "cresnet20"])
-def test_the_readme_has_the_compiled_steps_as_they_are_recorded(network):
-    rows = json.loads(bench_tpu.OUTPUT.read_text())
-    assert f"\n\n{bench_tpu.table(rows, network)}\n\n" in (REPOSITORY / "experiments" / "README.md").read_text()
-    assert len([name for name in rows if name.startswith(network)]) == 6
 
 
 @pytest.mark.parametrize(
