@@ -45,9 +45,9 @@ class Move(NamedTuple):
 
     Attributes:
       name, operation, rest: its name, its kind, and the text behind the kind.
-      read: the bytes of each operand, or of the slice that is taken.
-      written: the bytes of each result.
-      use: their sum.
+      read: the bytes of each operand, or of the slice that is taken, in main memory.
+      written: the bytes of each result in main memory.
+      use: the sum, with fast memory too.
     """
 
     name: str
@@ -97,15 +97,15 @@ def moves(text: str) -> Iterator[Move]:
         if operation in _FREE or operation.endswith("-start") or "AllocateBuffer" in rest:
             continue
         if operation in _PREFETCHED:
-            read = [arrays.get(sources.get(operands[0], ""), NONE)]
-            size = arrays[name].bytes
-            use = Use(1, 2 * size, arrays[name].main + (size if read[0].main else 0))
+            size, source = arrays[name].bytes, arrays.get(sources.get(operands[0], ""), NONE)
+            read = [Use(1, size, size if source.main else 0)]
+            use = Use(1, 2 * size, arrays[name].main + read[0].main)
         else:
             called = re.search(r"calls=%([\w.\-]+)", rest)
             slices = sliced.get(called.group(1), {}) if called else {}
             read = [_part(arrays.get(operand, NONE), slices.get(i)) for i, operand in enumerate(operands)]
             use = _sum(arrays[name], *read)._replace(count=1)
-        yield Move(name, operation, rest, tuple(each.bytes for each in read), sizes(shape), use)
+        yield Move(name, operation, rest, tuple(each.main for each in read), _main_parts(shape), use)
 
 
 def table(first: dict[str, Use], second: dict[str, Use], least: int = 1_000_000) -> str:
@@ -143,15 +143,14 @@ def main() -> None:
     print(f"\nratio of the bytes: {other.bytes / one.bytes:.4f}, in main memory alone: {other.main / one.main:.4f}")
 
 
-def sizes(shape: str) -> tuple[int, ...]:
-    """The bytes of each array of an instruction's result."""
-    return tuple(size_of(dtype, dims) for dtype, dims, _ in _LAYOUT.findall(shape))
-
-
 def _array(shape: str) -> Use:
     """The bytes of an instruction's result, and how many of them lie in main memory."""
-    parts = [(size_of(dtype, dims), _FAST not in layout) for dtype, dims, layout in _LAYOUT.findall(shape)]
-    return Use(0, sum(size for size, _ in parts), sum(size for size, is_main in parts if is_main))
+    return Use(0, sum(size_of(dtype, dims) for dtype, dims, _ in _LAYOUT.findall(shape)), sum(_main_parts(shape)))
+
+
+def _main_parts(shape: str) -> tuple[int, ...]:
+    """The bytes of each array of a result that lies in main memory."""
+    return tuple(size_of(dtype, dims) for dtype, dims, layout in _LAYOUT.findall(shape) if _FAST not in layout)
 
 
 def _sliced_parameters(text: str) -> dict[str, dict[int, int]]:

@@ -2,7 +2,8 @@
 
 The network has the layers 784-256-256-10. Its first kernel is three quarters of the network, and every smaller array is left out. The
 command compiles the step that trains for a CPU, for a GPU or for TPU chips (`lib.compilers`: neither chip need exist here). It lists every
-instruction that reads or writes arrays of the kernel's size or of several rows. The unit is n, the float32 bytes of the kernel.
+instruction that reads or writes arrays of the kernel's size or of several rows in main memory. The unit is n, the float32 bytes of the
+kernel. What a TPU moves within its fast memory is left out.
 
 The last line has the sum beside the floor, which moves each array once: the endpoints for the point, the point for the network and
 its gradient, and the endpoints, the momentum and the gradient for the update. Rows are kept in --output.
