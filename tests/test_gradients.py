@@ -60,7 +60,7 @@ def autodiff(subspace, beta, mask, alpha, endpoints, batch):
         pytest.param(Curve(), 1.0, False, None, marks=pytest.mark.slow),
         (Curve(), 2.0, True, jsubspace.all_leaves),
         (Curve(2), 1.0, False, None),
-        (Simplex(2), 2.0, False, jsubspace.all_leaves),
+        pytest.param(Simplex(2), 2.0, False, jsubspace.all_leaves, marks=pytest.mark.slow),
         pytest.param(Simplex(4), 1.0, False, None, marks=pytest.mark.slow),
         (Simplex(4), 1.0, True, jsubspace.all_leaves),
     ],
@@ -317,7 +317,8 @@ def on_one_device(settings):
         *[("pmap", n, {}) for n in (1, 8)],
         *[pytest.param("pmap", n, {}, marks=pytest.mark.slow) for n in (2, 4)],
         *[(wrapper, 8, {}) for wrapper in WRAPPERS[1:]],
-        *[(wrapper, 4, {"layerwise": True, "num_samples": 3}) for wrapper in WRAPPERS],
+        *[(wrapper, 4, {"layerwise": True, "num_samples": 3}) for wrapper in WRAPPERS[::2]],
+        pytest.param(WRAPPERS[1], 4, {"layerwise": True, "num_samples": 3}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -413,7 +414,9 @@ def test_several_samples_cut_every_argument_and_split_keys():
     assert len({tuple(key) for key in np.asarray(keys).tolist()}) == 4
 
 
-@pytest.mark.parametrize(("m", "num_samples", "networks"), [(3, 2, 2), (2, 2, 2), (2, 6, 2)])
+@pytest.mark.parametrize(
+    ("m", "num_samples", "networks"), [(3, 2, 2), pytest.param(2, 2, 2, marks=pytest.mark.slow), (2, 6, 2)]
+)
 def test_of_samples_and_endpoints_the_fewer_travel(m, num_samples, networks):
     endpoints, batch = problem(Simplex(m))
     one_network = sum(leaf[0].size for leaf in jax.tree.leaves(endpoints))
