@@ -6,6 +6,7 @@ minute), and what a download does not say.
 """
 
 import contextlib
+import gc
 import hashlib
 import importlib
 import json
@@ -187,6 +188,7 @@ def work() -> None:
     """The worker's process: reads orders, and forks a process for each."""
     for name in (*IMPORTS, "gcsfs", "google.cloud.storage", "jsubspace.runs.run", "experiments.lib.ends"):
         importlib.import_module(name)
+    gc.freeze()
     for line in sys.stdin:
         order = json.loads(line)
         with tempfile.NamedTemporaryFile("w+") as log, tempfile.NamedTemporaryFile("w+") as answer:

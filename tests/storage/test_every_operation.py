@@ -31,6 +31,13 @@ SETTINGS = {
     "evaluation.num_points": 3, "evaluation.num_resamples": 20, "evaluation.num_random_points": 1,
 }  # fmt: skip
 
+IMPORTS = [
+    "jsubspace.data.digits", "jsubspace.runs.run", "jsubspace.runs.figures", "jsubspace.runs.comparison_figure",
+    "array_record.python.array_record_module", "jaxlib.mlir.dialects.mhlo", "matplotlib.backends.backend_agg", "sklearn.datasets",
+    "tensorflow_datasets.core.dataset_metadata", "tensorflow_datasets.core.data_sources.array_record",
+]  # fmt: skip
+"""Modules that the commands would import when they need them. There are a hundred commands."""
+
 
 def commands(folder):
     """The commands of a whole life in a folder."""
@@ -93,7 +100,7 @@ def worker(tmp_path_factory):
     compiled = tmp_path_factory.mktemp("compiled")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        started = Worker(REPOSITORY, compiled)
+        started = Worker(REPOSITORY, compiled, IMPORTS)
     yield started
     started.end()
 
