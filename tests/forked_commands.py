@@ -24,6 +24,13 @@ IMPORTS = [
 ]
 """What every command would import again. They are imported once, before the commands are forked."""
 
+LATER_IMPORTS = [
+    "jsubspace.data.digits", "jsubspace.runs.run", "jsubspace.runs.figures", "jsubspace.runs.comparison_figure",
+    "array_record.python.array_record_module", "jaxlib.mlir.dialects.mhlo", "matplotlib.backends.backend_agg", "sklearn.datasets",
+    "tensorflow_datasets.core.dataset_metadata", "tensorflow_datasets.core.data_sources.array_record",
+]  # fmt: skip
+"""Modules of this checkout, and others that commands import when they need them, for a worker with very many commands."""
+
 
 class Worker:
     """A process with the code of one checkout, which runs commands.
@@ -32,10 +39,13 @@ class Worker:
       checkout: its folder.
       compiled: a folder for compiled programs, unless the environment names one.
       imports: modules that are imported before the commands are forked, besides those of every command.
+      flags: more flags of XLA.
     """
 
-    def __init__(self, checkout: pathlib.Path, compiled: pathlib.Path, imports: Sequence[str] = ()) -> None:
-        flags = "--xla_cpu_multi_thread_eigen=false --xla_force_host_platform_device_count=2"
+    def __init__(
+        self, checkout: pathlib.Path, compiled: pathlib.Path, imports: Sequence[str] = (), flags: str = ""
+    ) -> None:
+        flags = f"--xla_cpu_multi_thread_eigen=false --xla_force_host_platform_device_count=2 {flags}"
         own = {"PYTHONPATH": str(checkout), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "MPLBACKEND": "agg"}
         cache = {"JAX_COMPILATION_CACHE_DIR": str(compiled)}
         self._process = subprocess.Popen(

@@ -13,8 +13,9 @@ import subprocess
 
 import numpy as np
 import pytest
+import quick_compiling
 from attacked import CHANGES, ERRORS, parts
-from forked_commands import Worker
+from forked_commands import LATER_IMPORTS, Worker
 from places import REPOSITORY
 from whole_runs import final_state, same, without_speed
 
@@ -30,13 +31,6 @@ SETTINGS = {
     "checkpoint_every_epochs": 1, "log_every_steps": 2,
     "evaluation.num_points": 3, "evaluation.num_resamples": 20, "evaluation.num_random_points": 1,
 }  # fmt: skip
-
-IMPORTS = [
-    "jsubspace.data.digits", "jsubspace.runs.run", "jsubspace.runs.figures", "jsubspace.runs.comparison_figure",
-    "array_record.python.array_record_module", "jaxlib.mlir.dialects.mhlo", "matplotlib.backends.backend_agg", "sklearn.datasets",
-    "tensorflow_datasets.core.dataset_metadata", "tensorflow_datasets.core.data_sources.array_record",
-]  # fmt: skip
-"""Modules that the commands would import when they need them. There are a hundred commands."""
 
 
 def commands(folder):
@@ -100,7 +94,7 @@ def worker(tmp_path_factory):
     compiled = tmp_path_factory.mktemp("compiled")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        started = Worker(REPOSITORY, compiled, IMPORTS)
+        started = Worker(REPOSITORY, compiled, LATER_IMPORTS, quick_compiling.FLAGS)
     yield started
     started.end()
 
