@@ -67,6 +67,7 @@ def test_the_same_loop_trains_every_subspace_and_resumes_it_to_the_bit(short, tm
     assert without_speed(read_rows(tmp_path / "killed")) == without_speed(read_rows(tmp_path / "whole"))
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_whole_run_resumes_to_the_bit(tiny_mlp, tmp_path, monkeypatch):
     """A line, from the settings to the results, with a last batch that the devices do not divide."""
     tiny_mlp.data.batch_size = 480
@@ -151,6 +152,7 @@ def test_it_resumes_on_another_number_of_devices_equal_to_rounding(tiny_mlp, tmp
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), *states[1:])
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_run_that_was_evaluated_on_its_way_goes_on(short, tmp_path):
     short.subspace.name = "point"
     with pytest.raises(Preempted):
@@ -195,6 +197,7 @@ def test_nothing_to_evaluate(tiny_config, tmp_path):
         evaluate.evaluate(tmp_path / "run")
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_per_device_batch_norm_several_samples_and_the_other_switches(tiny_config, tmp_path):
     tiny_config.model.sync_batch_norm = False
     tiny_config.model.dropout_rate = 0.1
