@@ -7,9 +7,7 @@ for each of the three products. There all products of a leaf are one sum, which 
 
 import functools
 import itertools
-import operator
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +78,6 @@ def _over_pairs(function: Entries, m: int, leaves: list[jax.Array]) -> jax.Array
         return functools.reduce(jnp.add, sums)
 
     def rows(i: jax.Array) -> list[jax.Array]:
-        return [leaf[0 if leaf.shape[0] == 1 else i] for leaf in wide]
+        return [leaf[0 if leaf.shape[0] == 1 else i][None] for leaf in wide]
 
     return jnp.broadcast_to(jax.lax.map(with_all, jnp.arange(m)), (m, m))
