@@ -19,6 +19,7 @@ normal number (`cosines`). A NaN or an infinity in an endpoint makes cos^2 NaN.
 """
 
 import itertools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -118,21 +119,11 @@ def distances(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
     The distances are computed from the differences. Inner products would cancel for endpoints that are close together.
     The gradient of a distance of 0 is 0.
     """
-    m = tree.num_endpoints(endpoints, "distances(endpoints, mask)")
+    tree.num_endpoints(endpoints, "distances(endpoints, mask)")  # It refuses what are no endpoints.
     counts = leaf_kinds.resolve_mask(mask, endpoints)
-    rows = [
-        jax.tree.map(lambda leaf: leaf.astype(tree.accumulator(leaf.dtype)), tree.row(endpoints, i)) for i in range(m)
-    ]
-
-    def distance(j: int, k: int) -> jax.Array:
-        difference = jax.tree.map(jnp.subtract, rows[j], rows[k])
-        square = inner_products.inner(difference, difference, counts)
-        differs = square != 0  # True for NaN. The derivative of sqrt at 0 is infinite.
-        return jnp.where(differs, jnp.sqrt(jnp.where(differs, square, 1)), 0)
-
-    upper = {(j, k): distance(j, k) for j, k in itertools.combinations(range(m), 2)}
-    zero = jnp.zeros((), next(iter(upper.values())).dtype if upper else jnp.float32)
-    return jnp.stack([jnp.stack([zero if j == k else upper[min(j, k), max(j, k)] for k in range(m)]) for j in range(m)])
+    squares = inner_products.over_pairs(_squared_difference, endpoints, counts)
+    differs = squares != 0  # True for NaN. The derivative of sqrt at 0 is infinite.
+    return jnp.where(differs, jnp.sqrt(jnp.where(differs, squares, 1)), 0)
 
 
 def geometry(endpoints: Endpoints, mask: Mask = None, *, origin: Params | None = None) -> dict[str, jax.Array]:
@@ -270,14 +261,26 @@ def _all_cosines(
     """`cosines.cosines` of all endpoints, or of their task vectors. The inverse norms are those of scaled endpoints."""
     if pairs is not None:
         return product_cosines(endpoints, counted(mask, endpoints, pairs), pairs, origin)
-    m, counts = (
-        tree.num_endpoints(endpoints, "cosines_squared(endpoints, mask)"),
-        leaf_kinds.resolve_mask(mask, endpoints),
-    )
-    endpoints, rows = task_vectors(endpoints, origin, counts), tuple(range(m))
-    scales = factors(inner_products.gram(scaled_rows(jax.lax.stop_gradient(endpoints), rows, jnp.ones(m)), counts))
+    m = tree.num_endpoints(endpoints, "cosines_squared(endpoints, mask)")
+    counts = leaf_kinds.resolve_mask(mask, endpoints)
+    compared = task_vectors(endpoints, origin, counts)
+    scales = factors(_gram(jax.lax.stop_gradient(compared), jnp.ones(m), counts))
     # The rows are always compared twice, without `corrected` and its condition. Only a measurement can afford it.
-    return cosines(inner_products.gram(scaled_rows(endpoints, rows, scales), counts))
+    return cosines(_gram(compared, scales, counts))
+
+
+def _gram(endpoints: Endpoints, scales: jax.Array, counts: LeafMask) -> jax.Array:
+    """The inner products ``[m, m]`` of the endpoints, each times its scale ``[m]``."""
+
+    def scaled(leaf: jax.Array) -> jax.Array:
+        wide = leaf.astype(tree.accumulator(leaf.dtype))
+        return wide * scales.astype(wide.dtype).reshape((-1,) + (1,) * (leaf.ndim - 1))
+
+    return inner_products.over_pairs(operator.mul, jax.tree.map(scaled, endpoints), counts)
+
+
+def _squared_difference(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.square(x - y)
 
 
 def _placed(values: jax.Array, chosen: tuple[Any, ...], m: int) -> jax.Array:
