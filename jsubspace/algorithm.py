@@ -10,6 +10,7 @@ from jsubspace import (
     arguments,
     centers,
     leaf_kinds,
+    loops,
     penalties,
     point_gradients,
     positions,
@@ -147,7 +148,7 @@ def gradient_at(
         gathered = endpoints if by_points else shares.gather(endpoints, leading=1)
         _check_count(alphas, num_samples)
         parts, inputs_of = samples.dealt(inputs, num_samples, objective.batch)
-        losses, aux, grads, weights = jax.lax.map(
+        losses, aux, grads, weights = loops.over(
             lambda each: of_point(gathered, each[0], inputs_of(each[1]), divided=by_points), (alphas, parts)
         )
 

@@ -19,13 +19,14 @@ normal number (`cosines`). A NaN or an infinity in an endpoint makes cos^2 NaN.
 """
 
 import itertools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jsubspace import arguments, leaf_kinds, tree
+from jsubspace import arguments, inner_products, leaf_kinds, tree
 from jsubspace.cosines import corrected, cosines, factors, mean_over_pairs, scaled_rows, squared
 from jsubspace.factors import Pairs
 from jsubspace.product_cosines import counted, product_cosines
@@ -118,21 +119,11 @@ def distances(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
     The distances are computed from the differences. Inner products would cancel for endpoints that are close together.
     The gradient of a distance of 0 is 0.
     """
-    m = tree.num_endpoints(endpoints, "distances(endpoints, mask)")
+    tree.num_endpoints(endpoints, "distances(endpoints, mask)")  # It refuses what are no endpoints.
     counts = leaf_kinds.resolve_mask(mask, endpoints)
-    rows = [
-        jax.tree.map(lambda leaf: leaf.astype(tree.accumulator(leaf.dtype)), tree.row(endpoints, i)) for i in range(m)
-    ]
-
-    def distance(j: int, k: int) -> jax.Array:
-        difference = jax.tree.map(jnp.subtract, rows[j], rows[k])
-        square = tree.inner(difference, difference, counts)
-        differs = square != 0  # True for NaN. The derivative of sqrt at 0 is infinite.
-        return jnp.where(differs, jnp.sqrt(jnp.where(differs, square, 1)), 0)
-
-    upper = {(j, k): distance(j, k) for j, k in itertools.combinations(range(m), 2)}
-    zero = jnp.zeros((), next(iter(upper.values())).dtype if upper else jnp.float32)
-    return jnp.stack([jnp.stack([zero if j == k else upper[min(j, k), max(j, k)] for k in range(m)]) for j in range(m)])
+    squares = inner_products.over_pairs(_squared_difference, endpoints, counts)
+    differs = squares != 0  # True for NaN. The derivative of sqrt at 0 is infinite.
+    return jnp.where(differs, jnp.sqrt(jnp.where(differs, squares, 1)), 0)
 
 
 def geometry(endpoints: Endpoints, mask: Mask = None, *, origin: Params | None = None) -> dict[str, jax.Array]:
@@ -205,16 +196,16 @@ class Penalty(NamedTuple):
 
         ``own[i]`` is the factor of omega_i in its own gradient, and ``other[i]`` is the factor of its partner.
         """
-        rows, zeros = jnp.array(self.chosen), jnp.zeros_like(self.weights[:, 0])
-        places = jnp.arange(2)
-        return zeros.at[rows].set(self.weights[rows, places]), zeros.at[rows].set(self.weights[rows, places[::-1]])
+        rows, places = jnp.array(self.chosen), jnp.arange(2)
+        own, other = self.weights[rows, places], self.weights[rows, places[::-1]]
+        return _placed(own, self.chosen, 2), _placed(other, self.chosen, 2)
 
 
 def penalty(
     endpoints: Endpoints,
     chosen: tuple[Any, ...],
     mask: LeafMask,
-    gram_fn: Callable[[Sequence[Params], LeafMask], jax.Array] = tree.gram,
+    gram_fn: Callable[[Sequence[Params], LeafMask], jax.Array] = inner_products.gram,
 ) -> Penalty:
     """The mean of cos^2 over the pairs among ``chosen``, with its gradient.
 
@@ -247,17 +238,16 @@ def penalty(
     p = len(chosen)
     num_pairs = p * (p - 1) // 2
     weights = 2 / num_pairs * (cosine - jnp.diag(jnp.sum(cosine * cosine, axis=1)))
-    places = jnp.array(chosen)
     sum_weights = None
     if pair_sum is not None:
         own, other = jnp.diagonal(weights), weights[0, 1]
         usual = jnp.stack([own * inverse_norms - other * inverse_norms[::-1], other * inverse_norms[::-1]], axis=1)
         unlike = jnp.stack([(own - other) * inverse_norms, jnp.broadcast_to(other, (2,))], axis=1)
-        sum_weights = jnp.zeros((m, 2), gram.dtype).at[places].set(jnp.where(is_usual, usual, unlike))
+        sum_weights = _placed(jnp.where(is_usual, usual, unlike), chosen, m)
     return Penalty(
         value=mean_over_pairs(cosine),
-        weights=jnp.zeros((m, p), gram.dtype).at[places].set(weights),
-        inverse_norms=jnp.zeros(m, gram.dtype).at[places].set(inverse_norms),
+        weights=_placed(weights, chosen, m),
+        inverse_norms=_placed(inverse_norms, chosen, m),
         chosen=chosen,
         mask=mask,
         pair_sum=pair_sum,
@@ -271,14 +261,32 @@ def _all_cosines(
     """`cosines.cosines` of all endpoints, or of their task vectors. The inverse norms are those of scaled endpoints."""
     if pairs is not None:
         return product_cosines(endpoints, counted(mask, endpoints, pairs), pairs, origin)
-    m, counts = (
-        tree.num_endpoints(endpoints, "cosines_squared(endpoints, mask)"),
-        leaf_kinds.resolve_mask(mask, endpoints),
-    )
-    endpoints, rows = task_vectors(endpoints, origin, counts), tuple(range(m))
-    scales = factors(tree.gram(scaled_rows(jax.lax.stop_gradient(endpoints), rows, jnp.ones(m)), counts))
+    m = tree.num_endpoints(endpoints, "cosines_squared(endpoints, mask)")
+    counts = leaf_kinds.resolve_mask(mask, endpoints)
+    compared = task_vectors(endpoints, origin, counts)
+    scales = factors(_gram(jax.lax.stop_gradient(compared), jnp.ones(m), counts))
     # The rows are always compared twice, without `corrected` and its condition. Only a measurement can afford it.
-    return cosines(tree.gram(scaled_rows(endpoints, rows, scales), counts))
+    return cosines(_gram(compared, scales, counts))
+
+
+def _gram(endpoints: Endpoints, scales: jax.Array, counts: LeafMask) -> jax.Array:
+    """The inner products ``[m, m]`` of the endpoints, each times its scale ``[m]``."""
+
+    def scaled(leaf: jax.Array) -> jax.Array:
+        wide = leaf.astype(tree.accumulator(leaf.dtype))
+        return wide * scales.astype(wide.dtype).reshape((-1,) + (1,) * (leaf.ndim - 1))
+
+    return inner_products.over_pairs(operator.mul, jax.tree.map(scaled, endpoints), counts)
+
+
+def _squared_difference(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.square(x - y)
+
+
+def _placed(values: jax.Array, chosen: tuple[Any, ...], m: int) -> jax.Array:
+    """Numbers of the chosen endpoints ``[p, ...]`` in their rows of ``[m, ...]``, with zeros for the others."""
+    is_all = all(isinstance(i, int) for i in chosen) and chosen == tuple(range(m))
+    return values if is_all else jnp.zeros((m, *values.shape[1:]), values.dtype).at[jnp.array(chosen)].set(values)
 
 
 def _sum(rows: Sequence[Params]) -> Params:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsubspace import leaf_kinds, tree
+from jsubspace import inner_products, leaf_kinds, tree
 from jsubspace.cosines import corrected, cosines, factors
 from jsubspace.factors import Pairs, found, names_of_leaves
 from jsubspace.task_vectors import check_origin, task_vectors
@@ -102,7 +102,7 @@ def _gram(endpoints: Endpoints, mask: LeafMask, products: list[tuple[int, int]])
     others = [bool(counted) and i not in in_products for i, counted in enumerate(counts)]
     total: Any = 0
     if any(others):
-        total = tree.gram([tree.row(endpoints, i) for i in range(p)], jax.tree.unflatten(structure, others))
+        total = inner_products.gram([tree.row(endpoints, i) for i in range(p)], jax.tree.unflatten(structure, others))
     for first, second in products:
         if counts[first]:
             left = _inner("i...dr,j...ds->ij...rs", leaves[first])

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsubspace import leaf_kinds, tree
+from jsubspace import inner_products, leaf_kinds, tree
 from jsubspace.types import Endpoints, LeafMask, Params
 
 WHOLE = -1
@@ -125,16 +125,16 @@ class Shares:
         return jax.lax.pmax(largest, self.axis_name) if is_divided else largest
 
     def gram(self, networks: Sequence[Params], mask: LeafMask) -> jax.Array:
-        """`tree.gram` of whole networks, computed from their shares: ``[p, p]``."""
+        """`inner_products.gram` of whole networks, computed from their shares: ``[p, p]``."""
         if self.axes is None or self.axis_name is None:
-            return tree.gram(networks, mask)
+            return inner_products.gram(networks, mask)
         axes = tree.conformed(self.axes, mask)
         divided = jax.tree.map(lambda counts, axis: bool(counts) and axis != WHOLE, mask, axes)
         whole = jax.tree.map(lambda counts, axis: bool(counts) and axis == WHOLE, mask, axes)
         total: Any = 0
         if any(jax.tree.leaves(divided)):
-            total = jax.lax.psum(tree.gram(networks, divided), self.axis_name)
-        return total + tree.gram(networks, whole) if any(jax.tree.leaves(whole)) else total
+            total = jax.lax.psum(inner_products.gram(networks, divided), self.axis_name)
+        return total + inner_products.gram(networks, whole) if any(jax.tree.leaves(whole)) else total
 
 
 def divided_axis(shape: Sequence[int], count: int) -> int:

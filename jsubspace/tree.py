@@ -184,25 +184,6 @@ def pull_back(point: Params, weights: Any) -> Endpoints:
     return axis_names.added(jax.tree.map(pull_back_leaf, point, _per_leaf(point, weights)))
 
 
-def gram(networks: Sequence[Params], mask: LeafMask) -> jax.Array:
-    """Inner products <omega_i, omega_j> over the masked leaves, taken as one vector: ``[p, p]`` for p networks."""
-    p = len(networks)
-    product = [[jnp.zeros(())] * p for _ in range(p)]
-    for i in range(p):
-        for j in range(i, p):
-            product[i][j] = product[j][i] = inner(networks[i], networks[j], mask)
-    return jnp.stack([jnp.stack(row) for row in product])
-
-
-def inner(a: Params, b: Params, mask: LeafMask) -> jax.Array:
-    """<a, b> over the masked leaves, taken as one vector: a scalar, float32 or wider."""
-
-    def inner_leaf(x: jax.Array, y: jax.Array, counts: bool) -> jax.Array | None:
-        return jnp.sum(x.astype(accumulator(x.dtype)) * y.astype(accumulator(y.dtype))) if counts else None
-
-    return jax.tree.reduce(jnp.add, jax.tree.map(inner_leaf, a, b, mask))
-
-
 def same_structure(a: Any, b: Any) -> bool:
     """Whether two trees have the same structure. Their leaves and the names of their axes (`axis_names`) may differ."""
     structures: Any = [jax.tree.structure(a), jax.tree.structure(b)]

@@ -6,6 +6,7 @@ minute), and what a download does not say.
 """
 
 import contextlib
+import gc
 import hashlib
 import importlib
 import json
@@ -21,7 +22,7 @@ import time
 import traceback
 from typing import Any
 
-from forked_commands import IMPORTS
+from forked_commands import IMPORTS, LATER_IMPORTS
 
 BUCKET = "bucket"
 CHANGES = ("write_bytes", "unlink", "copy")
@@ -185,8 +186,9 @@ def unevaluated(folder: str, to: str) -> None:
 
 def work() -> None:
     """The worker's process: reads orders, and forks a process for each."""
-    for name in (*IMPORTS, "gcsfs", "google.cloud.storage", "jsubspace.runs.run", "experiments.lib.ends"):
+    for name in (*IMPORTS, *LATER_IMPORTS, "gcsfs", "google.cloud.storage", "experiments.lib.ends"):
         importlib.import_module(name)
+    gc.freeze()
     for line in sys.stdin:
         order = json.loads(line)
         with tempfile.NamedTemporaryFile("w+") as log, tempfile.NamedTemporaryFile("w+") as answer:

@@ -72,6 +72,12 @@ def one_device(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", quick_compiling.FLAGS)
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Runs that this test evaluates draw nothing. It would be a sixth of their time, and other tests look at the figures."""
+    monkeypatch.setattr("jsubspace.runs.figures.draw", lambda *args: [])
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     """A folder with the digits, prepared as a user's first run would."""

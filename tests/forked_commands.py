@@ -1,5 +1,6 @@
 """Runs commands of the package with the code of a checkout, without importing jax again for each."""
 
+import gc
 import importlib
 import json
 import os
@@ -8,6 +9,7 @@ import runpy
 import subprocess
 import sys
 import traceback
+from collections.abc import Sequence
 
 IMPORTS = [
     "jax",
@@ -22,6 +24,13 @@ IMPORTS = [
 ]
 """What every command would import again. They are imported once, before the commands are forked."""
 
+LATER_IMPORTS = [
+    "jsubspace.data.digits", "jsubspace.runs.run", "jsubspace.runs.figures", "jsubspace.runs.comparison_figure",
+    "array_record.python.array_record_module", "jaxlib.mlir.dialects.mhlo", "matplotlib.backends.backend_agg", "sklearn.datasets",
+    "tensorflow_datasets.core.dataset_metadata", "tensorflow_datasets.core.data_sources.array_record",
+]  # fmt: skip
+"""Modules of this checkout, and others that commands import when they need them, for a worker with very many commands."""
+
 
 class Worker:
     """A process with the code of one checkout, which runs commands.
@@ -29,14 +38,18 @@ class Worker:
     Args:
       checkout: its folder.
       compiled: a folder for compiled programs, unless the environment names one.
+      imports: modules that are imported before the commands are forked, besides those of every command.
+      flags: more flags of XLA.
     """
 
-    def __init__(self, checkout: pathlib.Path, compiled: pathlib.Path) -> None:
-        flags = "--xla_cpu_multi_thread_eigen=false --xla_force_host_platform_device_count=2"
+    def __init__(
+        self, checkout: pathlib.Path, compiled: pathlib.Path, imports: Sequence[str] = (), flags: str = ""
+    ) -> None:
+        flags = f"--xla_cpu_multi_thread_eigen=false --xla_force_host_platform_device_count=2 {flags}"
         own = {"PYTHONPATH": str(checkout), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "MPLBACKEND": "agg"}
         cache = {"JAX_COMPILATION_CACHE_DIR": str(compiled)}
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, __file__, *imports],
             cwd=checkout, env=cache | os.environ | own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -60,8 +73,9 @@ class Worker:
 
 def work() -> None:
     """The worker's process: reads orders, and forks a process for each command."""
-    for name in IMPORTS:
+    for name in (*IMPORTS, *sys.argv[1:]):
         importlib.import_module(name)
+    gc.freeze()  # The commands do not look for garbage among all that has been imported.
     for line in sys.stdin:
         order, error, code = json.loads(line), "", 0
         for command in order["commands"]:

@@ -1,5 +1,7 @@
 """The names of axes that Flax keeps for sharding: the endpoint axis has one, and a point has those of one network."""
 
+import functools
+
 import flax.linen as nn
 import flax.nnx as nnx
 import jax
@@ -51,7 +53,8 @@ def linen(logical):
         found = nn.get_partition_spec(params)
         return nn.logical_to_mesh(found, RULES) if logical else found
 
-    return lambda key: network.init(key, X[:1])["params"], lambda point, x: network.apply({"params": point}, x), specs
+    init_fn = jax.jit(lambda key: network.init(key, X[:1])["params"])
+    return init_fn, lambda point, x: network.apply({"params": point}, x), specs
 
 
 class Nnx(nnx.Module):
@@ -73,7 +76,7 @@ def flax_nnx(of_its_type=tuple):
         with nnx.use_eager_sharding(False):
             return nnx.state(Nnx(nnx.Rngs(key), of_its_type), nnx.Param)
 
-    return init_fn, lambda point, x: nnx.merge(graph, point)(x), nnx.get_partition_spec
+    return jax.jit(init_fn), lambda point, x: nnx.merge(graph, point)(x), nnx.get_partition_spec
 
 
 def nnx_module():
@@ -83,7 +86,7 @@ def nnx_module():
         with nnx.use_eager_sharding(False):
             return Nnx(nnx.Rngs(key), tuple)
 
-    return init_fn, lambda point, x: point(x), nnx.get_partition_spec
+    return jax.jit(init_fn), lambda point, x: point(x), nnx.get_partition_spec
 
 
 MAKE = {
@@ -95,9 +98,15 @@ MAKE = {
 }
 
 
+@functools.cache
+def made(name):
+    """The same functions for all tests, so that they are compiled once."""
+    return MAKE[name]()
+
+
 @pytest.fixture(params=MAKE)
 def case(request):
-    return MAKE[request.param]()
+    return made(request.param)
 
 
 def flat(specs):
@@ -109,6 +118,11 @@ def same(a, b):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     assert hash(jax.tree.structure(a)) == hash(jax.tree.structure(b))
     jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def started(init_fn, subspace):
+    """What `init_endpoints` returns, made by one program."""
+    return jax.jit(lambda key: jsubspace.init_endpoints(key, init_fn, subspace))(jax.random.key(0))
 
 
 def loss_of(apply_fn):
@@ -148,20 +162,27 @@ def test_every_network_of_the_subspace_has_the_names_of_one_network(case):
 
 def test_masks_layers_and_positions_are_made_of_a_network_or_of_endpoints(case):
     init_fn, apply_fn, _ = case
-    endpoints = jsubspace.init_endpoints(jax.random.key(0), init_fn, jsubspace.Line())
+    endpoints = started(init_fn, jsubspace.Line())
     network = jsubspace.midpoint(endpoints)
-    results = []
-    for like in (network, endpoints):
-        mask = jsubspace.all_leaves(like)
-        alpha = jsubspace.sample_alpha(jax.random.key(0), jsubspace.Line(), jsubspace.layers(like))
-        grad_fn = jsubspace.value_and_grad(
-            loss_of(apply_fn), jsubspace.Line(), mask=mask, layerwise=jsubspace.layers(like)
-        )
+
+    masks, layers = ([of(like) for like in (network, endpoints)] for of in (jsubspace.all_leaves, jsubspace.layers))
+
+    def results(mask, layers):
+        alpha = jsubspace.sample_alpha(jax.random.key(0), jsubspace.Line(), layers)
+        grad_fn = jsubspace.value_and_grad(loss_of(apply_fn), jsubspace.Line(), mask=mask, layerwise=layers)
         grads = grad_fn(jax.random.key(1), endpoints, X, Y)[1]
         measures = [jsubspace.cosines_squared(endpoints, mask), jsubspace.distances(endpoints, mask)]
-        results.append([jsubspace.interpolate(endpoints, alpha), grads, *measures])
-    same(*results)
-    assert jax.tree.structure(results[0][1]) == jax.tree.structure(endpoints)
+        return [jsubspace.interpolate(endpoints, alpha), grads, *measures]
+
+    # Leaves that are equal give equal numbers, wherever their trees fit.
+    for of_network, of_endpoints in (masks, layers):
+        assert jax.tree.leaves(of_network) == jax.tree.leaves(of_endpoints)
+    of_network, of_endpoints = (
+        jax.eval_shape(lambda: results(mask, names))  # noqa: B023
+        for mask, names in zip(masks, layers, strict=True)
+    )
+    assert jax.tree.structure(of_network) == jax.tree.structure(of_endpoints)
+    assert jax.tree.structure(of_network[1]) == jax.tree.structure(endpoints)
 
 
 @pytest.mark.parametrize(
@@ -170,14 +191,14 @@ def test_masks_layers_and_positions_are_made_of_a_network_or_of_endpoints(case):
         ("linen", {}),
         ("linen, logical", {"num_samples": 2}),
         ("nnx", {"num_samples": 4, "layerwise": True}),
-        ("nnx module", {}),
+        pytest.param("nnx module", {}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
 def test_a_step_with_endpoints_placed_by_their_specs_gives_the_numbers_of_replicated_ones(name, settings):
-    init_fn, apply_fn, specs_of = MAKE[name]()
+    init_fn, apply_fn, specs_of = made(name)
     mesh = Mesh(np.array(jax.devices()).reshape(2, 4), ("data", "model"))
-    endpoints = jsubspace.init_endpoints(jax.random.key(0), init_fn, jsubspace.Simplex(3))
+    endpoints = started(init_fn, jsubspace.Simplex(3))
     optimizer = optax.adam(0.1)
     grad_fn = jsubspace.value_and_grad(loss_of(apply_fn), jsubspace.Simplex(3), **settings)
 
@@ -192,7 +213,7 @@ def test_a_step_with_endpoints_placed_by_their_specs_gives_the_numbers_of_replic
         named = [NamedSharding(mesh, spec) for spec in flat(specs)]
         return jax.tree.unflatten(jax.tree.structure(of), named)
 
-    state = optimizer.init(endpoints)
+    state = jax.jit(optimizer.init)(endpoints)
     expected = step(endpoints, state)
     with jax.set_mesh(mesh):  # Here linen's boxes constrain the point by its own names.
         placed = jax.device_put(endpoints, shardings(endpoints))
@@ -206,8 +227,8 @@ def test_a_step_with_endpoints_placed_by_their_specs_gives_the_numbers_of_replic
 
 @pytest.mark.parametrize("at_the_point", [False, True])
 def test_shares_of_endpoints_in_boxes_give_the_gradient_of_whole_ones(at_the_point):
-    init_fn, apply_fn, _ = MAKE["nnx"]()
-    endpoints = jsubspace.init_endpoints(jax.random.key(0), init_fn, jsubspace.Line())
+    init_fn, apply_fn, _ = made("nnx")
+    endpoints = started(init_fn, jsubspace.Line())
     axes = shares.axes_of(endpoints, 4)
 
     options = {"num_samples": 2}
@@ -222,7 +243,7 @@ def test_shares_of_endpoints_in_boxes_give_the_gradient_of_whole_ones(at_the_poi
         objective = Objective(**options)
         return random_gradient(loss_of(apply_fn), jsubspace.Line(), objective, Shares(*places))
 
-    _, expected = grad_fn()(jax.random.key(1), endpoints, X, Y)
+    _, expected = jax.jit(grad_fn())(jax.random.key(1), endpoints, X, Y)
     mesh = Mesh(np.array(jax.devices()[:4]), ("batch",))
     specs = jax.tree.map(
         lambda axis: PartitionSpec(*(None,) * (axis + 1), "batch") if axis != WHOLE else PartitionSpec(), axes
@@ -241,7 +262,7 @@ def test_shares_of_endpoints_in_boxes_give_the_gradient_of_whole_ones(at_the_poi
 
 def test_drawn_networks_are_endpoints_too(case):
     init_fn, _, _ = case
-    endpoints = jsubspace.init_endpoints(jax.random.key(0), init_fn, jsubspace.Line())
+    endpoints = started(init_fn, jsubspace.Line())
     for draw in (averaging.random_points, averaging.weightwise_points, averaging.gaussian_points):
         drawn = jax.eval_shape(lambda key, draw=draw: draw(key, endpoints, jsubspace.Line(), 4), jax.random.key(1))
         assert jax.tree.structure(drawn) == jax.tree.structure(endpoints)
@@ -250,8 +271,8 @@ def test_drawn_networks_are_endpoints_too(case):
 @pytest.mark.parametrize("name", ["linen", "nnx"])
 def test_a_network_in_boxes_is_measured(name):
     """With networks that are drawn for every layer, which stand in rows behind the endpoints."""
-    init_fn, apply_fn, _ = MAKE[name]()
-    endpoints = jsubspace.init_endpoints(jax.random.key(0), init_fn, jsubspace.Line())
+    init_fn, apply_fn, _ = made(name)
+    endpoints = started(init_fn, jsubspace.Line())
     options = {"num_points": 3, "num_resamples": 10, "num_random_points": 2, "random_points": ("layerwise",)}
     report = jsubspace.measure(apply_fn, endpoints, jsubspace.Line(), [(X, np.argmax(Y, 1))], **options)
     assert [point.kind for point in report.points].count("layerwise") == 2

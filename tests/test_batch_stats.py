@@ -58,15 +58,14 @@ def test_evaluation_with_one_batchs_statistics(unbiased):
     """With biased statistics of the very batch, evaluation is training; with unbiased ones it is nearly."""
     model = CResNet(num_classes=3, depth=8, width=2, unbiased_batch_stats=unbiased)
     images = RNG.normal(size=(4, 8, 8, 3)).astype(np.float32)
-    params = model.init(jax.random.key(0), images, train=True)["params"]
+    params = jax.jit(lambda key: model.init(key, images, train=True)["params"])(jax.random.key(0))
     apply = jax.jit(lambda params, x: model.apply({"params": params}, x, train=True, mutable=["batch_stats"]))
+    evaluate = jax.jit(lambda params, stats, x: model.apply({"params": params, "batch_stats": stats}, x, train=False))
     outputs, _ = apply(params, images)
     stats = jsubspace.reestimate_batch_stats(lambda p, x: apply(p, x)[1]["batch_stats"], params, [(images,)] * 2)
-    evaluated = model.apply({"params": params, "batch_stats": stats}, images, train=False)
+    evaluated = evaluate(params, stats, images)
     np.testing.assert_allclose(evaluated.logits, outputs.logits, rtol=1e-3, atol=0.2 if unbiased else 1e-4)
-    single = model.apply(
-        {"params": params, "batch_stats": stats}, images[:1], train=False
-    )  # one example has no variance
+    single = evaluate(params, stats, images[:1])  # one example has no variance
     np.testing.assert_allclose(single.logits, evaluated.logits[:1], rtol=1e-3, atol=1e-4)
     assert (np.abs(evaluated.logits - outputs.logits).max() > 1e-3) == unbiased
 

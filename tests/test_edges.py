@@ -18,6 +18,8 @@ from jsubspace.shares import Shares
 from jsubspace.training.train_step import task_loss
 
 MANY = settings(max_examples=40, deadline=None, derandomize=True)
+SEVERAL = settings(max_examples=12, deadline=None, derandomize=True)
+"""Of what takes long: many batches, or a program for each kind of number."""
 BAD = st.sampled_from([np.nan, np.inf, -np.inf])
 SCALES = st.floats(-35, 35)  # log10
 
@@ -159,7 +161,7 @@ def test_the_derivative_at_a_point_of_a_chain_is_kept():
     np.testing.assert_allclose(np.abs(slope).max(), 13, rtol=1e-6)
 
 
-@MANY
+@SEVERAL
 @given(
     value=st.floats(0.1, 10),
     count=st.integers(1, 1000),
@@ -173,7 +175,7 @@ def test_statistics_are_added_up_in_float32(value, count, dtype):
     np.testing.assert_allclose(float(found[0]), value, rtol=1e-2)
 
 
-@MANY
+@SEVERAL
 @given(sizes=st.lists(st.integers(2, 9), min_size=1, max_size=5), seed=st.integers(0, 1000))
 def test_weights_by_size_are_the_mean_over_examples(sizes, seed):
     rng = np.random.default_rng(seed)
@@ -240,16 +242,14 @@ def test_measure_weighs_statistics_by_size():
 def test_scores_and_ensembles_of_narrow_and_wide_dtypes(x64):
     logits = np.random.default_rng(0).normal(size=(3, 50, 4))
     exact = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    wide = jnp.exp(ensembles.mean_probability(jnp.asarray(logits)))
+    mean_probability, mean_logit = jax.jit(ensembles.mean_probability), jax.jit(ensembles.mean_logit)
+    wide = np.exp(mean_probability(jnp.asarray(logits)))
     np.testing.assert_allclose(wide, exact.mean(0), rtol=1e-14)
     np.testing.assert_allclose(wide.sum(-1), 1, rtol=1e-14)
     narrow = jnp.asarray(logits, jnp.bfloat16)
-    for found in (ensembles.mean_probability(narrow), ensembles.mean_logit(narrow)):
-        assert found.dtype == jnp.float32
-    assert metrics.score(narrow[0], jnp.zeros(50, int)).nll.dtype == jnp.float32
-    np.testing.assert_allclose(
-        ensembles.mean_logit(narrow), ensembles.mean_logit(narrow.astype(jnp.float32)), rtol=1e-6
-    )
+    assert jax.eval_shape(mean_probability, narrow).dtype == mean_logit(narrow).dtype == jnp.float32
+    assert jax.eval_shape(metrics.score, narrow[0], np.zeros(50, int)).nll.dtype == jnp.float32
+    np.testing.assert_allclose(mean_logit(narrow), mean_logit(np.asarray(narrow, np.float32)), rtol=1e-6)
 
 
 @MANY
@@ -259,23 +259,36 @@ def test_label_noise_replaces_the_fraction_that_is_written(percent, n, dtype):
     assert (noisy >= 0).sum() == n * percent // 100
 
 
-@MANY
+IMAGES = np.random.default_rng(1).uniform(size=(4, 5, 5, 1)).astype(np.float32)
+
+
+@jax.jit
+def draws_of(key):
+    """Endpoints, their own networks, and images that are augmented as one batch and as two halves."""
+    endpoints = jsubspace.init_endpoints(key, lambda k: {"w": jax.random.normal(k, (4,))}, 3)["w"]
+    own = [jax.random.normal(each, (4,)) for each in jax.random.split(key, 3)]
+    whole, *halves = (
+        augment.random_crop_and_flip(key, IMAGES[part], jnp.arange(4)[part], 2, True)
+        for part in (slice(0, 4), slice(0, 2), slice(2, 4))
+    )
+    return endpoints, own, whole, halves
+
+
+@SEVERAL
 @given(seed=st.integers(0, 10**6), impl=st.sampled_from(["threefry2x32", "rbg", "unsafe_rbg"]))
 def test_random_numbers_do_not_depend_on_the_implementation_of_the_key(seed, impl):
     """Endpoints are those of their own keys, and shares of a batch are augmented as the whole batch."""
-    key = jax.random.key(seed, impl=impl)
-    endpoints = jsubspace.init_endpoints(key, lambda k: {"w": jax.random.normal(k, (4,))}, 3)["w"]
-    for found, own in zip(endpoints, jax.random.split(key, 3), strict=True):
-        np.testing.assert_array_equal(found, jax.random.normal(own, (4,)))
-    images, places = jax.random.uniform(jax.random.key(1), (4, 5, 5, 1)), jnp.arange(4)
-    whole = augment.random_crop_and_flip(key, images, places, 2, True)
-    for part in (slice(0, 2), slice(2, 4)):
-        share = augment.random_crop_and_flip(key, images[part], places[part], 2, True)
-        np.testing.assert_array_equal(share, whole[part])
+    endpoints, own, whole, halves = draws_of(jax.random.key(seed, impl=impl))
+    np.testing.assert_array_equal(endpoints, own)
+    np.testing.assert_array_equal(np.concatenate(halves), whole)
 
 
 def test_the_draws_of_threefry_are_the_draws_of_its_vmap():
     keys = jax.random.split(jax.random.key(3), 4)
-    found = jsubspace.init_endpoints(jax.random.key(3), lambda k: {"w": jax.random.normal(k, (4,))}, 4)["w"]
-    np.testing.assert_array_equal(found, jax.vmap(lambda k: jax.random.normal(k, (4,)))(keys))
+
+    def init(key):
+        return {"w": jax.random.normal(key, (4,))}
+
+    found = jax.jit(lambda key: jsubspace.init_endpoints(key, init, 4))(jax.random.key(3))["w"]
+    np.testing.assert_array_equal(found, jax.jit(jax.vmap(init))(keys)["w"])
     assert tree.num_endpoints({"w": found}) == 4

@@ -51,8 +51,6 @@ def test_every_endpoint_starts_as_the_base(subspace):
 def test_deltas_train_as_whole_weights_around_an_origin(num_samples, x64):
     """The steps of Adam from random deltas, and from whole weights with an origin, reach the same networks."""
     base, data, subspace = base_network(float), batch(), Simplex(3)
-    delta = jsubspace.deltas(base, subspace, key=KEY, scale=0.1)
-    whole = jax.tree.map(jnp.add, delta, base)
     of_delta = jsubspace.value_and_grad(
         loss_of_delta, subspace, num_samples=num_samples, batch_argnums=(1, 2), all_pairs=True
     )
@@ -62,52 +60,68 @@ def test_deltas_train_as_whole_weights_around_an_origin(num_samples, x64):
     tx = optax.adam(0.05)
 
     @jax.jit
-    def train(delta, whole, base):
-        states = tx.init(delta), tx.init(whole)
-        for i in range(5):
-            key = jax.random.fold_in(KEY, i)
+    def train(base):
+        delta = jsubspace.deltas(base, subspace, key=KEY, scale=0.1)
+        whole = jax.tree.map(jnp.add, delta, base)
+
+        def step(carry, number):
+            delta, whole, states = carry
+            key = jax.random.fold_in(KEY, number)
             for_delta = of_delta(key, delta, base, *data)[1]
             update, first = tx.update(for_delta, states[0])
             delta = optax.apply_updates(delta, update)
             update, second = tx.update(of_whole(key, whole, *data)[1], states[1])
-            whole, states = optax.apply_updates(whole, update), (first, second)
-        return delta, whole
+            return (delta, optax.apply_updates(whole, update), (first, second)), None
 
-    trained, expected = train(delta, whole, base)
-    close(jax.tree.map(jnp.add, trained, base), expected, rtol=1e-8, atol=1e-9)
-    assert float(jnp.abs(trained["kernel"] - delta["kernel"]).max()) > 0.1
+        start = delta, whole, (tx.init(delta), tx.init(whole))
+        trained, expected, _ = jax.lax.scan(step, start, jnp.arange(5))[0]
+        return delta, jax.tree.map(jnp.add, trained, base), expected, trained
+
+    delta, trained_whole, expected, trained = train(base)
+    close(trained_whole, expected, rtol=1e-8, atol=1e-9)
+    assert np.abs(trained["kernel"] - delta["kernel"]).max() > 0.1
 
 
 def test_decay_pulls_to_the_base():
     """Without a gradient, the decay of AdamW shrinks the deltas. It would shrink whole weights to zero."""
     base = base_network()
-    delta = jsubspace.deltas(base, Line(), key=KEY, scale=0.1)
     tx = optax.adamw(0.1, weight_decay=1.0)
-    update, _ = tx.update(jax.tree.map(jnp.zeros_like, delta), tx.init(delta), delta)
-    network = jax.tree.map(jnp.add, jsubspace.midpoint(optax.apply_updates(delta, update)), base)
-    expected = jax.tree.map(lambda b, d: b + 0.9 * d, base, jsubspace.midpoint(delta))
-    close(network, expected, rtol=1e-6, atol=1e-6)
+
+    @jax.jit
+    def found_and_expected(base):
+        delta = jsubspace.deltas(base, Line(), key=KEY, scale=0.1)
+        update, _ = tx.update(jax.tree.map(jnp.zeros_like, delta), tx.init(delta), delta)
+        network = jax.tree.map(jnp.add, jsubspace.midpoint(optax.apply_updates(delta, update)), base)
+        return network, jax.tree.map(lambda b, d: b + 0.9 * d, base, jsubspace.midpoint(delta))
+
+    close(*found_and_expected(base), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("start", [{}, {"key": KEY, "scale": 0.01}], ids=["zeros", "random"])
 def test_the_penalty_acts_on_random_deltas_alone(start):
     """Zeros have no direction. The penalty's value and gradient are zero there, and not NaN."""
     base, data = base_network(), batch()
-    delta = jsubspace.deltas(base, Line(), **start)
-    (_, info), grads = jsubspace.value_and_grad_at(loss_of_delta, Line())(0.5, (0, 1), delta, base, *data)
-    task = jsubspace.value_and_grad_at(loss_of_delta, Line(), beta=0)(0.5, (0, 1), delta, base, *data)[1]
+
+    @jax.jit
+    def with_and_without_penalty(base):
+        delta = jsubspace.deltas(base, Line(), **start)
+        at = jsubspace.value_and_grad_at
+        return [at(loss_of_delta, Line(), beta=beta)(0.5, (0, 1), delta, base, *data) for beta in (1.0, 0)]
+
+    ((_, info), grads), (_, task) = with_and_without_penalty(base)
     assert (float(info.penalty) > 0) == bool(start)
-    assert (float(jnp.abs(grads["kernel"] - task["kernel"]).max()) > 0) == bool(start)
+    assert (np.abs(grads["kernel"] - task["kernel"]).max() > 0) == bool(start)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grads))
 
 
 def test_random_deltas_have_a_part_of_the_norm_of_every_leaf():
-    base = {"small": jnp.full((60, 50), 1e-3), "large": jnp.full((60, 50), 7.0), "zeros": jnp.zeros(50)}
-    delta = jsubspace.deltas(base, Simplex(3), key=KEY, scale=0.02)
+    values = {"small": np.full((60, 50), 1e-3), "large": np.full((60, 50), 7.0), "zeros": np.zeros(50)}
+    base = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), values)
+    delta = jax.device_get(jax.jit(lambda base: jsubspace.deltas(base, Simplex(3), key=KEY, scale=0.02))(base))
     for name, size in (("small", 2e-5), ("large", 0.14), ("zeros", 0.0)):
         np.testing.assert_allclose(np.std(delta[name], axis=tuple(range(1, delta[name].ndim))), size, rtol=0.05)
         np.testing.assert_allclose(np.mean(delta[name]), 0, atol=size / 20)
-    cosines = jsubspace.cosines_squared(delta)
+    cosines = np.asarray(jax.jit(jsubspace.cosines_squared)(delta))
     np.testing.assert_array_less(cosines[np.triu_indices(3, 1)], 0.005)  # 20 / n is 0.0033
     assert not np.allclose(delta["small"][0] / 2e-5, delta["large"][0] / 0.14, atol=0.1)
 
@@ -117,7 +131,7 @@ def test_dtypes():
     for dtype, expected in ((None, jnp.bfloat16), (jnp.float32, jnp.float32), ("float16", jnp.float16)):
         for start in ({}, {"key": KEY, "scale": 0.1}):
             with jax.numpy_dtype_promotion("strict"):
-                delta = jsubspace.deltas(base, Line(), dtype=dtype, **start)
+                delta = jax.eval_shape(lambda base: jsubspace.deltas(base, Line(), dtype=dtype, **start), base)  # noqa: B023
             assert {leaf.dtype for leaf in jax.tree.leaves(delta)} == {jnp.dtype(expected)}
 
 

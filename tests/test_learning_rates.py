@@ -29,18 +29,27 @@ def test_the_midpoint_is_trained_by_sgd_at_its_rates(subspace, num_samples, x64)
     found = rates(subspace, eta, decay, num_samples=num_samples).sgd
     of_all = optim.sgd(eta, 0.9, decay)
     of_one = optax.chain(optax.add_decayed_weights(found.decay), optax.sgd(found.learning_rate, 0.9))
-    endpoints = jsubspace.init_endpoints(jax.random.key(0), init_fn, subspace)
-    network = jsubspace.midpoint(endpoints)
-    states = of_all.init(endpoints), of_one.init(network)
-    for step in range(20):
-        x = jax.random.normal(jax.random.key(step), (4, 3))
-        _, grads = grad_fn(jax.random.key(step), endpoints, x)
+    batches = np.random.default_rng(0).standard_normal((20, 4, 3))
+
+    def step(carry, inputs):
+        endpoints, network, states = carry
+        number, x = inputs
+        _, grads = grad_fn(jax.random.key(number), endpoints, x)
         at_points = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), grads)  # The coefficients sum to 1.
         updates, of_all_state = of_all.update(grads, states[0], endpoints)
         endpoints = optax.apply_updates(endpoints, updates)
         updates, of_one_state = of_one.update(at_points, states[1], network)
-        network, states = optax.apply_updates(network, updates), (of_all_state, of_one_state)
-    middle = jsubspace.midpoint(endpoints)
+        return (endpoints, optax.apply_updates(network, updates), (of_all_state, of_one_state)), None
+
+    @jax.jit
+    def trained(batches):
+        endpoints = jsubspace.init_endpoints(jax.random.key(0), init_fn, subspace)
+        network = jsubspace.midpoint(endpoints)
+        carry = endpoints, network, (of_all.init(endpoints), of_one.init(network))
+        endpoints, network, _ = jax.lax.scan(step, carry, (jnp.arange(20), batches))[0]
+        return jsubspace.midpoint(endpoints), network
+
+    middle, network = trained(batches)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), middle, network)
     assert found.learning_rate * found.decay == pytest.approx(eta * decay)
     assert found.learning_rate == pytest.approx(eta / m)
@@ -49,15 +58,19 @@ def test_the_midpoint_is_trained_by_sgd_at_its_rates(subspace, num_samples, x64)
 def test_the_sampled_point_moves_by_the_sum_of_squares_and_a_curves_midpoint_by_the_mean(x64):
     alphas = (np.arange(1000) + 0.5) / 1000
     for subspace in (Line(), Curve()):
-        endpoints = {"w": jnp.ones((subspace.num_endpoints, 2))}
+        endpoints = {"w": np.ones((subspace.num_endpoints, 2))}
         grad_at = jsubspace.value_and_grad_at(lambda point: jnp.sum(point["w"]), subspace, beta=0.0)  # g is 1
-        moved = []
-        for alpha in alphas[::100]:
-            grads = grad_at(jnp.asarray(alpha), (0, 1), endpoints)[1]
-            c = subspace.coefficients(jnp.asarray(alpha))
-            point = jsubspace.interpolate(grads, alpha, subspace)["w"][0]
-            np.testing.assert_allclose(point, jnp.sum(c**2), rtol=1e-6)
-            moved.append(jsubspace.midpoint(grads, subspace)["w"][0])
+
+        @jax.jit
+        @jax.vmap
+        def moves(alpha, subspace=subspace, grad_at=grad_at, endpoints=endpoints):
+            """How far the sampled point and the midpoint move, and the coefficients."""
+            grads = grad_at(alpha, (0, 1), endpoints)[1]
+            points = jsubspace.interpolate(grads, alpha, subspace), jsubspace.midpoint(grads, subspace)
+            return *(point["w"][0] for point in points), subspace.coefficients(alpha)
+
+        sampled, moved, c = jax.device_get(moves(alphas[::100]))
+        np.testing.assert_allclose(sampled, np.sum(c**2, axis=1), rtol=1e-6)
         center = subspace.coefficients(subspace.center)
         expected = jnp.mean(subspace.coefficients(jnp.asarray(alphas)), axis=0) @ center
         assert rates(subspace, 1.0).sgd.learning_rate == pytest.approx(float(expected), rel=3e-3)
@@ -89,18 +102,27 @@ def test_the_midpoint_is_trained_by_adam_at_its_rates(subspace, num_samples, fac
         updates, state = optimizer.update({"w": -c[:, None]}, state, endpoints)
         return (optax.apply_updates(endpoints, updates), state), jsubspace.midpoint(endpoints, subspace)["w"][0]
 
-    keys = jax.random.split(jax.random.key(0), steps)
-    _, path = jax.lax.scan(step, (endpoints, optimizer.init(endpoints)), keys)
+    @jax.jit
+    def trained(endpoints):
+        keys = jax.random.split(jax.random.key(0), steps)
+        return jax.lax.scan(step, (endpoints, optimizer.init(endpoints)), keys)[1]
+
+    path = np.asarray(trained(endpoints))
     rate = (path[-1] - path[1000]) / (steps - 1001) / eta  # After the first steps, in which Adam's averages fill.
     assert rate == pytest.approx(factor, rel=0.02)
 
 
 def test_adams_decay_of_the_midpoint_is_that_of_the_endpoints():
-    endpoints = jsubspace.init_endpoints(jax.random.key(0), init_fn, Simplex(3))
     optimizer = jsubspace.per_endpoint(optax.adamw(0.1, weight_decay=0.5))
-    zero = jax.tree.map(jnp.zeros_like, endpoints)
-    updates, _ = optimizer.update(zero, optimizer.init(endpoints), endpoints)
-    moved, middle = jsubspace.midpoint(updates), jsubspace.midpoint(endpoints)
+
+    @jax.jit
+    def moved_and_middle():
+        endpoints = jsubspace.init_endpoints(jax.random.key(0), init_fn, Simplex(3))
+        zero = jax.tree.map(jnp.zeros_like, endpoints)
+        updates, _ = optimizer.update(zero, optimizer.init(endpoints), endpoints)
+        return jsubspace.midpoint(updates), jsubspace.midpoint(endpoints)
+
+    moved, middle = jax.device_get(moved_and_middle())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, -0.1 * 0.5 * b, rtol=1e-5), moved, middle)
 
 

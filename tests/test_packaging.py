@@ -3,6 +3,7 @@
 import ast
 import email
 import os
+import pathlib
 import re
 import runpy
 import shutil
@@ -30,6 +31,7 @@ FILES = (
     "MANIFEST.in",
     "pyproject.toml",
     "setup.py",
+    ".gitattributes",
     ".gitignore",
     ".pre-commit-config.yaml",
 )
@@ -57,6 +59,15 @@ def built(checkout, tmp_path_factory):
     assert done.returncode == 0, done.stderr
     (sdist,), (wheel,) = out.glob("*.tar.gz"), out.glob("*.whl")
     return files, sdist, wheel
+
+
+@pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="only git knows which files are of the project")
+def test_the_checkout_is_what_git_tracks():
+    """Otherwise the tests below would not miss a new file beside the old ones."""
+    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    tracked = {pathlib.PurePosixPath(name) for name in listed.splitlines()}
+    other = {path for path in tracked if path.parts[0] not in FOLDERS and not any(map(path.match, FILES))}
+    assert other == set()
 
 
 def test_the_sdist_is_the_checkout(built):

@@ -99,31 +99,37 @@ def test_the_gradient_is_that_of_the_dense_products(subspace, options, x64):
     endpoints, batch = problem(subspace)
     options = options | ({"origin": options["origin"](endpoints)} if "origin" in options else {})
     grad_fn = jsubspace.value_and_grad(loss_fn, subspace, products=PAIR, **options)
-    (value, info), grads = jax.jit(grad_fn)(KEY, endpoints, *batch)
     samples, m = options.get("num_samples", 1), subspace.num_endpoints
     cut = options.get("batch_argnums") is None
-    chosen = [*itertools.combinations(range(m), 2)]
-    if m > 1 and not options.get("all_pairs"):
-        chosen = [jsubspace.sample_pair(jax.random.split(KEY)[1], m)]
     names = ("kernel", "bias") if "mask" in options else ("kernel",)
 
-    def objective(endpoints):
-        total = 0
-        for s in range(samples):
-            alpha = info.alpha if samples == 1 else jax.tree.map(lambda leaf: leaf[s], info.alpha)  # noqa: B023
-            part = [leaf[s::samples] if cut else leaf for leaf in batch]
-            total += dense_loss(endpoints, subspace, alpha, *part) / samples
-        if chosen and options.get("beta", 1):
-            cosines = dense_cosines(endpoints, names, options.get("origin"))
-            total += options.get("beta", 1.0) * sum(cosines[j, k] for j, k in chosen) / len(chosen)
-        return total
+    @jax.jit
+    def found_expected_and_ordinary(endpoints):
+        (value, info), grads = grad_fn(KEY, endpoints, *batch)
+        chosen = [*itertools.combinations(range(m), 2)]
+        if m > 1 and not options.get("all_pairs"):
+            chosen = [jsubspace.sample_pair(jax.random.split(KEY)[1], m)]
 
-    expected = jax.jit(jax.value_and_grad(objective))(endpoints)
+        def objective(endpoints):
+            total = 0
+            for s in range(samples):
+                alpha = info.alpha if samples == 1 else jax.tree.map(lambda leaf: leaf[s], info.alpha)  # noqa: B023
+                part = [leaf[s::samples] if cut else leaf for leaf in batch]
+                total += dense_loss(endpoints, subspace, alpha, *part) / samples
+            if chosen and options.get("beta", 1):
+                cosines = dense_cosines(endpoints, names, options.get("origin"))
+                total += options.get("beta", 1.0) * sum(cosines[j, k] for j, k in chosen) / len(chosen)
+            return total
+
+        expected = jax.value_and_grad(objective)(endpoints)
+        ordinary = jsubspace.value_and_grad(loss_fn, subspace, **options)(KEY, endpoints, *batch)[1] if m > 1 else None
+        return (value, grads), expected, ordinary
+
+    (value, grads), expected, ordinary = found_expected_and_ordinary(endpoints)
     close((value, grads), expected)
     assert grads["scale"].shape == (1, 4)
     if m > 1:
-        ordinary = jsubspace.value_and_grad(loss_fn, subspace, **options)(KEY, endpoints, *batch)
-        assert not np.allclose(ordinary[1]["hidden"]["lora_a"], grads["hidden"]["lora_a"], rtol=0.01)
+        assert not np.allclose(ordinary["hidden"]["lora_a"], grads["hidden"]["lora_a"], rtol=0.01)
 
 
 @pytest.mark.parametrize("option", ["at_point", "sam_rho"])
@@ -136,8 +142,21 @@ def test_options_at_the_point_see_the_factors_of_the_point(option, x64):
         {"at_point": lambda grad: clip.update(grad, clip.init(grad))[0]} if option == "at_point" else {"sam_rho": 0.2}
     )
     grad_fn = jsubspace.value_and_grad_at(loss_fn, subspace, products=[PAIR], beta=0, **given)
-    _, grads = grad_fn(alpha, (), endpoints, *batch)
+    _, grads = jax.jit(lambda endpoints: grad_fn(alpha, (), endpoints, *batch))(endpoints)
+    grad, expected = jax.jit(lambda endpoints: by_hand(option, alpha, endpoints, batch))(endpoints)
+    assert not np.allclose(expected["scale"], grad["scale"], rtol=1e-3)
+    cut = {
+        "lora_a": np.stack(np.split(expected["hidden"]["lora_a"], 3, axis=1)),
+        "lora_b": np.stack(
+            [c * g for c, g in zip(np.asarray(alpha), np.split(expected["hidden"]["lora_b"], 3), strict=True)]
+        ),
+    }
+    head = jax.tree.map(lambda g: np.tensordot(alpha, g, 0), expected["head"])
+    close(grads, {"hidden": cut, "head": head, "scale": expected["scale"][None]}, rtol=1e-11)
 
+
+def by_hand(option, alpha, endpoints, batch):
+    """The gradient at the point, and what becomes of it there."""
     first, second = endpoints["hidden"].values()
     point = jsubspace.interpolate(endpoints, alpha) | {
         "hidden": {
@@ -148,33 +167,32 @@ def test_options_at_the_point_see_the_factors_of_the_point(option, x64):
     grad = jax.grad(loss_fn)(point, *batch)
     norm = optax.tree.norm(grad)
     if option == "at_point":
-        expected = jax.tree.map(lambda g: g * 0.01 / norm, grad)
-    else:
-        expected = jax.grad(loss_fn)(jax.tree.map(lambda p, g: p + 0.2 * g / norm, point, grad), *batch)
-    assert not np.allclose(expected["scale"], grad["scale"], rtol=1e-3)
-    cut = {
-        "lora_a": jnp.stack(jnp.split(expected["hidden"]["lora_a"], 3, axis=1)),
-        "lora_b": jnp.stack([c * g for c, g in zip(alpha, jnp.split(expected["hidden"]["lora_b"], 3), strict=True)]),
-    }
-    head = jax.tree.map(lambda g: jnp.tensordot(alpha, g, 0), expected["head"])
-    close(grads, {"hidden": cut, "head": head, "scale": expected["scale"][None]}, rtol=1e-11)
+        return grad, jax.tree.map(lambda g: g * 0.01 / norm, grad)
+    return grad, jax.grad(loss_fn)(jax.tree.map(lambda p, g: p + 0.2 * g / norm, point, grad), *batch)
 
 
 @pytest.mark.parametrize("subspace", [Line(), Simplex(3), Curve()], ids=repr)
 def test_points_have_the_mean_of_the_products(subspace, x64):
     """At the corners, the center and beyond the ends. The mean of the factors has another product."""
     endpoints, _ = problem(subspace)
-    made = jsubspace.as_products(endpoints, PAIR)
-    products = endpoints["hidden"]["lora_a"] @ endpoints["hidden"]["lora_b"]
+    products = np.asarray(endpoints["hidden"]["lora_a"]) @ np.asarray(endpoints["hidden"]["lora_b"])
+
+    @jax.jit
+    def points(alpha):
+        """Of the products and of the factors, and the weights."""
+        made = jsubspace.as_products(endpoints, PAIR)
+        return *(jsubspace.interpolate(e, alpha, subspace) for e in (made, endpoints)), subspace.coefficients(alpha)
+
     for alpha in (*subspace.ends, subspace.center, 1.3 * subspace.ends[0] - 0.3 * subspace.ends[1]):
-        point = jsubspace.interpolate(made, alpha, subspace)
-        expected = jnp.tensordot(subspace.coefficients(jnp.asarray(alpha)), products, 1)
+        point, ordinary, weights = jax.device_get(points(jnp.asarray(alpha)))
+        expected = np.tensordot(weights, products, 1)
         close(point["hidden"]["lora_a"] @ point["hidden"]["lora_b"], expected)
         assert point["hidden"]["lora_a"].shape == (D, subspace.num_endpoints * RANK)
-        close(point["head"], jsubspace.interpolate(endpoints, alpha, subspace)["head"], rtol=0, atol=0)
-    center = jsubspace.midpoint(endpoints, subspace)["hidden"]
-    dense = jnp.tensordot(subspace.coefficients(subspace.center), products, 1)
-    assert jnp.linalg.norm(center["lora_a"] @ center["lora_b"] - dense) > 0.3 * jnp.linalg.norm(dense)
+        close(point["head"], ordinary["head"], rtol=0, atol=0)
+    _, center, weights = jax.device_get(points(jnp.asarray(subspace.center)))
+    dense = np.tensordot(weights, products, 1)
+    center = center["hidden"]["lora_a"] @ center["hidden"]["lora_b"]
+    assert np.linalg.norm(center - dense) > 0.3 * np.linalg.norm(dense)
 
 
 def test_other_layouts(x64):
@@ -187,17 +205,23 @@ def test_other_layouts(x64):
         },
         "k": {"down": rng.normal(size=(2, D, 1)), "up": rng.normal(size=(2, 1, E))},
     }
-    endpoints = jax.tree.map(jnp.asarray, {"blocks": layers})
+    endpoints = {"blocks": layers}
     pairs = [("lora_B/kernel", "lora_A/kernel"), ("down", "up")]
     q, k = layers["q"], layers["k"]
     dense = {"q": {"kernel": q["lora_B"]["kernel"] @ q["lora_A"]["kernel"]}, "k": {"kernel": k["down"] @ k["up"]}}
-    point = jsubspace.interpolate(jsubspace.as_products(endpoints, pairs), 0.3)["blocks"]
-    expected = jsubspace.interpolate(dense, 0.3)
+
+    @jax.jit
+    def results(endpoints, dense):
+        point = jsubspace.interpolate(jsubspace.as_products(endpoints, pairs), 0.3)["blocks"]
+        ours = jsubspace.cosine_squared(endpoints, 0, 1, products=pairs)
+        return point, ours, jsubspace.cosine_squared(dense, 0, 1), jsubspace.cosine_squared(endpoints, 0, 1)
+
+    point, cosine, expected_cosine, of_factors = jax.device_get(results(endpoints, dense))
+    expected = jax.tree.map(lambda leaf: 0.7 * leaf[0] + 0.3 * leaf[1], dense)
     close(point["q"]["lora_B"]["kernel"] @ point["q"]["lora_A"]["kernel"], expected["q"]["kernel"])
     close(point["k"]["down"] @ point["k"]["up"], expected["k"]["kernel"])
-    expected = jsubspace.cosine_squared(dense, 0, 1)
-    close(jsubspace.cosine_squared(endpoints, 0, 1, products=pairs), expected)
-    assert not np.allclose(jsubspace.cosine_squared(endpoints, 0, 1), expected, rtol=0.01)
+    close(cosine, expected_cosine)
+    assert not np.allclose(of_factors, expected_cosine, rtol=0.01)
 
 
 def test_every_layer_of_a_scan_has_its_position_on_the_products(x64):
@@ -224,41 +248,55 @@ def test_every_layer_of_a_scan_has_its_position_on_the_products(x64):
             h = jnp.tanh(h @ ((1 - a) * products[0, layer] + a * products[1, layer]))
         return jnp.mean(h**2)
 
-    (_, info), grads = jsubspace.value_and_grad(loss, Line(), layerwise=names, products=PAIR, beta=0)(KEY, endpoints)
+    @jax.jit
+    def results(endpoints):
+        grad_fn = jsubspace.value_and_grad(loss, Line(), layerwise=names, products=PAIR, beta=0)
+        (_, info), grads = grad_fn(KEY, endpoints)
+        point = jsubspace.interpolate(jsubspace.as_products(endpoints, PAIR), info.alpha, Line())
+        return info, grads, jax.value_and_grad(dense)(endpoints, info.alpha), loss(point)
+
+    info, grads, expected, loss_at_point = results(endpoints)
     assert len({*info.alpha["blocks"]["lora_b"].tolist()}) == 3
-    close((info.loss, grads), jax.value_and_grad(dense)(endpoints, info.alpha))
-    point = jsubspace.interpolate(jsubspace.as_products(endpoints, PAIR), info.alpha, Line())
-    close(loss(point), info.loss)
+    close((info.loss, grads), expected)
+    close(loss_at_point, info.loss)
 
 
 def test_cosines_of_products(x64):
     endpoints, _ = problem(Simplex(3))
     origin = origin_of(endpoints)
-    for start in (None, origin):
-        expected = dense_cosines(endpoints, origin=start)
+
+    @jax.jit
+    def cosines(start):
         options = {"origin": start, "products": PAIR}
-        close(jsubspace.cosines_squared(endpoints, **options), expected)
-        close(jsubspace.cosine_squared(endpoints, 2, 0, **options), expected[2, 0])
-        close(jsubspace.mean_cosine_squared(endpoints, **options), expected[np.triu_indices(3, 1)].mean())
+        functions = (jsubspace.cosines_squared, jsubspace.mean_cosine_squared)
+        one = jsubspace.cosine_squared(endpoints, 2, 0, **options)
+        return *(function(endpoints, **options) for function in functions), one, dense_cosines(endpoints, origin=start)
+
+    for start in (None, origin):
+        all_pairs, mean, one, expected = jax.device_get(cosines(start))
+        close(all_pairs, expected)
+        close(one, expected[2, 0])
+        close(mean, expected[np.triu_indices(3, 1)].mean())
 
 
 def test_a_network_has_many_factors_and_one_penalty(x64):
     """A R and R^-1 B are the same network: penalty and cosines are the same, and gradients are those of the same objective."""
     endpoints, batch = problem(Line())
-    mix = jnp.asarray(np.random.default_rng(2).normal(size=(2, RANK, RANK)))
-    first, second = endpoints["hidden"].values()
-    turned = endpoints | {"hidden": {"lora_a": first @ mix, "lora_b": jnp.linalg.inv(mix) @ second}}
-    grad_fn = jsubspace.value_and_grad_at(loss_fn, Line(), products=PAIR)
+    mix = np.random.default_rng(2).normal(size=(2, RANK, RANK))
+    first, second = map(np.asarray, endpoints["hidden"].values())
+    turned = endpoints | {"hidden": {"lora_a": first @ mix, "lora_b": np.linalg.inv(mix) @ second}}
+    turned = jax.tree.map(jnp.asarray, turned)
+    grad_fn = jax.jit(jsubspace.value_and_grad_at(loss_fn, Line(), products=PAIR))
     (value, info), grads = grad_fn(0.3, (0, 1), endpoints, *batch)
     (same_value, same_info), same = grad_fn(0.3, (0, 1), turned, *batch)
     close((same_value, same_info.penalty), (value, info.penalty), rtol=1e-10)
     turned_back = {
-        "lora_a": same["hidden"]["lora_a"] @ jnp.swapaxes(mix, 1, 2),
-        "lora_b": jnp.swapaxes(jnp.linalg.inv(mix), 1, 2) @ same["hidden"]["lora_b"],
+        "lora_a": np.asarray(same["hidden"]["lora_a"]) @ np.swapaxes(mix, 1, 2),
+        "lora_b": np.swapaxes(np.linalg.inv(mix), 1, 2) @ np.asarray(same["hidden"]["lora_b"]),
     }
     close(turned_back, grads["hidden"], rtol=1e-9, atol=1e-11)
-    ordinary = [jsubspace.cosine_squared(e, 0, 1) for e in (endpoints, turned)]
-    assert not np.allclose(*ordinary, rtol=0.01)
+    cosine = jax.jit(lambda e: jsubspace.cosine_squared(e, 0, 1))
+    assert not np.allclose(cosine(endpoints), cosine(turned), rtol=0.01)
 
 
 def shapes(jaxpr):
@@ -284,32 +322,36 @@ def test_no_array_has_the_size_of_the_kernel(options):
 def test_factors_of_zero_and_small_factors():
     """lora_b starts at zero: the penalty is 0, without NaN. Later products may be too small for their squares."""
     endpoints, _ = problem(Simplex(3))
-    low = {"hidden": endpoints["hidden"]}
-    dense = jsubspace.cosines_squared({"kernel": low["hidden"]["lora_a"] @ low["hidden"]["lora_b"]})
+    low = jax.tree.map(np.asarray, {"hidden": endpoints["hidden"]})
+    dense = jax.jit(jsubspace.cosines_squared)({"kernel": low["hidden"]["lora_a"] @ low["hidden"]["lora_b"]})
     grad_fn = jax.jit(jsubspace.value_and_grad(lambda point: jnp.zeros(()), Simplex(3), products=PAIR, all_pairs=True))
     unit = grad_fn(KEY, low)[1]["hidden"]["lora_b"]
     for size in (0.0, 1e-15, 1.0, 1e15):
-        (_, info), grads = grad_fn(KEY, {"hidden": low["hidden"] | {"lora_b": size * low["hidden"]["lora_b"]}})
-        expected = np.mean(dense[np.triu_indices(3, 1)]) if size else 0
+        (_, info), grads = grad_fn(
+            KEY, {"hidden": low["hidden"] | {"lora_b": np.float32(size) * low["hidden"]["lora_b"]}}
+        )
+        expected = np.mean(np.asarray(dense)[np.triu_indices(3, 1)]) if size else 0
         np.testing.assert_allclose(info.penalty, expected, rtol=1e-5)
         assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grads))
         if size:  # The derivative with respect to B is inversely proportional to B.
-            close(grads["hidden"]["lora_b"] * size, unit, rtol=1e-3, atol=1e-6)
+            close(np.asarray(grads["hidden"]["lora_b"]) * size, unit, rtol=1e-3, atol=1e-6)
 
 
 def test_which_leaves_count():
     """By default all factors do, also of rank one, whose leaves are no kernels. A product counts as a whole."""
-    endpoints = {"lora_a": jnp.ones((2, D, 1)), "lora_b": jnp.ones((2, 1, E)), "bias": jnp.ones((2, E))}
+    shapes = {"lora_a": (2, D, 1), "lora_b": (2, 1, E), "bias": (2, E)}
+    endpoints = {name: jnp.asarray(np.ones(shape, np.float32)) for name, shape in shapes.items()}
+    cosine = jax.jit(lambda endpoints: jsubspace.cosine_squared(endpoints, 0, 1, products=PAIR))
     assert not any(jsubspace.kernels(endpoints).values())
-    close(jsubspace.cosine_squared(endpoints, 0, 1, products=PAIR), 1, rtol=1e-6)
+    close(cosine(endpoints), 1, rtol=1e-6)
     half = {"lora_a": True, "lora_b": False, "bias": True}
     with pytest.raises(
         ValueError, match="the mask counts one of the leaves lora_a and lora_b, but they form a product"
     ):
         jsubspace.cosine_squared(endpoints, 0, 1, half, products=PAIR)
-    endpoints["bias"] = jnp.eye(2, E)
+    endpoints["bias"] = jnp.asarray(np.eye(2, E, dtype=np.float32))
     only_bias = {"lora_a": False, "lora_b": False, "bias": True}
-    assert jsubspace.cosine_squared(endpoints, 0, 1, only_bias, products=PAIR) == 0
+    assert jax.jit(lambda e: jsubspace.cosine_squared(e, 0, 1, only_bias, products=PAIR))(endpoints) == 0
 
 
 @pytest.mark.parametrize(("options", "check_vma"), [({}, True), ({"num_samples": 3}, False)])
@@ -338,7 +380,12 @@ def test_lora_of_nnx_trains_a_line_of_products():
             return self.lora(x)
 
     graph, _, rest = nnx.split(Adapted(nnx.Rngs(0)), nnx.LoRAParam, ...)
-    endpoints = jsubspace.init_endpoints(KEY, lambda k: nnx.state(Adapted(nnx.Rngs(k)), nnx.LoRAParam), Line())
+
+    @jax.jit
+    def start():
+        return jsubspace.init_endpoints(KEY, lambda k: nnx.state(Adapted(nnx.Rngs(k)), nnx.LoRAParam), Line())
+
+    endpoints = start()
     rng = np.random.default_rng(3)
     x = jnp.asarray(rng.normal(size=(40, D)), jnp.float32)
     y = x @ jnp.asarray(rng.normal(size=(D, 1)) @ rng.normal(size=(1, E)), jnp.float32) / 5

@@ -85,6 +85,11 @@ def test_the_numbers_of_the_compiled_step():
     assert f"{line['wire'] / standard['wire']:.4f}" == "1.0000"
 
 
+def test_the_number_of_convolutions_on_a_cpu():
+    rows = recorded("bench_cpu/rows.json")["rows"]
+    assert f"PyTorch needs {rows['cresnet20/torch']['over_standard'][0]:.2f} of XLA's time" in WORDS
+
+
 def test_the_count_of_the_claims():
     record = (REPOSITORY / "experiments" / "README.md").read_text(encoding="utf-8")
     table = record.partition("<!-- claims")[2].partition("<!-- end of claims -->")[0]

@@ -66,6 +66,7 @@ def loss_fn(point, images, labels):
     return optax.softmax_cross_entropy_with_integer_labels(outputs.logits, labels).mean()
 
 
+@jax.jit
 def stats_fn(point, images):
     return MODEL.apply({"params": point}, images, train=True, mutable=["batch_stats"])[1]["batch_stats"]
 
@@ -92,9 +93,9 @@ def test_recorded_run(name, x64):
         return value, optax.apply_updates(endpoints, updates), state
 
     endpoints, losses = tree(trace, "initial", PARAMS), []
-    state = optimizer.init(endpoints)
+    state = jax.jit(optimizer.init)(endpoints)
     for i in range(12):
-        alpha = jax.tree.map(lambda leaf: leaf[i], alphas)  # noqa: B023
+        alpha = jax.tree.map(lambda leaf: np.asarray(leaf)[i], alphas)  # noqa: B023
         batch = trace["images"][i], trace["labels"][i]
         value, endpoints, state = step(endpoints, state, alpha, trace["pairs"][i], *batch)
         losses.append(float(value))
@@ -107,13 +108,14 @@ def test_recorded_run(name, x64):
 
     reduce = np.mean if isinstance(subspace, jsubspace.Simplex) else np.sum
     above = np.triu_indices(subspace.num_endpoints, k=1)
-    cosines = np.asarray(jsubspace.cosines_squared(endpoints))[above]
-    distances = np.asarray(jsubspace.distances(endpoints))[above]
+    pairs = jax.jit(lambda endpoints: (jsubspace.cosines_squared(endpoints), jsubspace.distances(endpoints)))(endpoints)
+    cosines, distances = (np.asarray(matrix)[above] for matrix in pairs)
     np.testing.assert_allclose(reduce(cosines), trace["final_cos2_over_kernels"], **CLOSE)
     np.testing.assert_allclose(np.sqrt(reduce(distances**2)), trace["final_l2_over_kernels"], **CLOSE)
 
+    interpolate = jax.jit(lambda alpha: jsubspace.interpolate(endpoints, alpha, subspace))
     for n in (0, 1):
-        point = jsubspace.interpolate(endpoints, jnp.asarray(trace[f"eval{n}/alpha"]), subspace)
+        point = interpolate(jnp.asarray(trace[f"eval{n}/alpha"]))
         stats = jsubspace.reestimate_batch_stats(stats_fn, point, ((images,) for images in trace["images"]))
         recorded = {key: trace[key] for key in trace.files if key.startswith(f"eval{n}/")}
         expected = tree(trace, f"eval{n}", STATS)

@@ -49,31 +49,61 @@ def close(actual, expected, rtol=1e-12, atol=1e-12):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), actual, expected)
 
 
-@pytest.mark.parametrize("options", [{}, {"num_samples": 4}, {"pull_back": "center", "sam_rho": 0.1}])
-@pytest.mark.parametrize("subspace", SUBSPACES, ids=repr)
+AT_ONE, AT_SEVERAL, UPHILL = {}, {"num_samples": 4}, {"pull_back": "center", "sam_rho": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("subspace", "options"),
+    [
+        (Line(), AT_ONE),
+        (Line(), AT_SEVERAL),
+        (Line(), UPHILL),
+        (Curve(), AT_SEVERAL),
+        (Simplex(3), AT_ONE),
+        (Simplex(3), UPHILL),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [(Curve(), AT_ONE), (Curve(), UPHILL), (Simplex(3), AT_SEVERAL)]
+        ),
+    ],
+)
 def test_it_is_the_unrolled_network(subspace, options, x64):
     endpoints, batch = problem(subspace)
     layers = jsubspace.layers(endpoints, scanned="blocks")
-    grad_fn = jsubspace.value_and_grad(scanned_loss, subspace, layerwise=layers, all_pairs=True, **options)
-    (value, info), grads = jax.jit(grad_fn)(KEY, endpoints, *batch)
+    settings = {"all_pairs": True} | options
+
+    @jax.jit
+    def results(endpoints):
+        """Of the stacked layers, of the list of layers, and with one alpha for all stacked layers, another objective."""
+        grad_fn = jsubspace.value_and_grad(scanned_loss, subspace, layerwise=layers, **settings)
+        (value, info), grads = grad_fn(KEY, endpoints, *batch)
+        alpha = unrolled(info.alpha, axis=1 if "num_samples" in options else 0)
+        at = gradients.value_and_grad_at(unrolled_loss, subspace, **options)
+        expected = at(alpha, tuple(range(subspace.num_endpoints)), unrolled(endpoints), *batch)
+        one = jsubspace.value_and_grad(scanned_loss, subspace, layerwise=True, **settings)
+        return value, info, grads, unrolled(grads), expected, one(KEY, endpoints, *batch)[1]
+
+    value, info, grads, unrolled_grads, ((expected, at_info), expected_grads), of_one = results(endpoints)
     samples = options.get("num_samples", 1)
     leading = (samples,) if samples > 1 else ()
     assert info.alpha["blocks"]["bias"].shape == (*leading, L, *subspace.alpha_shape)
     assert info.alpha["head"]["w"].shape == (*leading, *subspace.alpha_shape)
     assert len(np.unique(np.asarray(info.alpha["blocks"]["bias"]))) >= L * samples
-
-    at = jax.jit(gradients.value_and_grad_at(unrolled_loss, subspace, **options), static_argnums=1)
-    alpha = unrolled(info.alpha, axis=len(leading))
-    (expected, at_info), expected_grads = at(alpha, tuple(range(subspace.num_endpoints)), unrolled(endpoints), *batch)
     close((value, info.loss, info.penalty), (expected, at_info.loss, at_info.penalty))
-    close(unrolled(grads), expected_grads)
-    # One alpha for all stacked layers is another objective.
-    one = jsubspace.value_and_grad(scanned_loss, subspace, layerwise=True, all_pairs=True, **options)
-    assert not np.allclose(one(KEY, endpoints, *batch)[1]["blocks"]["bias"], grads["blocks"]["bias"])
+    close(unrolled_grads, expected_grads)
+    assert not np.allclose(of_one["blocks"]["bias"], grads["blocks"]["bias"])
 
 
-@pytest.mark.parametrize("num_samples", [1, 2])
-@pytest.mark.parametrize("subspace", SUBSPACES, ids=repr)
+@pytest.mark.parametrize(
+    ("subspace", "num_samples"),
+    [
+        (Line(), 2),
+        (Curve(), 1),
+        (Simplex(3), 2),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [(Line(), 1), (Curve(), 2), (Simplex(3), 1)]),
+    ],
+    ids=repr,
+)
 def test_eight_devices_and_one(subspace, num_samples, x64):
     endpoints, batch = problem(subspace, n=32)
     options = {"layerwise": jsubspace.layers(endpoints, scanned="blocks"), "num_samples": num_samples}
@@ -93,43 +123,57 @@ def test_eight_devices_and_one(subspace, num_samples, x64):
 def test_the_gradient_is_that_of_the_objective_written_out(subspace, x64):
     endpoints, batch = problem(subspace)
     layers = jsubspace.layers(endpoints, scanned="blocks")
-    alpha = jsubspace.sample_alpha(KEY, subspace, layers)
 
-    def objective(endpoints):
-        return scanned_loss(jsubspace.interpolate(endpoints, alpha, subspace), *batch)
+    @jax.jit
+    def found_and_expected(endpoints):
+        alpha = jsubspace.sample_alpha(KEY, subspace, layers)
 
-    grad_fn = gradients.value_and_grad_at(scanned_loss, subspace, beta=0.0)
-    (value, _), grads = grad_fn(alpha, (0, 1), endpoints, *batch)
-    close((value, grads), jax.value_and_grad(objective)(endpoints))
+        def objective(endpoints):
+            return scanned_loss(jsubspace.interpolate(endpoints, alpha, subspace), *batch)
+
+        grad_fn = gradients.value_and_grad_at(scanned_loss, subspace, beta=0.0)
+        (value, _), grads = grad_fn(alpha, (0, 1), endpoints, *batch)
+        return (value, grads), jax.value_and_grad(objective)(endpoints)
+
+    close(*found_and_expected(endpoints))
 
 
 def test_a_shared_leaf_of_stacked_layers(x64):
     endpoints, batch = problem(Simplex(3))
     endpoints["blocks"]["bias"] = endpoints["blocks"]["bias"][:1]
     layers = jsubspace.layers(endpoints, scanned="blocks")
-    alpha = jsubspace.sample_alpha(KEY, Simplex(3), layers)
-    result = gradients.value_and_grad_at(scanned_loss, Simplex(3))(alpha, (0, 2), endpoints, *batch)
-    split = unrolled(alpha, axis=0)
-    expected = gradients.value_and_grad_at(unrolled_loss, Simplex(3))(split, (0, 2), unrolled(endpoints), *batch)
-    close((result[0][0], unrolled(result[1])), (expected[0][0], expected[1]))
+
+    @jax.jit
+    def found_and_expected(endpoints):
+        alpha = jsubspace.sample_alpha(KEY, Simplex(3), layers)
+        result = gradients.value_and_grad_at(scanned_loss, Simplex(3))(alpha, (0, 2), endpoints, *batch)
+        split = unrolled(alpha, axis=0)
+        expected = gradients.value_and_grad_at(unrolled_loss, Simplex(3))(split, (0, 2), unrolled(endpoints), *batch)
+        return (result[0][0], unrolled(result[1])), (expected[0][0], expected[1])
+
+    close(*found_and_expected(endpoints))
 
 
 def test_points_layer_by_layer():
     """At a corner of every layer the row is that endpoint's, bit for bit. Without a name of the subspace, other leaves tell it."""
     endpoints, _ = problem(Line())
-    corners = jnp.array([0.0, 1.0, 0.0])
+    corners = jnp.asarray(np.float32([0.0, 1.0, 0.0]))
     alpha = jax.tree.map(
         lambda name: corners if isinstance(name, ScannedLayers) else 0.25, jsubspace.layers(endpoints, "blocks")
     )
     for subspace in (Line(), None):
-        point = jsubspace.interpolate(endpoints, alpha, subspace)
+        point = jax.jit(lambda endpoints, subspace=subspace: jsubspace.interpolate(endpoints, alpha, subspace))(
+            endpoints
+        )
         for leaf, found in zip(jax.tree.leaves(endpoints["blocks"]), jax.tree.leaves(point["blocks"]), strict=True):
-            np.testing.assert_array_equal(found, jnp.stack([leaf[0, 0], leaf[1, 1], leaf[0, 2]]))
+            leaf = np.asarray(leaf)
+            np.testing.assert_array_equal(found, np.stack([leaf[0, 0], leaf[1, 1], leaf[0, 2]]))
     np.testing.assert_allclose(
-        point["head"]["w"], 0.75 * endpoints["head"]["w"][0] + 0.25 * endpoints["head"]["w"][1], rtol=1e-6
+        point["head"]["w"], np.tensordot([0.75, 0.25], np.asarray(endpoints["head"]["w"]), 1), rtol=1e-6
     )
     centers = jax.tree.map(lambda a: jnp.full_like(a, 0.5), alpha)
-    close(jsubspace.interpolate(endpoints, centers, Line()), jsubspace.midpoint(endpoints), rtol=1e-6)
+    middles = jax.jit(lambda e: (jsubspace.interpolate(e, centers, Line()), jsubspace.midpoint(e)))
+    close(*middles(endpoints), rtol=1e-6)
     only = endpoints["blocks"]
     with pytest.raises(ValueError, match=r"alpha of shape \[3\] does not say .*name the subspace"):
         jsubspace.interpolate(only, alpha["blocks"])
@@ -180,7 +224,7 @@ def test_a_scan_of_flax():
             )
 
     x = jnp.ones((3, 4))
-    endpoints = jsubspace.init_endpoints(KEY, lambda key: Network().init(key, x)["params"], 2)
+    endpoints = jax.jit(lambda: jsubspace.init_endpoints(KEY, lambda key: Network().init(key, x)["params"], 2))()
     layers = jsubspace.layers(endpoints, scanned="ScanBlock_*")
     scanned = {name.name: name.length for name in jax.tree.leaves(layers) if isinstance(name, ScannedLayers)}
     assert scanned == {"['ScanBlock_0']['Dense_0']": 5, "['ScanBlock_0']['LayerNorm_0']": 5}
@@ -188,7 +232,7 @@ def test_a_scan_of_flax():
     def loss_fn(point, x):
         return jnp.mean(Network().apply({"params": point}, x) ** 2)
 
-    (_, info), grads = jsubspace.value_and_grad(loss_fn, Line(), layerwise=layers)(KEY, endpoints, x)
+    (_, info), grads = jax.eval_shape(jsubspace.value_and_grad(loss_fn, Line(), layerwise=layers), KEY, endpoints, x)
     assert info.alpha["ScanBlock_0"]["Dense_0"]["bias"].shape == (5,)
     assert tree.same_structure(grads, endpoints)
 

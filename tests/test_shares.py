@@ -50,13 +50,19 @@ def start(subspace, optimizer):
     return init_train_state(jsubspace.init_endpoints(jax.random.key(0), init_fn, subspace.num_endpoints), optimizer)
 
 
+@functools.cache
+def start_on_host(subspace, optimizer, x64):
+    return jax.device_get(jax.jit(lambda: start(subspace, optimizer))())
+
+
 SGD = optim.sgd(0.1, 0.9, 1e-3)
 
 
 def train(subspace, count, divided, state=None, steps=3, optimizer=SGD, **settings):
     """State and report after some steps on so many devices."""
-    compiled, like, devices = compiled_step(subspace, count, divided, optimizer, **settings)
-    state = start(subspace, optimizer) if state is None else state
+    x64 = jax.config.jax_enable_x64
+    compiled, like, devices = shared_step(subspace, count, divided, optimizer, x64, tuple(settings.items()))
+    state = start_on_host(subspace, optimizer, x64) if state is None else state
     shardings = devices.shardings_of(like) if divided else None
     state, key = devices.put(jax.tree.map(np.asarray, state), shardings), devices.put(jax.random.key(7))
     for batch in devices.put_batches(batches(steps), parts=settings.get("num_samples", 1)):
@@ -75,6 +81,12 @@ def compiled_step(subspace, count, divided, optimizer=SGD, **settings):
     return step.compiled(devices, devices.shardings_of(state) if divided else None), state, devices
 
 
+@functools.cache
+def shared_step(subspace, count, divided, optimizer, x64, settings):
+    """A step that several tests run."""
+    return compiled_step(subspace, count, divided, optimizer, **dict(settings))
+
+
 def close(a, b, rtol=1e-11, atol=1e-13):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=rtol, atol=atol), a, b)
 
@@ -84,7 +96,7 @@ def close(a, b, rtol=1e-11, atol=1e-13):
     [
         (Point(), {}),
         (Line(), {}),
-        (Curve(), {"layerwise": True}),
+        pytest.param(Curve(), {"layerwise": True}, marks=pytest.mark.slow),
         (Simplex(4), {"mask": jsubspace.all_leaves}),
         (Simplex(3), {"all_pairs": True, "num_samples": 2}),
         (Line(), {"num_samples": 4, "layerwise": True}),
@@ -96,8 +108,9 @@ def test_divided_endpoints_give_the_numbers_of_whole_ones(subspace, settings, x6
     divided, info_of_divided = train(subspace, 4, divided=True, **settings)
     close(divided, whole)
     close(info_of_divided, info)
-    one, _ = train(subspace, 1, divided=True, **settings)
-    close(one, whole)
+    if subspace == Line():
+        one, _ = train(subspace, 1, divided=True, **settings)
+        close(one, whole)
 
 
 def clip(grad):
@@ -120,8 +133,9 @@ OPTIMIZERS = {
 def test_an_optimizer_sees_whole_leaves_wherever_their_shares_are(name, x64):
     optimizer, settings = OPTIMIZERS[name]
     one, divided = (train(Line(), count, count == 8, optimizer=optimizer, **settings)[0] for count in (1, 8))
-    moved = jax.tree.map(lambda new, old: jnp.max(jnp.abs(new - old)), one, start(Line(), optimizer))
-    assert min(jax.tree.leaves(moved.endpoints)) > 1e-4
+    before = start_on_host(Line(), optimizer, True)
+    moved = jax.tree.map(lambda new, old: np.max(np.abs(np.asarray(new) - old)), one.endpoints, before.endpoints)
+    assert min(jax.tree.leaves(moved)) > 1e-4
     close(divided, one, rtol=1e-7, atol=1e-10)
     lengths = jax.tree.map(lambda leaf: leaf.size // leaf.addressable_shards[0].data.size, divided)
     assert (
@@ -146,7 +160,7 @@ def test_a_device_holds_its_share_and_the_state_keeps_its_place():
         (Point(), {}, 1),
         (Line(), {}, 1),
         (Simplex(6), {}, 1),
-        (Curve(), {"layerwise": True}, 1),
+        pytest.param(Curve(), {"layerwise": True}, 1, marks=pytest.mark.slow),
         (Line(), {"num_samples": 4}, 2),
     ],
     ids=str,
@@ -182,10 +196,15 @@ def test_the_axis_that_is_divided():
 
 
 @pytest.mark.parametrize(
-    ("saved", "restored"), [((4, True), (2, False)), ((2, False), (8, True)), ((8, True), (1, True))]
+    ("saved", "restored"),
+    [
+        ((4, True), (2, False)),
+        ((2, False), (8, True)),
+        pytest.param((8, True), (1, True), marks=pytest.mark.slow),
+    ],
 )
 def test_checkpoints_move_between_modes_and_devices(saved, restored, tmp_path, x64):
-    subspace, optimizer = Line(), optim.sgd(0.1, 0.9, 1e-3)
+    subspace, optimizer = Line(), SGD
     state, _ = train(subspace, *saved, steps=2)
     with Checkpoints(tmp_path / "c") as checkpoints:
         checkpoints.save(state, 2, {})
@@ -204,11 +223,12 @@ def test_what_is_gathered_is_cast_first_and_norms_stay_as_they_are():
         hidden = x @ point["kernel"].astype(jnp.bfloat16)
         return jnp.sum((hidden.astype(jnp.float32) * point["scale"]) ** 2)
 
+    rng = np.random.default_rng(0)
     endpoints = {
-        "kernel": jax.random.normal(jax.random.key(0), (2, 8, 16)),
-        "scale": 1 + jnp.arange(32.0).reshape(2, 16),
+        "kernel": jnp.asarray(rng.normal(size=(2, 8, 16)), jnp.float32),
+        "scale": jnp.asarray(1 + np.arange(32.0).reshape(2, 16), jnp.float32),
     }
-    x = jax.random.normal(jax.random.key(1), (4, 8), jnp.bfloat16)
+    x = jnp.asarray(rng.normal(size=(4, 8)).astype(jnp.bfloat16))
     key, axes = jax.random.key(2), shares.axes_of(endpoints, 4)
     mesh = Mesh(np.array(jax.devices()[:4]), (AXIS,))
     place = PartitionSpec(None, AXIS), PartitionSpec()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jsubspace
-from jsubspace import layer_names, leaf_kinds, tree
+from jsubspace import inner_products, layer_names, leaf_kinds, tree
 
 DTYPES = [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64]
 
@@ -44,7 +44,7 @@ def test_contract_and_spread_use_no_matrix_unit():
     programs = [
         jax.make_jaxpr(tree.contract)(endpoints, weights),
         jax.make_jaxpr(tree.pull_back)(point, weights),
-        jax.make_jaxpr(lambda a, b: tree.inner(a, b, mask))(point, point),
+        jax.make_jaxpr(lambda a, b: inner_products.inner(a, b, mask))(point, point),
     ]
     for program in programs:
         assert "mul" in str(program)
@@ -95,16 +95,16 @@ def test_inner_products_are_those_of_one_vector(x64):
     def vector(network):
         return np.concatenate([np.ravel(network["conv"]["kernel"]), np.ravel(network["norm"][1])])
 
-    np.testing.assert_allclose(tree.inner(a, b, mask), vector(a) @ vector(b), rtol=1e-12)
+    np.testing.assert_allclose(inner_products.inner(a, b, mask), vector(a) @ vector(b), rtol=1e-12)
     vectors = np.stack([vector(network) for network in (a, b, c)])
-    gram = tree.gram([a, b, c], mask)
+    gram = inner_products.gram([a, b, c], mask)
     np.testing.assert_allclose(gram, vectors @ vectors.T, rtol=1e-12)
     np.testing.assert_array_equal(gram, gram.T)
 
 
 def test_inner_products_of_bfloat16_are_taken_in_float32():
     ones = {"kernel": jnp.ones((300, 10), jnp.bfloat16)}  # bfloat16 counts to 256
-    product = tree.inner(ones, ones, {"kernel": True})
+    product = inner_products.inner(ones, ones, {"kernel": True})
     assert product.dtype == jnp.float32
     assert product == 3000
 

@@ -538,6 +538,8 @@ def test_what_is_right_is_not_refused():
         right = {other: value for other, (value, _) in arguments.items()}
         for argument, (_, allowed) in arguments.items():
             for kind in allowed:
+                if WRONG[kind] is right[argument] and name != "its options":
+                    continue  # The test before has made this call.
                 changed = right | {argument: WRONG[kind]}
                 message = outcome(
                     lambda changed=changed, function=function, name=name: (

@@ -35,9 +35,13 @@ def tiny_settings(data_dir):
 
 def final_state(settings, workdir):
     """The state in the newest checkpoint of a run, on the host."""
-    run = build.build(settings)
+    return newest_state(build.build(settings), workdir)
+
+
+def newest_state(run, workdir):
+    """The same of a run that has been built."""
     with Checkpoints(pathlib.Path(workdir) / "checkpoints", read_only=True) as checkpoints:
-        state, _ = checkpoints.restore(jax.eval_shape(run.init_state), run.devices.replicated)
+        state, _ = checkpoints.restore(run.state_shape, run.devices.replicated)
     return jax.tree.map(np.asarray, state)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsubspace import arguments, leaf_kinds, tree
+from jsubspace import arguments, inner_products, leaf_kinds, tree
 from jsubspace.types import Params
 
 
@@ -100,7 +100,7 @@ def _power_iteration(
 @jax.jit
 def _normalized(vector: Params, image: Params) -> tuple[Params, jax.Array, jax.Array]:
     """The next unit vector, the Rayleigh quotient <v, H v> of this vector v, and its residual."""
-    value = tree.inner(vector, image, leaf_kinds.all_leaves(image))
+    value = inner_products.inner(vector, image, leaf_kinds.all_leaves(image))
     rest = jax.tree.map(lambda h, x: h - (value * x).astype(h.dtype), image, vector)
     return _unit(image)[0], value, _unit(rest)[1]
 
@@ -114,7 +114,7 @@ def _unit(vector: Params) -> tuple[Params, jax.Array]:
     entries = [jnp.max(jnp.abs(x), initial=0).astype(tree.accumulator(x.dtype)) for x in jax.tree.leaves(vector)]
     largest = functools.reduce(jnp.maximum, entries)
     scaled = jax.tree.map(lambda x: x.astype(largest.dtype) / jnp.where(largest != 0, largest, 1), vector)
-    norm = jnp.sqrt(tree.inner(scaled, scaled, every))
+    norm = jnp.sqrt(inner_products.inner(scaled, scaled, every))
     unit = jax.tree.map(lambda part, x: (part / jnp.where(norm != 0, norm, 1)).astype(x.dtype), scaled, vector)
     return unit, largest * norm
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import tree
+from jsubspace import loops, tree
 from jsubspace.batch_stats import scaled
 from jsubspace.evaluation import averaging
 from jsubspace.evaluation.batches import ScoredBatch
@@ -67,7 +67,17 @@ class Evaluator:
         self._scores_program = self._devices.compile(self._outcomes_of_batch, (SAME, SAME, batch))
 
     def at(self, weights: np.ndarray) -> "Evaluator":
-        """The same programs for other points: ``weights`` like the plan's, ``[p, M]``."""
+        """The same programs for other points: ``weights`` like the plan's, ``[p, M]``.
+
+        Raises:
+          ValueError: if they are not as many points and rows as in the plan. The programs would compute something else.
+        """
+        given, planned = np.shape(weights), np.shape(self._plan.weights)
+        if given != planned:
+            raise ValueError(
+                f"Evaluator.at: the weights have the shape {list(given)}, but the plan has {list(planned)}, one row for each point. "
+                "Make another Evaluator for another number of points."
+            )
         other = copy.copy(self)
         other._put_weights(weights)
         return other
@@ -159,12 +169,12 @@ class Evaluator:
     def _over_points(self, function: Any, per_point: Any) -> Any:
         """``function`` of every point's row of ``per_point``, leaves ``[p, ...]``, on every device."""
         if not self._by_points:
-            return jax.lax.map(function, per_point)
+            return loops.over(function, per_point)
         share = len(jax.tree.leaves(per_point)[0]) // self._devices.count
         axis: Any = self._devices.axis_name
         start = jax.lax.axis_index(axis) * share
         ours = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, share), per_point)
-        return jax.lax.all_gather(jax.lax.map(function, ours), axis, tiled=True)
+        return jax.lax.all_gather(loops.over(function, ours), axis, tiled=True)
 
     def _check_examples(self, reduced: Any, n: int) -> None:
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(reduced)]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jsubspace import leaf_kinds, tree
+from jsubspace import inner_products, leaf_kinds, tree
 from jsubspace.evaluation.batches import Batches, padded
 from jsubspace.evaluation.tasks.likelihood import Likelihood
 from jsubspace.merging import connections, segments, units
@@ -222,7 +222,7 @@ def _geometry(points: tuple[Params, ...], origin: Params | None) -> tuple[np.nda
     kernels = leaf_kinds.kernels(stacked)
     mask = kernels if any(jax.tree.leaves(kernels)) else leaf_kinds.all_leaves(stacked)
     vectors = points if origin is None else [jax.tree.map(lambda a, b: a - b, point, origin) for point in points]
-    gram = np.asarray(tree.gram(vectors, mask), np.float64)
+    gram = np.asarray(inner_products.gram(vectors, mask), np.float64)
     lengths = np.sqrt(np.diag(gram))
     cosines = gram / np.maximum(np.outer(lengths, lengths), np.finfo(np.float64).tiny)
     return cosines, None if origin is None else tuple(lengths.tolist())

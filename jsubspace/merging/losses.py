@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import arguments, positions, tree
+from jsubspace import arguments, loops, positions, tree
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import devices
 from jsubspace.evaluation.batches import Batches, ScoredBatch, padded
@@ -96,7 +96,7 @@ class Losses:
         def of_point(position: jax.Array) -> jax.Array:
             return self._loss_fn(tree.contract(endpoints, self._weights(endpoints, position)), *batch)
 
-        return jax.lax.map(of_point, points)
+        return loops.over(of_point, points)
 
     def _slopes_of_batch(
         self, endpoints: Endpoints, points: jax.Array, weights: jax.Array, batch: tuple[Any, ...]
@@ -112,7 +112,7 @@ class Losses:
             value, gradient = jax.value_and_grad(loss)(tree.contract(endpoints, weights))
             return value, along_alpha(slopes_along(weights, gradient, endpoints))[0]
 
-        return jax.lax.map(of_point, (points, weights))
+        return loops.over(of_point, (points, weights))
 
     def _weights(self, endpoints: Endpoints, position: jax.Array) -> Any:
         return positions.coefficients(endpoints, self._parts.alpha(position), self._subspace)

@@ -115,16 +115,21 @@ class Run:
         """The part of every batch that this host reads."""
         return shards.of_this_process(self.objective.num_samples)
 
-    def init_state(self) -> TrainState:
-        """The state before the first step."""
-        endpoints = points.init_endpoints(
-            jax.random.fold_in(self.key, INIT_KEY),
-            self.problem.network.init,
-            self.subspace,
-            common_start=self.common_start,
-            center_scale=self.center_scale,
-        )
-        return init_train_state(endpoints, self.optimizer)
+    @functools.cached_property
+    def init_state(self) -> Callable[[], TrainState]:
+        """Returns the state before the first step. It is one function, so that jax traces the network's initialisation once."""
+
+        def init_state() -> TrainState:
+            endpoints = points.init_endpoints(
+                jax.random.fold_in(self.key, INIT_KEY),
+                self.problem.network.init,
+                self.subspace,
+                common_start=self.common_start,
+                center_scale=self.center_scale,
+            )
+            return init_train_state(endpoints, self.optimizer)
+
+        return init_state
 
     @functools.cached_property
     def state_shape(self) -> TrainState:

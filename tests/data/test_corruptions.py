@@ -6,12 +6,10 @@ import itertools
 
 import fake_archives
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-import jsubspace
 from jsubspace.data import corruptions, memory, pipeline, sets
 from jsubspace.errors import UsageError
 from jsubspace.evaluation.survey import survey
@@ -66,18 +64,23 @@ def by_content(images, labels):
     return sorted((int(label), image.tobytes()) for image, label in zip(images, labels, strict=True))
 
 
+CIFAR10_C = [("glass_blur", 2), ("elastic_transform", 5), ("fog", 1)]
+
+
 @pytest.fixture(scope="module")
-def cifar10(tmp_path_factory):
-    """CIFAR-10 and three of its corrupted test sets."""
-    folder = tmp_path_factory.mktemp("cifar10")
-    names = ["cifar10_corrupted/glass_blur_2", "cifar10_corrupted/elastic_transform_5", "cifar10_corrupted/fog_1"]
+def with_tensorflow(tmp_path_factory):
+    """CIFAR-10, three of its corrupted test sets and two of ImageNet's, by one process that imports TensorFlow."""
+    folder = tmp_path_factory.mktemp("with_tensorflow")
+    names = [f"cifar10_corrupted/{corruption}_{severity}" for corruption, severity in CIFAR10_C]
+    names += [f"imagenet2012_corrupted/contrast_{severity}" for severity in (1, 5)]
     fake_archives.prepare_fake("cifar10", *names, data_dir=folder)
-    return folder
+    return str(folder)
 
 
-def test_evaluation_under_shift(cifar10, tiny_config):
+def test_evaluation_under_shift(with_tensorflow, tiny_config):
     """Every point and ensemble on each corrupted set, and the clean set's BatchNorm statistics."""
-    tiny_config.data.name, tiny_config.data.dir = "cifar10", str(cifar10)
+    tiny_config.data.name, tiny_config.data.dir = "cifar10", with_tensorflow
+    tiny_config.model.width = 2
     tiny_config.evaluation.corruptions, tiny_config.evaluation.num_resamples = "glass_blur_2,fog_1", 1
     run = build.build(tiny_config)
     endpoints = run.devices.run_once(run.init_state).endpoints
@@ -85,16 +88,20 @@ def test_evaluation_under_shift(cifar10, tiny_config):
     assert list(measured["shifted"]) == ["glass_blur_2", "fog_1"]
     evaluator = adapters.evaluator(run, Classification(), survey(run.subspace, 3))
     stats = adapters.batch_stats(run, evaluator, endpoints)
+    variables = {
+        "params": jax.tree.map(lambda leaf: np.asarray(leaf).mean(0), endpoints),
+        "batch_stats": jax.tree.map(lambda leaf: np.asarray(leaf[1]), stats),
+    }
+    pipeline_of_run = run.problem.pipeline
+
+    @jax.jit
+    def log_probs_of(images):
+        logits = run.problem.model.apply(variables, pipeline_of_run.preprocess(images), train=False).logits
+        return jax.nn.log_softmax(logits)
+
     for name, (corruption, severity) in zip(measured["shifted"], [("glass_blur", 2), ("fog", 1)], strict=True):
-        found = memory.load_corrupted(run.problem.pipeline.data_set, corruption, severity, str(cifar10))
-        variables = {
-            "params": jsubspace.midpoint(jax.device_get(endpoints)),
-            "batch_stats": jax.tree.map(lambda leaf: np.asarray(leaf[1]), stats),
-        }
-        logits = run.problem.model.apply(
-            variables, run.problem.pipeline.preprocess(jnp.asarray(found.images)), train=False
-        ).logits
-        log_probs = np.asarray(jax.nn.log_softmax(logits))
+        found = memory.load_corrupted(pipeline_of_run.data_set, corruption, severity, with_tensorflow)
+        log_probs = np.asarray(log_probs_of(found.images))
         shifted = measured["shifted"][name]
         assert [row["name"] for row in shifted["points"]] == ["0.00", "0.50", "1.00"]
         nll = -log_probs[np.arange(len(found)), found.labels].mean()
@@ -106,9 +113,9 @@ def test_evaluation_under_shift(cifar10, tiny_config):
         build.build(tiny_config)
 
 
-def test_cifar10_c(cifar10):
-    for corruption, severity in (("glass_blur", 2), ("elastic_transform", 5), ("fog", 1)):
-        found = memory.load_corrupted(sets.find("cifar10"), corruption, severity, str(cifar10))
+def test_cifar10_c(with_tensorflow):
+    for corruption, severity in CIFAR10_C:
+        found = memory.load_corrupted(sets.find("cifar10"), corruption, severity, with_tensorflow)
         expected = fake_archives.cifar10_c(corruption, severity)
         assert by_content(found.images, found.labels) == by_content(expected, fake_archives.labels("test"))
 
@@ -139,15 +146,12 @@ def test_tiny_imagenet_c_without_the_extra_archive(tmp_path):
         memory.load_corrupted(data_set, "saturate", 1, data_dir)
 
 
-def test_imagenet_c(tmp_path):
-    fake_archives.prepare_fake(
-        "imagenet2012_corrupted/contrast_1", "imagenet2012_corrupted/contrast_5", data_dir=tmp_path
-    )
-    weak, strong = (memory.load_corrupted(sets.find("imagenet2012"), "contrast", s, str(tmp_path)) for s in (1, 5))
+def test_imagenet_c(with_tensorflow):
+    weak, strong = (memory.load_corrupted(sets.find("imagenet2012"), "contrast", s, with_tensorflow) for s in (1, 5))
     assert weak.images.shape == strong.images.shape == (fake_archives.IMAGENET_VALIDATION, 224, 224, 3)
     assert (strong.images.std(axis=(1, 2)) < weak.images.std(axis=(1, 2)) / 4).all()  # by definition an eighth
     np.testing.assert_array_equal(weak.labels, strong.labels)
-    batches = pipeline.corrupted_batches("imagenet2012", str(tmp_path), "contrast", 5, 4, num_workers=0)
+    batches = pipeline.corrupted_batches("imagenet2012", with_tensorflow, "contrast", 5, 4, num_workers=0)
     read = [(image, label) for b in batches for image, label, real in zip(*b.values(), strict=True) if real]
     np.testing.assert_array_equal([label for _, label in read], strong.labels)
     # As they are on the disk, cropped and resized no further; decoders differ by rounding.

@@ -1,5 +1,8 @@
 """Corruptions computed here, of the data sets that have no published corrupted test set."""
 
+import pathlib
+import shutil
+
 import fake_archives
 import numpy as np
 import pytest
@@ -74,8 +77,8 @@ def test_computed_set_of_a_data_set_that_is_not_prepared(tmp_path):
         memory.load_corrupted(sets.find("cifar100"), "fog", 1, str(tmp_path))
 
 
-def test_prepare_returns_the_common_folder(tmp_path):
-    fake_archives.prepare_fake("fashion_mnist", data_dir=tmp_path)
+def test_prepare_returns_the_common_folder(fake_data, tmp_path):
+    shutil.copytree(pathlib.Path(fake_data) / "fashion_mnist", tmp_path / "fashion_mnist")
     folder = prepare.prepare("fashion_mnist_corrupted/contrast", str(tmp_path))
     assert folder == tmp_path / "fashion_mnist_corrupted"
     assert sorted(path.name for path in folder.iterdir() if path.name != ".config") == [

@@ -97,8 +97,17 @@ def test_damage_inside_an_imagenet_archive(tmp_path):
     assert "an archive of imagenet2012 is incomplete or damaged" in said
 
 
-@pytest.mark.parametrize("damage", ["truncated", "one bit"])
-@pytest.mark.parametrize("name", ["tiny_imagenet", "tiny_imagenet_corrupted", "cifar10"])
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("tiny_imagenet", "truncated"),
+        ("tiny_imagenet_corrupted", "one bit"),
+        ("cifar10", "one bit"),
+        pytest.param("tiny_imagenet", "one bit", marks=pytest.mark.slow),
+        pytest.param("tiny_imagenet_corrupted", "truncated", marks=pytest.mark.slow),
+        pytest.param("cifar10", "truncated", marks=pytest.mark.slow),
+    ],
+)
 def test_archive_that_is_not_the_original(name, damage, tmp_path):
     if fake_archives.needs_tensorflow(name) and not fake_archives.has_tensorflow():
         pytest.skip(f"preparing {name} takes TensorFlow, which is not installed")

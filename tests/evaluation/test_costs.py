@@ -12,7 +12,7 @@ from jsubspace import Classification, Line, Regression
 from jsubspace.evaluation import networks
 from jsubspace.evaluation.batches import padded
 from jsubspace.evaluation.evaluator import Evaluator
-from jsubspace.evaluation.survey import survey
+from jsubspace.evaluation.survey import affine, survey
 
 WIDTHS = (784, 256, 256, 10)
 _FREE = {
@@ -81,3 +81,13 @@ def test_the_count_is_that_of_a_loop():
     looped = jax.make_jaxpr(lambda x: jax.lax.map(lambda row: row @ row, x))(jnp.ones((5, 8, 8)))
     assert flops(one.jaxpr) == 2 * 8**3
     assert flops(looped.jaxpr) == 5 * 2 * 8**3
+
+
+def test_other_points_of_a_compiled_evaluator_are_as_many():
+    evaluator = Evaluator(networks.from_functions(predict_fn), Classification(), affine(np.eye(2)))
+    assert evaluator.at(np.eye(2)[::-1]) is not evaluator
+    for weights in (np.eye(2)[:1], np.eye(3), np.ones(2)):
+        with pytest.raises(
+            ValueError, match=r"Evaluator.at: the weights have the shape \[.*\], but the plan has \[2, 2\]"
+        ):
+            evaluator.at(weights)

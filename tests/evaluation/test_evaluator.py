@@ -2,23 +2,62 @@
 
 import functools
 import itertools
+import json
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from whole_runs import tiny_settings
 
 import jsubspace
 from jsubspace.evaluation.survey import survey
 from jsubspace.evaluation.tasks import Classification
 from jsubspace.runs import adapters, build, results
-from jsubspace.runs import run as lifecycle
 
 
-@pytest.fixture
-def run(tiny_config):
-    tiny_config.evaluation.num_points = 5
-    return build.build(tiny_config)
+def built(data_dir, **settings):
+    """A run with BatchNorm and five points."""
+    config = tiny_settings(data_dir)
+    config.evaluation.num_points = 5
+    config.update(settings)
+    return build.build(config)
+
+
+@pytest.fixture(scope="module")
+def run(data_dir):
+    return built(data_dir)
+
+
+@pytest.fixture(scope="module")
+def endpoints(run):
+    return run.devices.run_once(run.init_state).endpoints
+
+
+@pytest.fixture(scope="module")
+def measured(run, endpoints):
+    return results.measure(run, endpoints)
+
+
+@pytest.fixture(scope="module")
+def by_data(run, endpoints):
+    """The evaluator of five points, what it found, and how often it traced the network and read the test data."""
+    traces, read = [], []
+    model, pipeline = type(run.problem.model), run.problem.pipeline
+    call, test_batches = model.__call__, pipeline.test_batches
+    plan = survey(run.subspace, 5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "__call__", lambda *args, **kwargs: traces.append(0) or call(*args, **kwargs))
+        patch.setattr(
+            type(pipeline), "test_batches", lambda self: (read.append(0) or batch for batch in test_batches())
+        )
+        evaluator = adapters.evaluator(run, Classification(), plan)
+        stats = adapters.batch_stats(run, evaluator, endpoints)
+        outcomes = adapters.on_test_data(run, evaluator, endpoints, stats)
+    return types.SimpleNamespace(
+        evaluator=evaluator, plan=plan, stats=stats, outcomes=outcomes, traces=len(traces), read=len(read)
+    )
 
 
 def softmax(logits):
@@ -36,33 +75,33 @@ def outputs_of(model, variables, images):
     return model.apply(variables, images, train=False)
 
 
-def plainly(run, endpoints, alpha):
-    """Logits and features [360, ...] of one point, its statistics from one epoch of training batches, in one process."""
-    model = run.problem.model.clone(axis_name=None)
-    point = jsubspace.interpolate(endpoints, alpha, run.subspace)
-
+def plainly(run, endpoints, alphas):
+    """Logits and features [360, ...] of each point, its statistics from one epoch of training batches, in one process."""
+    model, pipeline = run.problem.model.clone(axis_name=None), run.problem.pipeline
     stats_fn = functools.partial(batch_stats_of, model)
-
-    def augmented():
-        epoch = itertools.islice(
-            run.problem.pipeline.train_batches(run.total_steps), run.problem.pipeline.steps_per_epoch
-        )
-        for number, batch in enumerate(epoch):
-            key, _ = jax.random.split(jax.random.fold_in(run.evaluation_key, number))
-            yield (run.problem.pipeline.augment(key, batch["image"], batch["index"]),)
-
-    stats = jsubspace.reestimate_batch_stats(stats_fn, point, augmented())
-    images = run.problem.pipeline.preprocess(jnp.asarray(run.problem.pipeline.test.images))
-    outputs = outputs_of(model, {"params": point, "batch_stats": stats}, images)
-    return np.asarray(outputs.logits, np.float64), np.asarray(outputs.features, np.float64)
+    interpolate = jax.jit(lambda alpha: jsubspace.interpolate(endpoints, alpha, run.subspace))
+    images = pipeline.preprocess(jnp.asarray(pipeline.test.images))
+    epoch = list(augmented(run, itertools.islice(pipeline.train_batches(run.total_steps), pipeline.steps_per_epoch)))
+    for alpha in alphas:
+        point = interpolate(jnp.float32(alpha))
+        stats = jsubspace.reestimate_batch_stats(stats_fn, point, epoch)
+        outputs = outputs_of(model, {"params": point, "batch_stats": stats}, images)
+        yield np.asarray(outputs.logits, np.float64), np.asarray(outputs.features, np.float64)
 
 
-def test_all_at_once_is_one_at_a_time(run):
-    state = run.devices.run_once(run.init_state)
-    measured = results.measure(run, state.endpoints)
+def augmented(run, batches):
+    """The images of training batches as the evaluation sees them."""
+    augment = jax.jit(run.problem.pipeline.augment)
+    for number, batch in enumerate(batches):
+        key, _ = jax.random.split(jax.random.fold_in(run.evaluation_key, number))
+        yield (augment(key, batch["image"], batch["index"]),)
+
+
+def test_all_at_once_is_one_at_a_time(run, endpoints, measured):
     labels = run.problem.pipeline.test.labels
     assert len(labels) == 360  # not a multiple of the batch: the last one counts, its padding does not
-    outputs = {alpha: plainly(run, state.endpoints, jnp.float32(alpha)) for alpha in (0, 0.25, 0.5, 0.75, 1)}
+    alphas = (0, 0.25, 0.5, 0.75, 1)
+    outputs = dict(zip(alphas, plainly(run, jax.device_get(endpoints), alphas), strict=True))
 
     assert [row["alpha"] for row in measured["points"]] == list(outputs)
     assert measured["midpoint"] == "0.50"
@@ -85,49 +124,32 @@ def test_all_at_once_is_one_at_a_time(run):
         assert row["feature_cosine_squared"] == pytest.approx(cosine, rel=1e-3)
 
 
-def test_statistics_from_fewer_batches(run, tiny_config):
-    tiny_config.evaluation.num_stats_batches = 1
-    plan, endpoints = survey(run.subspace, 3), run.devices.run_once(run.init_state).endpoints
-    stats = adapters.batch_stats(run, adapters.evaluator(run, Classification(), plan), endpoints)
-    batch = next(run.problem.pipeline.train_batches(run.total_steps))
-    key, _ = jax.random.split(jax.random.fold_in(run.evaluation_key, 0))
-    images = run.problem.pipeline.augment(key, batch["image"], batch["index"])
-    model, point = run.problem.model.clone(axis_name=None), jsubspace.midpoint(jax.device_get(endpoints))
-    expected = model.apply({"params": point}, images, train=True, mutable=["batch_stats"])[1]["batch_stats"]
+def test_statistics_from_fewer_batches(data_dir, endpoints, by_data):
+    run = built(data_dir)
+    run.evaluation.num_stats_batches = 1
+    stats = adapters.batch_stats(run, by_data.evaluator, endpoints)
+    ((images,),) = augmented(run, itertools.islice(run.problem.pipeline.train_batches(run.total_steps), 1))
+    point = jax.jit(jsubspace.midpoint)(jax.device_get(endpoints))
+    expected = batch_stats_of(run.problem.model.clone(axis_name=None), point, images)
     jax.tree.map(
-        lambda ours, theirs: np.testing.assert_allclose(ours[plan.center], theirs, rtol=1e-3, atol=1e-5),
+        lambda ours, theirs: np.testing.assert_allclose(ours[by_data.plan.center], theirs, rtol=1e-3, atol=1e-5),
         stats,
         expected,
     )
 
 
-def test_the_number_of_devices_does_not_matter(run, tiny_config):
-    tiny_config.num_devices = 8
-    eight = build.build(tiny_config)
-    two = results.measure(run, run.devices.run_once(run.init_state).endpoints)
+def test_the_number_of_devices_does_not_matter(measured, data_dir):
+    eight = built(data_dir, num_devices=8)
     other = results.measure(eight, eight.devices.run_once(eight.init_state).endpoints)
-    for a, b in zip(two["points"], other["points"], strict=True):
+    for a, b in zip(measured["points"], other["points"], strict=True):
         assert a["nll"] == pytest.approx(b["nll"], rel=1e-4)
-    np.testing.assert_allclose(two["endpoints"]["kernels"]["l2"], other["endpoints"]["kernels"]["l2"], rtol=1e-6)
+    np.testing.assert_allclose(measured["endpoints"]["kernels"]["l2"], other["endpoints"]["kernels"]["l2"], rtol=1e-6)
 
 
-def test_data_is_read_once_and_the_programs_are_traced_once(run, monkeypatch):
-    traces, read = [], []
-    model, test_batches = type(run.problem.model), run.problem.pipeline.test_batches
-    call = model.__call__
-    monkeypatch.setattr(model, "__call__", lambda *args, **kwargs: traces.append(0) or call(*args, **kwargs))
-    monkeypatch.setattr(
-        type(run.problem.pipeline), "test_batches", lambda self: (read.append(0) or batch for batch in test_batches())
-    )
-    plan = survey(run.subspace, 5)
-    endpoints = run.devices.run_once(run.init_state).endpoints
-    evaluator = adapters.evaluator(run, Classification(), plan)
-    traces.clear()
-    stats = adapters.batch_stats(run, evaluator, endpoints)
-    adapters.on_test_data(run, evaluator, endpoints, stats)
-    assert len(read) == 3  # 360 examples in batches of 128, for all five points
+def test_data_is_read_once_and_the_programs_are_traced_once(by_data):
+    assert by_data.read == 3  # 360 examples in batches of 128, for all five points
     # One training batch size and the smaller last one, and one test batch size; not one a point.
-    assert 1 <= len(traces) <= 3
+    assert 1 <= by_data.traces <= 3
 
 
 def test_the_table_shows_every_point_and_ensemble(tiny_mlp):
@@ -156,51 +178,40 @@ def test_every_subspace_is_evaluated(tiny_mlp, name, m, rows):
     assert results.table(measured | {"early_stopping": None})
 
 
-def test_spread_by_points_or_by_data(run, tiny_config):
+def test_spread_by_points_or_by_data(run, endpoints, by_data):
     """Either way the same, also when the devices do not divide the points."""
-    endpoints = run.devices.run_once(run.init_state).endpoints
-    plan = survey(run.subspace, 5)
-    (stats, outcomes), (stats_by_points, outcomes_by_points) = (
-        (found, adapters.on_test_data(run, evaluator, endpoints, found))
-        for evaluator in (adapters.evaluator(run, Classification(), plan, by_points) for by_points in (False, True))
-        for found in [adapters.batch_stats(run, evaluator, endpoints)]
-    )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), stats_by_points, stats)
-    np.testing.assert_allclose(outcomes_by_points.points.nll, outcomes.points.nll, rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(
-        outcomes_by_points.differences.tv_distance, outcomes.differences.tv_distance, rtol=1e-3, atol=1e-3
-    )
-    assert outcomes_by_points.points.nll.shape == (5, 360)
+    evaluator = adapters.evaluator(run, Classification(), by_data.plan, by_points=True)
+    stats = adapters.batch_stats(run, evaluator, endpoints)
+    outcomes, expected = adapters.on_test_data(run, evaluator, endpoints, stats), by_data.outcomes
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), stats, by_data.stats)
+    np.testing.assert_allclose(outcomes.points.nll, expected.points.nll, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(outcomes.differences.tv_distance, expected.differences.tv_distance, rtol=1e-3, atol=1e-3)
+    assert outcomes.points.nll.shape == (5, 360)
 
 
-def test_measure_agrees_with_the_results_of_a_run(tiny_config, tmp_path):
+def test_measure_agrees_with_the_results_of_a_run(run, endpoints, measured):
     """The public function, given the run's network and batches, against results.json: all points and ensembles to 1e-6."""
-    tiny_config.optimizer.num_epochs, tiny_config.optimizer.warmup_epochs = 1, 0
-    written = lifecycle.train(tiny_config, tmp_path)
-    run = build.build(tiny_config)
-    endpoints = jax.device_get(lifecycle.trained_endpoints(run, tmp_path))
+    written = json.loads(json.dumps(measured))
     model = run.problem.model.clone(axis_name=None)
 
     def predict_fn(point, images, stats):
         outputs = model.apply({"params": point, "batch_stats": stats}, images, train=False)
         return outputs.logits, outputs.features
 
-    def train_batches():
-        for images, _, index, number in adapters.train_batches(run):
-            key, _ = jax.random.split(jax.random.fold_in(run.evaluation_key, number[0]))
-            yield (run.problem.pipeline.augment(key, images, index),)
-
-    test = run.problem.pipeline.test
-    images = np.asarray(run.problem.pipeline.preprocess(jnp.asarray(test.images)))
+    pipeline = run.problem.pipeline
+    test = pipeline.test
+    images = np.asarray(pipeline.preprocess(jnp.asarray(test.images)))
     report = jsubspace.measure(
         predict_fn,
-        endpoints,
+        jax.device_get(endpoints),
         run.subspace,
         [(images[i : i + 128], test.labels[i : i + 128]) for i in range(0, 360, 128)],
         stats_fn=functools.partial(batch_stats_of, model),
-        train_batches=train_batches(),
-        num_points=tiny_config.evaluation.num_points,
-        num_resamples=tiny_config.evaluation.num_resamples,
+        train_batches=augmented(
+            run, itertools.islice(pipeline.train_batches(run.total_steps), pipeline.steps_per_epoch)
+        ),
+        num_points=run.evaluation.num_points,
+        num_resamples=run.evaluation.num_resamples,
     )
     found = report.to_json()
     for rows in ("points", "ensembles", "predictors"):

@@ -48,9 +48,14 @@ def softmax(logits):
     return exponentials / exponentials.sum(-1, keepdims=True)
 
 
+def start(init, count):
+    """What `init_endpoints` returns, made by one program."""
+    return jax.jit(lambda key: jsubspace.init_endpoints(key, init, count))(jax.random.key(0))
+
+
 @pytest.fixture
 def endpoints():
-    return jsubspace.init_endpoints(jax.random.key(0), init_fn, 2)
+    return TWO
 
 
 def test_scores_of_points_and_ensembles_by_hand(endpoints):
@@ -157,18 +162,20 @@ def dictionary():
 def test_networks_of_every_framework(make):
     init, predict, stats_fn = make()
     batches, train_batches = cut(examples(), 16), cut(examples(48, seed=1), 24)
-    subspace, endpoints = jsubspace.Curve(), jsubspace.init_endpoints(jax.random.key(0), init, 3)
+    subspace, endpoints = jsubspace.Curve(), start(init, 3)
     extra = {} if stats_fn is None else {"stats_fn": stats_fn, "train_batches": train_batches}
     report = jsubspace.measure(predict, endpoints, subspace, batches, num_points=3, num_resamples=0, **extra)
+    at = jax.jit(lambda alpha: jsubspace.interpolate(endpoints, alpha, subspace))
+    log_probs_of = jax.jit(lambda *args, **extra: jax.nn.log_softmax(predict(*args, **extra)))
     for row in report.points:
-        point, nlls = jsubspace.interpolate(endpoints, row.alpha, subspace), []
+        point, nlls = at(row.alpha), []
         if stats_fn is not None:
-            extra = {"stats": jsubspace.reestimate_batch_stats(stats_fn, point, train_batches)}
+            extra = {"stats": jsubspace.reestimate_batch_stats(jax.jit(stats_fn), point, train_batches)}
         else:
             extra = {}
         for x, y in batches:
-            log_probs = jax.nn.log_softmax(predict(point, x, **extra))
-            nlls += [-float(log_probs[i, label]) for i, label in enumerate(y)]
+            log_probs = np.asarray(log_probs_of(point, x, **extra))
+            nlls += [-log_probs[i, label] for i, label in enumerate(y)]
         assert row.nll == pytest.approx(np.mean(nlls), rel=1e-5)
 
 
@@ -223,11 +230,14 @@ def test_a_subspace_of_a_users_own_is_trained_measured_plotted_and_exported(subs
     def loss_fn(point, x, y):
         return -jnp.mean(jax.nn.log_softmax(predict_fn(point, x))[jnp.arange(len(y)), y])
 
-    grad_fn = jax.jit(jsubspace.value_and_grad(loss_fn, subspace, beta=0.1))
-    endpoints = jsubspace.init_endpoints(jax.random.key(0), init_fn, subspace.num_endpoints)
-    for i in range(200):
-        _, grads = grad_fn(jax.random.key(i), endpoints, x, y)
-        endpoints = jax.tree.map(lambda w, g: w - 0.5 * g, endpoints, grads)
+    grad_fn = jsubspace.value_and_grad(loss_fn, subspace, beta=0.1)
+
+    def step(endpoints, number):
+        _, grads = grad_fn(jax.random.key(number), endpoints, x, y)
+        return jax.tree.map(lambda w, g: w - 0.5 * g, endpoints, grads), None
+
+    first = start(init_fn, subspace.num_endpoints)
+    endpoints = jax.jit(lambda first: jax.lax.scan(step, first, jnp.arange(200))[0])(first)
     report = jsubspace.measure(
         predict_fn, endpoints, subspace, cut((x, y), 64), num_points=5, num_resamples=20, num_random_points=3
     )
@@ -239,7 +249,7 @@ def test_a_subspace_of_a_users_own_is_trained_measured_plotted_and_exported(subs
     assert (tmp_path / "over.png").stat().st_size > 5000
 
     position = export.read_alpha(alpha, subspace)
-    point = jsubspace.interpolate(endpoints, position, subspace)
+    point = jax.jit(lambda endpoints: jsubspace.interpolate(endpoints, position, subspace))(endpoints)
     network_files.save(tmp_path / "point.safetensors", {"params": jax.device_get(point)})
     exported, _ = network_files.load(tmp_path / "point.safetensors")
     jax.tree.map(np.testing.assert_array_equal, exported["params"], jax.device_get(point))
@@ -254,7 +264,7 @@ def test_a_position_outside_of_a_patch_is_refused():
 
 X, Y = examples(8)
 LINE = jsubspace.Line()
-TWO = jsubspace.init_endpoints(jax.random.key(0), init_fn, 2)
+TWO = start(init_fn, 2)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +329,7 @@ def test_an_ensemble_is_found_by_its_alphas_whatever_its_members_are_called():
     assert report.ensemble(0.5, 0.25).disagreement >= 0
     assert len({row.name for row in report.points}) == len(report.points) == 7
     with pytest.raises(ValueError, match=r"Ring\(\) has no ends"):
-        jsubspace.measure(predict_fn, jsubspace.stack([init_fn(jax.random.key(i)) for i in range(3)]), Ring(), [(X, Y)],
+        jsubspace.measure(predict_fn, start(init_fn, 3), Ring(), [(X, Y)],
                           num_points=4, num_resamples=0).ensemble()  # fmt: skip
 
 
@@ -364,6 +374,6 @@ def test_half_precision_outputs_are_scored_in_float32():
     half = jsubspace.measure(
         lambda p, x: predict_fn(p, x).astype(jnp.bfloat16), TWO, LINE, [(X, Y)], num_points=3, num_resamples=0
     )
-    logits = predict_fn(jsubspace.midpoint(TWO), X).astype(jnp.bfloat16).astype(jnp.float32)
-    expected = -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(8), Y])
+    narrow = jax.jit(lambda: predict_fn(jsubspace.midpoint(TWO), X).astype(jnp.bfloat16))()
+    expected = -np.mean(np.log(softmax(np.asarray(narrow, np.float32)))[np.arange(8), Y])
     assert half.center.nll == pytest.approx(float(expected), rel=1e-6)

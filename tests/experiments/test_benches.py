@@ -15,6 +15,10 @@ from places import REPOSITORY
     [
         ("bench_step --batch_size=8 --methods line --rounds=1 --steps=1", r"line +[\d.]+ ms  ratio "),
         ("bench_evaluate --train=128 --test=64 --width=2 --points=3 --rounds=1", r"at once is [\d.]+ times as fast"),
+        (
+            "bench_points --points=3 --rounds=1 --batches=1",
+            r"first call \| \d+[\s\S]*\| wall \| ensembles \| [\d.]+ \|",
+        ),
         ("bench_startup --warm=0 --imports=1", r"empty cache: +[\d.]+ s  \(import [\s\S]*\| `jax` \| \d+ \| \d+ \|"),
         ("bench_dense --cases=line --rounds=1 --steps=2", r"\| line \| [\d.]+ \| [\d.]+ \| "),
         ("bench_loop --rounds=1 --steps=9 --steps_per_dispatch=3", r"loop +[\d.]+ ms   over scan [\d.]+ \("),

@@ -20,19 +20,14 @@ def log_prob_fn(point, x, y):
     return -((x @ point["head"]["w"] + point["bias"] - y) ** 2)
 
 
-def network(key):
-    a, b, c = jax.random.split(key, 3)
-    return {
-        "bias": jax.random.normal(a),
-        "blocks": {"w": jax.random.normal(b, (2, 3, 3))},
-        "head": {"w": jax.random.normal(c, (3,))},
-    }
-
-
 def problem(m):
-    endpoints = jsubspace.stack([network(key) for key in jax.random.split(jax.random.key(m), m)])
-    endpoints["bias"] = endpoints["bias"][:1]
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(m)
+    values = {
+        "bias": rng.normal(size=1),
+        "blocks": {"w": rng.normal(size=(m, 2, 3, 3))},
+        "head": {"w": rng.normal(size=(m, 3))},
+    }
+    endpoints = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), values)
     return endpoints, [(rng.normal(size=(n, 3)), rng.normal(size=n)) for n in SIZES]
 
 
@@ -51,21 +46,29 @@ def test_slopes_equal_automatic_differentiation(x64, subspace, by):
     weights[0, :2] = 0
     found = losses.Losses(losses.loss_function(log_prob_fn), endpoints, subspace, part, batches, "batches")
     values, slopes = found.slopes(at, weights)
-    x, y = (jnp.concatenate(arrays) for arrays in zip(*batches, strict=True))
+    x, y = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
 
+    @jax.jit
+    @jax.vmap
+    @jax.value_and_grad
     def loss(position, of_example):
         c = positions.coefficients(endpoints, part.alpha(position), subspace)
         return -jnp.sum(of_example * log_prob_fn(jsubspace.tree.contract(endpoints, c), x, y))
 
-    wanted = [jax.value_and_grad(loss)(jnp.asarray(at[i]), jnp.asarray(weights[i])) for i in range(2)]
-    np.testing.assert_allclose(values, [value for value, _ in wanted], rtol=1e-12)
-    np.testing.assert_allclose(slopes, np.stack([slope for _, slope in wanted]), rtol=1e-12, atol=1e-12)
+    wanted, wanted_slopes = loss(at, weights)
+    np.testing.assert_allclose(values, wanted, rtol=1e-12)
+    np.testing.assert_allclose(slopes, wanted_slopes, rtol=1e-12, atol=1e-12)
     assert np.abs(slopes).min(initial=np.inf, where=slopes != 0) > 1e-6
     scored = found.per_example(at)
     assert scored.shape == (2, found.num_examples) == (2, 8)
-    alpha = jax.tree.map(jnp.asarray, part.alpha(at[1]))
-    point = points.interpolate(endpoints, alpha, subspace)
-    np.testing.assert_allclose(scored[1], -log_prob_fn(point, x, y), rtol=1e-12)
+
+    @jax.jit
+    def scored_alone(alpha):
+        point = points.interpolate(endpoints, alpha, subspace)
+        return point, log_prob_fn(point, x, y)
+
+    point, scores = scored_alone(jax.tree.map(jnp.asarray, part.alpha(at[1])))
+    np.testing.assert_allclose(scored[1], -np.asarray(scores), rtol=1e-12)
     for leaf, other in zip(jax.tree.leaves(found.point(at[1])), jax.tree.leaves(point), strict=True):
         np.testing.assert_allclose(leaf, other, rtol=1e-12)
 

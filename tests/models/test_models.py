@@ -99,14 +99,22 @@ def drawn_endpoints(model, image_shape, seed):
     return jax.tree_util.tree_map_with_path(draw, params)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_drawn_cresnet_distance_and_cosine(seed):
     endpoints = drawn_endpoints(CResNet(10), (32, 32, 3), seed)
-    np.testing.assert_allclose(jsubspace.distances(endpoints)[0, 1], 56.4, rtol=0.01)
-    assert jsubspace.cosine_squared(endpoints, 0, 1) < 1e-4
-    np.testing.assert_allclose(jsubspace.cosine_squared(endpoints, 0, 1, jsubspace.all_leaves), 0.11, atol=0.02)
+
+    @jax.jit
+    def measures(endpoints):
+        of_all = jsubspace.cosine_squared(endpoints, 0, 1, jsubspace.all_leaves)
+        return jsubspace.distances(endpoints)[0, 1], jsubspace.cosine_squared(endpoints, 0, 1), of_all
+
+    distance, cosine, of_all_leaves = measures(endpoints)
+    np.testing.assert_allclose(distance, 56.4, rtol=0.01)
+    assert cosine < 1e-4
+    np.testing.assert_allclose(of_all_leaves, 0.11, atol=0.02)
 
 
+@pytest.mark.slow  # As the test before, with 40 times the numbers.
 def test_drawn_tiny_resnet18_distance():
     endpoints = drawn_endpoints(ResNet(200, 18, "tiny"), (64, 64, 3), 0)
     np.testing.assert_allclose(jsubspace.distances(endpoints)[0, 1], 141.4, rtol=0.01)
@@ -116,7 +124,7 @@ def test_a_networks_own_init_draws_so():
     """Every kernel's spread is that of the initialiser, independently in each endpoint; norms start at 1 and 0."""
     model = CResNet(10, depth=8)
     init_fn = jax.jit(lambda key: model.init(key, jnp.zeros((1, 4, 4, 3)), train=True)["params"])
-    endpoints = [init_fn(key) for key in jax.random.split(jax.random.key(0))]
+    endpoints = [init_fn(jax.random.key(seed)) for seed in (0, 1)]
 
     def check(path, one, two):
         if path[-1].key == "kernel":
@@ -129,7 +137,7 @@ def test_a_networks_own_init_draws_so():
 
 
 def test_kernels_are_normal_and_not_truncated():
-    params = Conv(64, (3, 3)).init(jax.random.key(0), jnp.zeros((1, 3, 3, 32)))["params"]
+    params = jax.jit(Conv(64, (3, 3)).init)(jax.random.key(0), np.zeros((1, 3, 3, 32), np.float32))["params"]
     draws = np.ravel(params["kernel"]) / np.sqrt(2 / (9 * 32))
     np.testing.assert_allclose([draws.mean(), draws.std(), (draws**4).mean()], [0, 1, 3], atol=0.15)
     assert np.abs(draws).max() > 3  # a truncated normal ends at 2.27 of these
@@ -182,10 +190,10 @@ def randomise(params):
 def test_convolution(kernel_size, stride, side):
     x = RNG.normal(size=(2, side, side, 3)).astype(np.float32)
     conv = Conv(4, (kernel_size, kernel_size), (stride, stride))
-    variables = conv.init(jax.random.key(0), x)
-    assert set(variables["params"]) == {"kernel"}
-    expected = convolve(x, variables["params"]["kernel"], stride)
-    np.testing.assert_allclose(conv.apply(variables, x), expected, rtol=1e-4, atol=1e-5)
+    params = randomise(jax.eval_shape(conv.init, jax.random.key(0), x)["params"])
+    assert set(params) == {"kernel"}
+    expected = convolve(x, params["kernel"], stride)
+    np.testing.assert_allclose(jax.jit(conv.apply)({"params": params}, x), expected, rtol=1e-4, atol=1e-5)
 
 
 MAKERS = {
@@ -211,9 +219,9 @@ def shortcut(x, params, stride):
 def test_basic_block(stride, features):
     x = RNG.normal(size=(2, 6, 6, 3)).astype(np.float32)
     block = BasicBlock(features=features, stride=stride, **MAKERS)
-    params = randomise(block.init(jax.random.key(0), x)["params"])
+    params = randomise(jax.eval_shape(block.init, jax.random.key(0), x)["params"])
     assert ("shortcut_conv" in params) == (features != 3)
-    y, _ = block.apply({"params": params}, x, mutable=["batch_stats"])
+    y, _ = jax.jit(lambda params: block.apply({"params": params}, x, mutable=["batch_stats"]))(params)
     expected = layer(relu(layer(x, params, 1, stride)), params, 2) + shortcut(x, params, stride)
     np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e-4)
     assert np.min(y) < 0  # the last ReLU is not in the block
@@ -224,9 +232,9 @@ def test_bottleneck_block(stride, channels, inner_width):
     """The stride is on the 3 x 3 convolution, and only the inner channels are widened."""
     x = RNG.normal(size=(2, 6, 6, channels)).astype(np.float32)
     block = BottleneckBlock(features=2, stride=stride, inner_width=inner_width, **MAKERS)
-    params = randomise(block.init(jax.random.key(0), x)["params"])
+    params = randomise(jax.eval_shape(block.init, jax.random.key(0), x)["params"])
     assert params["conv2"]["kernel"].shape == (3, 3, 2 * inner_width, 2 * inner_width)
-    y, _ = block.apply({"params": params}, x, mutable=["batch_stats"])
+    y, _ = jax.jit(lambda params: block.apply({"params": params}, x, mutable=["batch_stats"]))(params)
     inner = relu(layer(relu(layer(x, params, 1)), params, 2, stride))
     np.testing.assert_allclose(y, layer(inner, params, 3) + shortcut(x, params, stride), rtol=1e-3, atol=1e-4)
 
@@ -256,8 +264,8 @@ def test_whole_resnet(stem):
 
 def test_mlp():
     model, images = MLP(3, widths=(5, 4)), RNG.normal(size=(2, 2, 2, 1)).astype(np.float32)
-    params = randomise(model.init(jax.random.key(0), images, train=True)["params"])
-    outputs = model.apply({"params": params}, images, train=False)
+    params = randomise(shapes(model, images.shape[1:])[0]["params"])
+    outputs = jax.jit(lambda params: model.apply({"params": params}, images, train=False))(params)
     x = images.reshape(2, 4)
     for name in ("hidden0", "hidden1"):
         before = np.asarray(x) @ np.asarray(params[name]["kernel"]) + np.asarray(params[name]["bias"])

@@ -48,11 +48,12 @@ def smoke(settings, data_dir):
 
 
 def trained():
-    """Of each data set the line; the others differ from it as methods do (below), and are trained by ``make slow``."""
+    """Of each kind of network and of pipeline a line; the others differ from it as methods do (below), and are trained by ``make slow``."""
     for path in CONFIGS:
         if "wide" in path.stem:  # narrowed, the wide ResNet50 is the ResNet50
             continue
-        yield pytest.param(path, id=path.stem, marks=() if path.stem.endswith("_line") else pytest.mark.slow)
+        quick = path.stem in ("fashion_mnist_cresnet8_line", "imagenet_resnet50_line")
+        yield pytest.param(path, id=path.stem, marks=() if quick else pytest.mark.slow)
 
 
 @pytest.mark.parametrize("path", list(trained()))
@@ -67,6 +68,15 @@ def test_every_config_trains_and_evaluates(path, fake_data, tmp_path):
     )
     assert results["config"]["data"]["name"] == settings.data.name
     assert (tmp_path / "run" / "figures" / "reliability.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem.endswith("_line")], ids=lambda path: path.stem)
+def test_the_step_of_every_line_fits_its_images(path, fake_data):
+    """The shapes of the step, on the batches of the data set. Nothing is compiled."""
+    run = build.build(smoke(load(path).get_config(), fake_data))
+    batch = next(run.devices.put_batches([next(run.problem.data.train_batches(0, run.shard))]))
+    _, report = jax.eval_shape(run.compiled_step(), run.state_shape, batch, run.key)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(report))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

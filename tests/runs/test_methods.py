@@ -6,6 +6,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from whole_runs import tiny_settings
 
 import jsubspace
 from jsubspace import compare, evaluate, runs
@@ -16,26 +17,32 @@ from jsubspace.runs.run import train_endpoints
 from jsubspace.runs.settings import added_later
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.writer import read_rows
+from jsubspace.training.parallel import DataParallel
+
+
+def settings_of_mlp(data_dir):
+    settings = tiny_settings(data_dir)
+    settings.model.name, settings.model.depth, settings.model.width = "mlp", 1, 32
+    settings.optimizer.num_epochs = 8
+    settings.checkpoint_every_epochs = 4
+    settings.log_every_steps = 24
+    settings.evaluation.num_resamples = 20
+    settings.evaluation.num_random_points = 2
+    settings.num_devices = 1
+    return settings
 
 
 @pytest.fixture
-def mlp(tiny_config):
+def mlp(data_dir):
     """A multilayer perceptron with one small hidden layer: a second or two a run."""
-    tiny_config.model.name, tiny_config.model.depth, tiny_config.model.width = "mlp", 1, 32
-    tiny_config.optimizer.num_epochs = 8
-    tiny_config.checkpoint_every_epochs = 4
-    tiny_config.log_every_steps = 24
-    tiny_config.evaluation.num_resamples = 20
-    tiny_config.evaluation.num_random_points = 2
-    return tiny_config
+    return settings_of_mlp(data_dir)
 
 
-def saved(settings, workdir, step=None):
+def saved(workdir, step=None):
     """The endpoints of a checkpoint, as numpy arrays."""
-    run = build.build(settings)
     with Checkpoints(pathlib.Path(workdir) / "checkpoints", read_only=True) as checkpoints:
-        like = jax.eval_shape(run.init_state)
-        return jax.tree.map(np.asarray, checkpoints.restore(like, run.devices.replicated, step)[0].endpoints)
+        found = checkpoints.restore_part("endpoints", DataParallel(tuple(jax.devices()[:1])).replicated, step)
+    return jax.tree.map(np.asarray, found)
 
 
 def point(measured, name):
@@ -50,11 +57,12 @@ def names(rows):
     ("schedule", "epochs"),
     [
         ("swa_cyclic", (6, 7, 8)),
-        ("swa_constant", (14, 15, 16)),
+        pytest.param("swa_constant", (14, 15, 16), marks=pytest.mark.slow),
         ("snapshot", (3, 5, 8)),
-        ("fast_geometric", (16, 18, 20)),
+        pytest.param("fast_geometric", (16, 18, 20), marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.usefixtures("no_figures")
 def test_collected_networks_are_evaluated_as_a_simplex(mlp, tmp_path, schedule, epochs):
     """SWA is its center, the ensemble of checkpoints its corners, SWA-Gaussian and random averages are drawn from it."""
     mlp.subspace.name = "point"
@@ -68,7 +76,7 @@ def test_collected_networks_are_evaluated_as_a_simplex(mlp, tmp_path, schedule, 
     with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.steps() == [12 * epoch for epoch in epochs]
     assert measured["subspace"] == "Simplex(num_endpoints=3)"
-    networks = [saved(mlp, tmp_path / "run", 12 * epoch) for epoch in epochs]
+    networks = [saved(tmp_path / "run", 12 * epoch) for epoch in epochs]
     stack = jax.tree.map(lambda *leaves: np.concatenate(leaves), *networks)
     np.testing.assert_allclose(
         measured["endpoints"]["kernels"]["l2"], np.asarray(jsubspace.distances(stack)), rtol=1e-4, atol=1e-4
@@ -78,12 +86,13 @@ def test_collected_networks_are_evaluated_as_a_simplex(mlp, tmp_path, schedule, 
     images = run.problem.pipeline.preprocess(np.asarray(run.problem.pipeline.test.images))
     true_class = np.arange(360), run.problem.pipeline.test.labels
 
+    @jax.jit
     def log_probs(network):
-        return np.asarray(jax.nn.log_softmax(run.problem.model.apply({"params": network}, images, train=False).logits))
+        return jax.nn.log_softmax(run.problem.model.apply({"params": network}, images, train=False).logits)
 
-    center = log_probs(jsubspace.midpoint(stack))
+    center = np.asarray(log_probs(jax.tree.map(lambda leaf: leaf.mean(0), stack)))
     assert point(measured, "center")["nll"] == pytest.approx(-np.mean(center[true_class]), rel=1e-3)
-    corners = [log_probs(network) for network in jsubspace.unstack(stack)]
+    corners = [np.asarray(log_probs(jax.tree.map(lambda leaf, i=i: leaf[i], stack))) for i in range(3)]
     mean = np.log(np.mean(np.exp(corners), axis=0))
     ensemble = next(row for row in measured["ensembles"] if row["name"] == "all corners")
     assert ensemble["mean_probability"]["nll"] == pytest.approx(-np.mean(mean[true_class]), rel=1e-3)
@@ -94,6 +103,7 @@ def test_collected_networks_are_evaluated_as_a_simplex(mlp, tmp_path, schedule, 
     assert mesh
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_early_stopping_is_the_best_test_during_training(mlp, tmp_path):
     mlp.subspace.name, mlp.evaluation.every_epochs = "point", 3
     measured = runs.train(mlp, tmp_path / "run")
@@ -104,8 +114,8 @@ def test_early_stopping_is_the_best_test_during_training(mlp, tmp_path):
 
 
 def test_label_smoothing_dropout_and_sharpness_aware_minimisation_change_the_training(mlp, tmp_path):
-    mlp.subspace.name, mlp.optimizer.num_epochs = "point", 2
-    ends = []
+    mlp.subspace.name, mlp.optimizer.num_epochs, mlp.optimizer.warmup_epochs = "point", 1, 0
+    mlp.data.batch_size, ends = 479, []
     for field, given in (
         ("seed", mlp.seed),
         ("optimizer.label_smoothing", 0.2),
@@ -116,7 +126,7 @@ def test_label_smoothing_dropout_and_sharpness_aware_minimisation_change_the_tra
         config.change(settings, field, str(given))
         (tmp_path / field).mkdir()
         train_endpoints(build.build(settings), tmp_path / field, Preemption())
-        ends.append(jax.tree.leaves(saved(settings, tmp_path / field))[0].tobytes())
+        ends.append(jax.tree.leaves(saved(tmp_path / field))[0].tobytes())
     assert len(set(ends)) == 4
 
 
@@ -133,14 +143,16 @@ def test_sharpness_aware_minimisation_takes_the_gradient_uphill(mlp):
     _, augment_key, _ = jax.random.split(jax.random.fold_in(run.key, 0), 3)
     images = run.problem.pipeline.augment(augment_key, batch[0], batch[2])
 
-    def loss_fn(network):
+    @jax.jit
+    @jax.grad
+    def gradient(network):
         log_probs = jax.nn.log_softmax(run.problem.model.apply({"params": network}, images, train=True).logits)
         return -log_probs[np.arange(128), batch[1]].mean()
 
     network = jsubspace.unstack(before)[0]
-    g = jax.grad(loss_fn)(network)
+    g = gradient(network)
     norm = np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(g)))
-    uphill = jax.grad(loss_fn)(jax.tree.map(lambda w, g: w + 0.5 * g / norm, network, g))
+    uphill = gradient(jax.tree.map(lambda w, g: w + 0.5 * g / norm, network, g))
     rate = float(run.schedule(0))
     expected = jax.tree.map(lambda w, g: w - rate * g, network, uphill)
     jax.tree.map(
@@ -150,20 +162,21 @@ def test_sharpness_aware_minimisation_takes_the_gradient_uphill(mlp):
     )
 
 
-@pytest.fixture
-def two_runs(mlp, tmp_path):
-    """Two independent networks, trained: their configs and folders."""
-    mlp.subspace.name = "point"
+@pytest.fixture(scope="module")
+def two_runs(data_dir, tmp_path_factory):
+    """The folders of two independent networks, trained."""
     folders = []
     for seed in (0, 1):
-        settings = mlp.copy_and_resolve_references()
-        settings.seed, folder = seed, tmp_path / f"seed{seed}"
+        settings, folder = settings_of_mlp(data_dir), tmp_path_factory.mktemp("runs") / f"seed{seed}"
+        settings.subspace.name, settings.seed = "point", seed
         runs.train(settings, folder)
         folders.append(folder)
     return folders
 
 
-def test_independent_networks_are_ensembled_and_connected(mlp, two_runs, tmp_path):
+@pytest.mark.parametrize("name", ["curve", pytest.param("chain", marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("no_figures")
+def test_independent_networks_are_ensembled_and_connected(name, mlp, two_runs, tmp_path):
     together = mlp.copy_and_resolve_references()
     together.start.runs = ",".join(map(str, two_runs))
     together.subspace.name, together.subspace.num_endpoints = "simplex", 2
@@ -177,29 +190,29 @@ def test_independent_networks_are_ensembled_and_connected(mlp, two_runs, tmp_pat
     assert point(stacked, "center")["accuracy"] < min(single["accuracy"] for single in singles)  # observation 2
     assert stacked["connector"]["verdict"] == "no"
 
-    for name in ("curve", "chain"):
-        connector = mlp.copy_and_resolve_references()
-        connector.start.runs, connector.subspace.name, connector.subspace.fixed_ends = together.start.runs, name, True
-        connector.penalty.beta = 0.0
-        found = runs.train(connector, tmp_path / name)
-        endpoints = saved(connector, tmp_path / name)
-        for i, folder in enumerate(two_runs):
-            theirs = saved(mlp, folder)  # the ends have not moved by a bit
-            jax.tree.map(lambda ours, end, i=i: np.testing.assert_array_equal(ours[i], end[0]), endpoints, theirs)
-        halfway = jax.tree.map(lambda leaf: (leaf[0] + leaf[1]) / 2, endpoints)
-        moved = jax.tree.map(lambda leaf, middle: float(np.abs(leaf[2] - middle).max()), endpoints, halfway)
-        assert max(jax.tree.leaves(moved)) > 0.01
-        # Observation 3: what no line does.
-        assert point(found, "0.50")["accuracy"] > point(stacked, "center")["accuracy"] + 0.05
-        assert found["connector"]["barrier"] < stacked["connector"]["barrier"]
+    connector = mlp.copy_and_resolve_references()
+    connector.start.runs, connector.subspace.name, connector.subspace.fixed_ends = together.start.runs, name, True
+    connector.penalty.beta = 0.0
+    found = runs.train(connector, tmp_path / name)
+    endpoints = saved(tmp_path / name)
+    for i, folder in enumerate(two_runs):
+        theirs = saved(folder)  # the ends have not moved by a bit
+        jax.tree.map(lambda ours, end, i=i: np.testing.assert_array_equal(ours[i], end[0]), endpoints, theirs)
+    halfway = jax.tree.map(lambda leaf: (leaf[0] + leaf[1]) / 2, endpoints)
+    moved = jax.tree.map(lambda leaf, middle: float(np.abs(leaf[2] - middle).max()), endpoints, halfway)
+    assert max(jax.tree.leaves(moved)) > 0.01
+    # Observation 3: what no line does.
+    assert point(found, "0.50")["accuracy"] > point(stacked, "center")["accuracy"] + 0.05
+    assert found["connector"]["barrier"] < stacked["connector"]["barrier"]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_runs_that_share_their_first_epochs(mlp, tmp_path):
-    """Observation 4: branches of a run are linearly connected, here for three of them."""
+    """Observation 4: branches of a run are linearly connected, here two of them."""
     mlp.subspace.name, mlp.keep_epochs, mlp.checkpoint_every_epochs = "point", (6,), 8
     runs.train(mlp, tmp_path / "trunk")
     branches = []
-    for seed in (1, 2, 3):
+    for seed in (1, 2):
         branch = mlp.copy_and_resolve_references()
         branch.seed, branch.keep_epochs = seed, ()
         branch.start.runs, branch.start.epoch = str(tmp_path / "trunk"), 6
@@ -211,19 +224,19 @@ def test_runs_that_share_their_first_epochs(mlp, tmp_path):
     with_its_own_seed.start.runs, with_its_own_seed.start.epoch = str(tmp_path / "trunk"), 6
     runs.train(with_its_own_seed, tmp_path / "same")
     jax.tree.map(
-        np.testing.assert_array_equal, saved(mlp, tmp_path / "same"), saved(mlp, tmp_path / "trunk")
+        np.testing.assert_array_equal, saved(tmp_path / "same"), saved(tmp_path / "trunk")
     )  # momentum, rate and data go on where they were
 
     together = mlp.copy_and_resolve_references()
     together.keep_epochs = ()
     together.start.runs = ",".join(map(str, branches))
-    together.subspace.name, together.subspace.num_endpoints, together.optimizer.num_epochs = "simplex", 3, 0
+    together.subspace.name, together.subspace.num_endpoints, together.optimizer.num_epochs = "simplex", 2, 0
     together.evaluation.random_points = "random,layerwise"
     found = runs.train(together, tmp_path / "stacked")
     assert found["connector"]["barrier"] < 0.03
-    corners = [point(found, f"corner {i}")["accuracy"] for i in (1, 2, 3)]
+    corners = [point(found, f"corner {i}")["accuracy"] for i in (1, 2)]
     assert point(found, "layerwise 1")["accuracy"] > np.mean(corners) - 0.03
-    assert min(np.asarray(found["endpoints"]["kernels"]["l2"])[np.triu_indices(3, 1)]) > 0.01
+    assert np.asarray(found["endpoints"]["kernels"]["l2"])[0, 1] > 0.01
 
 
 def test_a_network_as_the_shared_start_of_a_subspace(mlp, two_runs, tmp_path):
@@ -234,7 +247,7 @@ def test_a_network_as_the_shared_start_of_a_subspace(mlp, two_runs, tmp_path):
     jax.tree.map(
         lambda ours, theirs: np.testing.assert_array_equal(ours, np.repeat(theirs, 2, axis=0)),
         endpoints,
-        saved(mlp, two_runs[0]),
+        saved(two_runs[0]),
     )
 
 
@@ -290,24 +303,28 @@ def test_everything_else_that_is_measured(mlp, tmp_path):
         evaluate.evaluate(tmp_path / "run", {"evaluation.num_bin": "5"})
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_sharpness_is_the_hessians(mlp, tmp_path):
     """Against numpy's eigenvalues of the Hessian of the same loss."""
     mlp.subspace.name, mlp.optimizer.num_epochs, mlp.model.width, mlp.num_devices = "point", 2, 2, 2
     mlp.evaluation.sharpness_batches = 2
     found = runs.train(mlp, tmp_path / "run")["sharpness"]["network"]
-    run, network = build.build(mlp), jsubspace.unstack(saved(mlp, tmp_path / "run"))[0]
+    run, network = build.build(mlp), jax.tree.map(lambda leaf: leaf[0], saved(tmp_path / "run"))
     flat, unravel = jax.flatten_util.ravel_pytree(network)
 
-    def loss(flat, batch):
-        images = run.problem.pipeline.preprocess(np.asarray(batch["image"]))
+    @jax.jit
+    @jax.hessian
+    def hessian_of(flat, batch):
+        images = run.problem.pipeline.preprocess(batch["image"])
         logits = run.problem.model.apply({"params": unravel(flat)}, images, train=False).logits
         return -jax.nn.log_softmax(logits)[np.arange(len(images)), batch["label"]].mean()
 
     batches = [batch for batch, _ in zip(run.problem.pipeline.train_batches(run.total_steps), range(2), strict=False)]
-    hessian = np.mean([jax.hessian(loss)(flat, batch) for batch in batches], axis=0)
+    hessian = np.mean([hessian_of(flat, batch) for batch in batches], axis=0)
     assert found["eigenvalue"] == pytest.approx(np.linalg.eigvalsh(hessian)[-1], rel=2e-2)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_compare(mlp, two_runs, tmp_path, capsys):
     line = mlp.copy_and_resolve_references()
     line.subspace.name, line.optimizer.num_epochs = "line", 2
@@ -334,10 +351,10 @@ def test_compare(mlp, two_runs, tmp_path, capsys):
     ]:
         with pytest.raises(UsageError, match=message):
             compare.main(arguments)
-    old = json.loads((two_runs[0] / "results.json").read_text()) | {"schema": 1}
-    (two_runs[0] / "results.json").write_text(json.dumps(old))
+    old = json.loads((tmp_path / "line" / "results.json").read_text()) | {"schema": 1}
+    (tmp_path / "line" / "results.json").write_text(json.dumps(old))
     with pytest.raises(UsageError, match=r"schema 1.*Evaluate it again"):
-        compare.main([str(two_runs[0])])
+        compare.main([str(tmp_path / "line")])
 
 
 def test_methods_are_called_by_their_names():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from whole_runs import make_state
+from whole_runs import make_state, tiny_settings
 
 from jsubspace import evaluate, export, runs
 from jsubspace.errors import UsageError
@@ -125,11 +126,26 @@ def rewrite(settings, workdir, change):
         checkpoints.save(state._replace(endpoints=jax.tree.map(change, state.endpoints)), step, notes)
 
 
-def test_a_diverged_checkpoint_is_refused_by_all_who_read_it(tiny_mlp, tmp_path):
-    tiny_mlp.keep_epochs = (3,)
-    runs.train(tiny_mlp, tmp_path / "run")
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory):
+    """The settings and the folder of a run that has ended."""
+    settings, folder = tiny_settings(data_dir), tmp_path_factory.mktemp("finished") / "run"
+    settings.model.name, settings.model.depth, settings.model.width = "mlp", 1, 8
+    settings.data.batch_size, settings.num_devices, settings.keep_epochs = 479, 1, (3,)
+    runs.train(settings, folder)
+    return settings, folder
+
+
+@pytest.fixture
+def settings_of_copy(finished, tmp_path):
+    """The settings of the run. A copy of it is in the test's own folder."""
+    shutil.copytree(finished[1], tmp_path / "run")
+    return finished[0].copy_and_resolve_references()
+
+
+def test_a_diverged_checkpoint_is_refused_by_all_who_read_it(settings_of_copy, tmp_path):
     before = (tmp_path / "run" / "results.json").read_text()
-    rewrite(tiny_mlp, tmp_path / "run", lambda leaf: leaf.at[0].set(math.nan) if leaf.ndim == 3 else leaf)
+    rewrite(settings_of_copy, tmp_path / "run", lambda leaf: leaf.at[0].set(math.nan) if leaf.ndim == 3 else leaf)
     message = r"the endpoints in .*run are not finite: the leaf \['\w+'\]\['kernel'\] holds NaN or infinity"
     with pytest.raises(UsageError, match=message):
         evaluate.evaluate(tmp_path / "run")
@@ -137,17 +153,16 @@ def test_a_diverged_checkpoint_is_refused_by_all_who_read_it(tiny_mlp, tmp_path)
         export.export(tmp_path / "run", tmp_path / "network.safetensors")
     assert (tmp_path / "run" / "results.json").read_text() == before
     assert not (tmp_path / "network.safetensors").exists()
-    tiny_mlp.start.runs = str(tmp_path / "run")
+    settings_of_copy.start.runs = str(tmp_path / "run")
     for epoch, epochs in ((0, 0), (3, 4)):  # stacked, and continued
-        tiny_mlp.start.epoch, tiny_mlp.optimizer.num_epochs = epoch, epochs
+        settings_of_copy.start.epoch, settings_of_copy.optimizer.num_epochs = epoch, epochs
         with pytest.raises(UsageError, match=message):
-            stacks.check_start(build.build(tiny_mlp))
+            stacks.check_start(build.build(settings_of_copy))
 
 
-def test_endpoints_that_are_too_large_are_reported(tiny_mlp, tmp_path, caplog):
+def test_endpoints_that_are_too_large_are_reported(settings_of_copy, tmp_path, caplog):
     """They are finite, and the outputs of the network are not."""
-    runs.train(tiny_mlp, tmp_path / "run")
-    rewrite(tiny_mlp, tmp_path / "run", lambda leaf: leaf * 1e30)
+    rewrite(settings_of_copy, tmp_path / "run", lambda leaf: leaf * 1e30)
     measured = evaluate.evaluate(tmp_path / "run")
     assert "3 of 3 points have scores that are not finite, the first at 0.00" in caplog.text
     written = strict((tmp_path / "run" / "results.json").read_text())

@@ -18,9 +18,11 @@ from jsubspace.data.from_grain import from_grain
 from jsubspace.errors import Preempted, UsageError
 from jsubspace.exchange import network_files
 from jsubspace.models import adapters
-from jsubspace.runs import results
+from jsubspace.runs import build, config_files, results
+from jsubspace.runs.run import training as training_of
 from jsubspace.storage.checkpoint import Checkpoints
 from jsubspace.storage.writer import read_rows
+from jsubspace.training.loop import train_endpoints
 from jsubspace.training.parallel import DataParallel
 
 
@@ -28,6 +30,27 @@ def endpoints_in(workdir):
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         found = checkpoints.restore_part("endpoints", DataParallel(tuple(jax.devices()[:1])).replicated)
     return jax.tree.map(np.asarray, found)
+
+
+def endpoints_of_interrupted_are_whole(problem, settings, folder, interruptions):
+    """Trains once without and once with interruptions. The steps are compiled once, and the end of both is not measured."""
+    of_run = training_of(build.build(settings, problem))
+    for name in ("whole", "interrupted"):
+        config_files.save(folder / name, settings)
+    train_endpoints(of_run, folder / "whole", StopAt(0))
+    before = 0
+    for step in interruptions:
+        with pytest.raises(Preempted, match=rf"saved after step {step}\."):
+            train_endpoints(of_run, folder / "interrupted", StopAt(step - before))
+        before = step
+    train_endpoints(of_run, folder / "interrupted", StopAt(0))
+    check_same(folder)
+
+
+def check_same(folder):
+    jax.tree.map(np.testing.assert_array_equal, *(endpoints_in(folder / name) for name in ("whole", "interrupted")))
+    rows = [without_speed(read_rows(folder / name)) for name in ("whole", "interrupted")]
+    assert rows[0] == rows[1]
 
 
 def interrupted_is_whole(problem, settings, folder, interruptions):
@@ -39,10 +62,8 @@ def interrupted_is_whole(problem, settings, folder, interruptions):
             training.train(problem, settings, folder / "interrupted", StopAt(step - before))
         before = step
     found = training.train(problem, settings, folder / "interrupted", StopAt(0))
-    jax.tree.map(np.testing.assert_array_equal, *(endpoints_in(folder / name) for name in ("whole", "interrupted")))
     assert found | {"seconds": None} == whole | {"seconds": None}
-    rows = [without_speed(read_rows(folder / name)) for name in ("whole", "interrupted")]
-    assert rows[0] == rows[1]
+    check_same(folder)
     return found
 
 
@@ -87,6 +108,7 @@ def test_the_settings_are_recorded_and_identify_the_run(sine):
         training.train(get_problem, settings, workdir)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_it_is_evaluated_again_and_exported(sine, tmp_path):
     workdir, found = sine
     _, get_problem = of_file()
@@ -110,6 +132,7 @@ def test_it_is_evaluated_again_and_exported(sine, tmp_path):
     assert compare.compare([workdir])[0].method == "line"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_network_of_nnx_with_batch_norm_and_dropout(tmp_path):
     from flax import nnx
 
@@ -122,8 +145,9 @@ def test_a_network_of_nnx_with_batch_norm_and_dropout(tmp_path):
             return self.layers[1](self.dropout(nnx.relu(self.norm(self.layers[0](x)))))
 
     problem = classifier(adapters.from_nnx(lambda rngs: Module(rngs)))
-    found = interrupted_is_whole(problem, short_settings(), tmp_path, (2,))
-    export.export(tmp_path / "whole", tmp_path / "network.safetensors", problem=problem)
+    endpoints_of_interrupted_are_whole(problem, short_settings(), tmp_path, (2,))
+    found = training.train(problem, short_settings(), tmp_path / "interrupted")
+    export.export(tmp_path / "interrupted", tmp_path / "network.safetensors", problem=problem)
     network, _ = network_files.load(tmp_path / "network.safetensors")
     x, y = classes()
     logits = problem.network.apply(network["params"], jnp.asarray(x), stats=network["batch_stats"])
@@ -131,6 +155,7 @@ def test_a_network_of_nnx_with_batch_norm_and_dropout(tmp_path):
     assert np.mean(np.argmax(logits, -1) == y) == pytest.approx(midpoint["accuracy"])
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_network_of_equinox(tmp_path):
     eqx = pytest.importorskip("equinox")
 
@@ -139,11 +164,13 @@ def test_a_network_of_equinox(tmp_path):
         layers = [eqx.nn.Linear(4, 6, key=first), eqx.nn.Dropout(0.2), eqx.nn.Linear(6, 2, key=last)]
         return eqx.nn.Sequential(layers)
 
-    found = interrupted_is_whole(classifier(adapters.from_equinox(make)), short_settings(), tmp_path, (2,))
-    assert found["finished"]
+    problem = classifier(adapters.from_equinox(make))
+    endpoints_of_interrupted_are_whole(problem, short_settings(), tmp_path, (2,))
+    assert training.train(problem, short_settings(), tmp_path / "whole")["finished"]
     assert sorted(endpoints_in(tmp_path / "whole")["layers"]) == ["0", "2"]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_network_of_linen_with_batch_norm_and_dropout(tmp_path):
     from flax import linen as nn
 
@@ -154,9 +181,11 @@ def test_a_network_of_linen_with_batch_norm_and_dropout(tmp_path):
             return nn.Dense(2)(nn.Dropout(0.2, deterministic=not train)(x))
 
     problem = classifier(adapters.from_linen(Module(), classes()[0][:1]))
-    assert interrupted_is_whole(problem, short_settings(), tmp_path, (2,))["finished"]
+    endpoints_of_interrupted_are_whole(problem, short_settings(), tmp_path, (2,))
+    assert training.train(problem, short_settings(), tmp_path / "whole")["finished"]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_stream_of_grain_resumes_from_its_position(tmp_path):
     import grain
 
@@ -170,6 +199,7 @@ def test_a_stream_of_grain_resumes_from_its_position(tmp_path):
     assert found["finished"]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_task_with_samples_and_devices_that_divide_the_endpoints(tmp_path):
     settings = short_settings()
     settings.num_devices, settings.shard_endpoints, settings.subspace.num_samples = 2, True, 2
@@ -196,9 +226,6 @@ def test_the_command_line(file, tmp_path):
     assert code == 0, error
     assert "midpoint" in shown
     assert endpoints_in(run)["hidden"]["kernel"].shape == (2, 1, 3)
-    code, _, error = command("jsubspace.evaluate", f"--workdir={run}")
-    assert code == 2
-    assert error.startswith("error: this is a run of a problem of your own")
     code, _, error = command(
         "jsubspace.export", f"--workdir={run}", f"--to={tmp_path / 'n.safetensors'}", f"--config={file}"
     )

@@ -23,6 +23,8 @@ from jsubspace.storage.writer import read_rows
 from jsubspace.training.train_state import init_train_state
 from jsubspace.training.train_step import Given
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 BASE = jax.tree.map(np.asarray, dense(jax.random.key(7)))
 
 

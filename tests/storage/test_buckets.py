@@ -160,7 +160,10 @@ def test_a_run_resumes_behind_a_damaged_checkpoint(bucket, train, trained, on_di
     assert bucket.ask("end_of", copy) == on_disk
 
 
-@pytest.mark.parametrize("workdir", ["gs://nosuch/run", "s3://bucket/run", "gs:/bucket/run", "gs://bucket", "gs://"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("gs:/bucket/run", "gs://")]
+
+
+@pytest.mark.parametrize("workdir", ["gs://nosuch/run", "s3://bucket/run", "gs://bucket", *SLOW])
 def test_a_bucket_that_does_not_work_is_one_message(bucket, train, cwd, workdir):
     code, log = bucket.run(*train, f"--workdir={workdir}")
     assert code == 2, log

@@ -13,8 +13,9 @@ import subprocess
 
 import numpy as np
 import pytest
+import quick_compiling
 from attacked import CHANGES, ERRORS, parts
-from forked_commands import Worker
+from forked_commands import LATER_IMPORTS, Worker
 from places import REPOSITORY
 from whole_runs import final_state, same, without_speed
 
@@ -93,7 +94,7 @@ def worker(tmp_path_factory):
     compiled = tmp_path_factory.mktemp("compiled")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        started = Worker(REPOSITORY, compiled)
+        started = Worker(REPOSITORY, compiled, LATER_IMPORTS, quick_compiling.FLAGS)
     yield started
     started.end()
 

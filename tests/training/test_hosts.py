@@ -12,8 +12,16 @@ from jsubspace.data.shards import Shard
 from jsubspace.storage.writer import read_rows
 
 # More points than examples in a batch: the work is spread by points at the end, and by data in the test on the way.
-# The validation digits leave 1,309 for training: ten batches and again a last one of 29.
-BY_POINTS = {"evaluation.num_points": "131", "evaluation.every_epochs": "1", "data.num_validation": "128"}
+# The validation digits leave 1,309 for training: three batches and a last one of 109.
+BY_POINTS = {
+    "evaluation.num_points": "41",
+    "evaluation.batch_size": "40",
+    "evaluation.every_epochs": "1",
+    "data.num_validation": "128",
+    "data.batch_size": "400",
+    "log_every_steps": "2",
+    "model.depth": "1",
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,19 +44,19 @@ def one_process(data_dir, tmp_path_factory):
     ids=str,
 )
 def test_two_processes_give_the_result_of_one(one_process, data_dir, tmp_path, fields):
-    """Two with two devices each; the last batch, 29 digits, divides among none of them."""
+    """Two with two devices each; the last batch, 109 digits, divides among none of them."""
     for code, output in run(2, 2, tmp_path / "run", data_dir, **fields, **BY_POINTS):
         assert code == 0, output
     for kind in ("train", "validation"):
         one, two = (read_rows(folder, kind) for folder in (one_process, tmp_path / "run"))
         assert (
-            [row["step"] for row in two] == [row["step"] for row in one] == {"train": [4, 8], "validation": [11]}[kind]
+            [row["step"] for row in two] == [row["step"] for row in one] == {"train": [2, 4], "validation": [4]}[kind]
         )
         for row_of_two, row in zip(two, one, strict=True):
             name = {"train": "loss", "validation": "nll"}[kind]
             np.testing.assert_allclose(row_of_two[name], row[name], rtol=1e-5)
     one, two = (json.loads((folder / "results.json").read_text()) for folder in (one_process, tmp_path / "run"))
-    assert len(one["points"]) == 131
+    assert len(one["points"]) == 41
     for rows_of_two, rows in ((two, one), (two["validation"], one["validation"])):
         for row_of_two, row in zip(rows_of_two["points"], rows["points"], strict=True):
             np.testing.assert_allclose(row_of_two["nll"], row["nll"], rtol=1e-4)

@@ -7,13 +7,14 @@ that end neither an epoch nor a window of the log.
 import jax
 import numpy as np
 import pytest
-from whole_runs import StopAt, final_state, without_speed
+from whole_runs import StopAt, newest_state, without_speed
 
 from jsubspace.data import stand_in
 from jsubspace.errors import Preempted
 from jsubspace.runs import build, config
-from jsubspace.runs.run import train_endpoints
+from jsubspace.runs.run import training
 from jsubspace.storage.writer import read_rows
+from jsubspace.training.loop import train_endpoints
 
 METHODS = {
     "everything random, with Lion": {
@@ -84,16 +85,17 @@ def small(settings):
 
 def interrupted_is_whole(settings, folder, interruptions):
     run = build.build(settings)
+    of_run = training(run)  # Its programs are compiled once.
     for name in ("whole", "interrupted"):
         (folder / name).mkdir()
-    train_endpoints(run, folder / "whole", StopAt(0))
+    train_endpoints(of_run, folder / "whole", StopAt(0))
     before = 0
     for step in interruptions:
         with pytest.raises(Preempted, match=rf"saved after step {step}\."):
-            train_endpoints(run, folder / "interrupted", StopAt(step - before))
+            train_endpoints(of_run, folder / "interrupted", StopAt(step - before))
         before = step
-    train_endpoints(run, folder / "interrupted", StopAt(0))
-    states = [final_state(settings, folder / name) for name in ("whole", "interrupted")]
+    train_endpoints(of_run, folder / "interrupted", StopAt(0))
+    states = [newest_state(run, folder / name) for name in ("whole", "interrupted")]
     assert int(states[0].step) == run.total_steps
     jax.tree.map(np.testing.assert_array_equal, *states)
     rows = [without_speed(read_rows(folder / name)) for name in ("whole", "interrupted")]
@@ -112,9 +114,10 @@ def test_every_method(tiny_config, tmp_path, name):
 
 
 def test_a_network_with_batch_norm(tiny_config, tmp_path):
-    tiny_config.optimizer.num_epochs = 2
-    rows = interrupted_is_whole(tiny_config, tmp_path, (7,))
-    assert [row["step"] for row in rows if row["kind"] == "train"] == [5, 10, 15, 20]
+    tiny_config.optimizer.num_epochs, tiny_config.model.width, tiny_config.log_every_steps = 2, 2, 2
+    tiny_config.data.num_validation, tiny_config.data.batch_size = 237, 600  # two equal steps an epoch
+    rows = interrupted_is_whole(tiny_config, tmp_path, (3,))
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [2, 4]
 
 
 def test_photographs_cropped_in_workers(tiny_config, tmp_path):

@@ -6,17 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from whole_runs import StopAt, final_state, without_speed
+from whole_runs import StopAt, newest_state, without_speed
 
 from jsubspace.data.arrays import ArrayData
 from jsubspace.data.resident import Resident
 from jsubspace.data.shards import Shard
 from jsubspace.errors import Preempted
 from jsubspace.runs import build, config, feeding
-from jsubspace.runs.run import train_endpoints
+from jsubspace.runs.run import training
 from jsubspace.storage.steps import steps_in
 from jsubspace.storage.writer import read_rows
-from jsubspace.training.loop import Cadence
+from jsubspace.training.loop import Cadence, train_endpoints
 from jsubspace.training.parallel import DataParallel
 
 METHODS = {
@@ -50,12 +50,13 @@ def test_the_bits_and_rows_are_those_of_single_steps(tiny_config, tmp_path, name
     """With checkpoints and rows at the same steps, also interrupted."""
     for folder in ("single", "several"):
         (tmp_path / folder).mkdir()
-    train_endpoints(build.build(small(tiny_config, METHODS[name], 1)), tmp_path / "single", StopAt(0))
+    train_endpoints(training(build.build(small(tiny_config, METHODS[name], 1))), tmp_path / "single", StopAt(0))
     run = build.build(small(tiny_config, METHODS[name], 3))
+    of_run = training(run)
     with pytest.raises(Preempted, match=r"saved after step 3\."):  # The signal came during the first three steps.
-        train_endpoints(run, tmp_path / "several", StopAt(1))
-    train_endpoints(run, tmp_path / "several", StopAt(0))
-    expected, found = (final_state(tiny_config, tmp_path / folder) for folder in ("single", "several"))
+        train_endpoints(of_run, tmp_path / "several", StopAt(1))
+    train_endpoints(of_run, tmp_path / "several", StopAt(0))
+    expected, found = (newest_state(run, tmp_path / folder) for folder in ("single", "several"))
     assert int(expected.step) == 14
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     rows, expected_rows = (without_speed(read_rows(tmp_path / folder)) for folder in ("several", "single"))

@@ -58,12 +58,13 @@ def test_the_loss_is_the_mean_of_the_formula(name):
     task, outputs, targets, expected = CASES[name]
     network = Network(None, lambda point, x, key, train: jax.tree.map(lambda leaf: point * leaf, outputs))
     loss_fn = task_loss(network, task)
-    loss, scores = jax.jit(loss_fn)(jnp.float32(1), (np.zeros((5, 1)), *targets), None)
+    batch = np.zeros((5, 1), np.float32), *targets
+    of_point = jax.jit(jax.value_and_grad(lambda point: loss_fn(point, batch, None), has_aux=True))
+    (loss, scores), slope = of_point(jnp.float32(1))
     assert float(loss) == pytest.approx(expected.mean(), rel=1e-5)
     assert list(scores) == (["accuracy"] if isinstance(task, jsubspace.Classification) else [])
-    slope = jax.grad(lambda point: loss_fn(point, (np.zeros((5, 1)), *targets), None)[0])(jnp.float32(1))
     step = 1e-2
-    beside = [float(loss_fn(jnp.float32(1 + sign * step), (np.zeros((5, 1)), *targets), None)[0]) for sign in (-1, 1)]
+    beside = [float(of_point(jnp.float32(1 + sign * step))[0][0]) for sign in (-1, 1)]
     assert float(slope) == pytest.approx((beside[1] - beside[0]) / 2 / step, abs=2e-3)
 
 

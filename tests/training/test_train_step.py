@@ -95,9 +95,12 @@ def test_a_step_is_the_public_gradient_and_optax(subspace, layerwise):
     close(state.endpoints, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("size", [16, 13])
+@pytest.mark.parametrize("size", [16, pytest.param(13, marks=pytest.mark.slow)])
 def test_the_number_of_devices_does_not_matter(size):
-    """With synchronised BatchNorm, crops and flips, also for a last batch that the devices do not divide."""
+    """With synchronised BatchNorm, crops and flips, also for a last batch that the devices do not divide.
+
+    `test_ways` has such a batch with BatchNorm in the quick tests.
+    """
     subspace, optimizer = jsubspace.Line(), optim.sgd(0.1, 0.9, 1e-4)
     model = CResNet(3, depth=8, width=2, axis_name=AXIS)
 

@@ -1,0 +1,83 @@
+"""Inner products of whole networks, over the leaves that count, as if each network were one vector.
+
+The products are summed in float32 or wider. How XLA compiles the products of a pair depends on the platform. On a GPU or TPU
+they are computed in the pass that reads the endpoints for something else. On the CPU, XLA copies both rows, and reads the copies once
+for each of the three products. There all products of a leaf are one sum, which reads the leaf as it is.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jsubspace.tree import accumulator
+from jsubspace.types import Endpoints, LeafMask, Params
+
+Entries = Callable[[jax.Array, jax.Array], jax.Array]
+"""A function of the entries of two networks, elementwise."""
+
+
+def gram(networks: Sequence[Params], mask: LeafMask) -> jax.Array:
+    """Inner products <omega_i, omega_j> over the masked leaves, taken as one vector: ``[p, p]`` for p networks."""
+    one_by_one = functools.partial(_one_by_one, mask=mask)
+    if len(networks) != 2:
+        return one_by_one(networks)
+    return jax.lax.platform_dependent(networks, cpu=functools.partial(_at_once, mask=mask), default=one_by_one)
+
+
+def over_pairs(function: Entries, endpoints: Endpoints, mask: LeafMask) -> jax.Array:
+    """The sum of ``function(omega_i, omega_j)`` over all entries of the masked leaves: ``[m, m]``, for endpoints ``[m, *s]``.
+
+    `operator.mul` gives all inner products. One loop compares an endpoint with all endpoints, so that many of them are compiled as fast
+    as two. It reads every endpoint m times, which only a measurement can afford.
+    """
+    counted = [leaf for leaf, counts in zip(jax.tree.leaves(endpoints), jax.tree.leaves(mask), strict=True) if counts]
+    return _over_pairs(function, max(leaf.shape[0] for leaf in jax.tree.leaves(endpoints)), counted)
+
+
+def inner(a: Params, b: Params, mask: LeafMask) -> jax.Array:
+    """<a, b> over the masked leaves, taken as one vector: a scalar, float32 or wider."""
+
+    def inner_leaf(x: jax.Array, y: jax.Array, counts: bool) -> jax.Array | None:
+        return jnp.sum(x.astype(accumulator(x.dtype)) * y.astype(accumulator(y.dtype))) if counts else None
+
+    return jax.tree.reduce(jnp.add, jax.tree.map(inner_leaf, a, b, mask))
+
+
+def _one_by_one(networks: Sequence[Params], mask: LeafMask) -> jax.Array:
+    p = len(networks)
+    product = [[jnp.zeros(())] * p for _ in range(p)]
+    for i, j in itertools.combinations_with_replacement(range(p), 2):
+        product[i][j] = product[j][i] = inner(networks[i], networks[j], mask)
+    return jnp.stack([jnp.stack(row) for row in product])
+
+
+def _at_once(networks: Sequence[Params], mask: LeafMask) -> jax.Array:
+    def of_leaf(counts: bool, *rows: jax.Array) -> jax.Array | None:
+        if not counts:
+            return None
+        stacked = jnp.stack([row.astype(accumulator(row.dtype)) for row in rows])
+        products = stacked[:, None] * stacked[None]
+        return jnp.sum(products, axis=tuple(range(2, products.ndim)))
+
+    return jax.tree.reduce(jnp.add, jax.tree.map(of_leaf, mask, *networks))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))  # Outside of jit, the loop would be compiled in every call.
+def _over_pairs(function: Entries, m: int, leaves: list[jax.Array]) -> jax.Array:
+    wide = [leaf.astype(accumulator(leaf.dtype)) for leaf in leaves]
+
+    @jax.checkpoint  # Its gradient would keep the entries of all pairs.
+    def with_all(i: jax.Array) -> jax.Array:
+        sums = (
+            jnp.sum(function(leaf, row), axis=tuple(range(1, leaf.ndim)))
+            for leaf, row in zip(wide, rows(i), strict=True)
+        )
+        return functools.reduce(jnp.add, sums)
+
+    def rows(i: jax.Array) -> list[jax.Array]:
+        return [leaf[0 if leaf.shape[0] == 1 else i][None] for leaf in wide]
+
+    return jnp.broadcast_to(jax.lax.map(with_all, jnp.arange(m)), (m, m))
