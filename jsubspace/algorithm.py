@@ -70,10 +70,12 @@ def random_gradient(
     num_samples, layerwise = objective.num_samples, objective.layerwise
     samples_pair = objective.penalises(subspace) and not objective.all_pairs
 
-    # The first arguments are positional alone, so that a loss may call its own arguments key, alpha or endpoints.
+    # The first arguments are positional alone, so that a loss may call its own arguments key, alpha or endpoints. Under jit
+    # their names must differ, too: jax.jit takes two arguments of one name for a mistake.
     def grad_fn(
-        key: jax.Array, endpoints: Endpoints, /, *args: Any, **kwargs: Any
+        _key: jax.Array, _endpoints: Endpoints, /, *args: Any, **kwargs: Any
     ) -> tuple[tuple[jax.Array, Info], Endpoints]:
+        key, endpoints = _key, _endpoints
         arguments.key("the first argument", key, "grad_fn(key, endpoints, *args)")
         positions.num_endpoints(endpoints, subspace, "grad_fn(key, endpoints, *args)")
         alpha_key, pair_key = jax.random.split(key)
@@ -180,8 +182,9 @@ def gradient_at(
         return found.value, lambda grads, beta: found.add_gradient(grads, compared, beta)
 
     def grad_fn(
-        alpha: Alpha, chosen: tuple[int | jax.Array, ...], endpoints: Endpoints, /, *args: Any, **kwargs: Any
+        _alpha: Alpha, _chosen: tuple[int | jax.Array, ...], _endpoints: Endpoints, /, *args: Any, **kwargs: Any
     ) -> tuple[tuple[jax.Array, Info], Endpoints]:
+        alpha, chosen, endpoints = _alpha, _chosen, _endpoints
         shares.check_axis()
         objective.batch.check((args, kwargs))
         penalises = objective.penalises(subspace)

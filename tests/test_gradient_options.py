@@ -139,6 +139,21 @@ def test_keywords_are_positional_arguments(num_samples):
     assert len(np.unique(np.atleast_2d(expected[0][1].aux), axis=0)) == num_samples
 
 
+@pytest.mark.parametrize("wrapper", [lambda function: function, jax.jit], ids=["eager", "jit"])
+def test_a_loss_may_use_the_names_of_the_first_arguments(wrapper):
+    def loss_fn(point, x, key, endpoints, alpha, chosen):
+        return jnp.sum(point["kernel"] * x) + key + 10 * endpoints + 100 * alpha + 1000 * chosen
+
+    endpoints, numbers = {"kernel": jnp.zeros((2, 2, 2))}, {"key": 1.0, "endpoints": 2.0, "alpha": 3.0, "chosen": 4.0}
+    grad_fn = wrapper(jsubspace.value_and_grad(loss_fn, Line(), beta=0))
+    grad_at = wrapper(jsubspace.value_and_grad_at(loss_fn, Line(), beta=0))
+    for (value, _), _ in (
+        grad_fn(jax.random.key(0), endpoints, jnp.ones((2, 2)), **numbers),
+        grad_at(jnp.float32(0.5), (0, 1), endpoints, jnp.ones((2, 2)), **numbers),
+    ):
+        assert value == 4321
+
+
 def test_a_keyword_that_cannot_be_cut_is_named():
     endpoints, (x, y) = problem(Line())
     with pytest.raises(ValueError, match=r"argument \['x'\] of shape \[24, 8\] cannot be cut into num_samples=5"):
