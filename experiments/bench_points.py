@@ -17,6 +17,7 @@ used, and nothing else. Images are random.
 
 import argparse
 import collections
+import dataclasses
 import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -29,6 +30,7 @@ from experiments.bench_loop import NETWORKS, Seconds, make_run
 from jsubspace import program
 from jsubspace.evaluation import metrics
 from jsubspace.evaluation.evaluator import Evaluator
+from jsubspace.evaluation.networks import Passes
 from jsubspace.evaluation.survey import affine, survey
 from jsubspace.evaluation.tasks import Classification
 from jsubspace.runs import adapters
@@ -46,9 +48,15 @@ EVENTS = {
 """The parts of a compilation that jax reports, and what they are called here."""
 
 
+def bare_passes(run: Run) -> Passes:
+    """The passes of the network where no device axis is, over which BatchNorm could average."""
+    problem = dataclasses.replace(run.problem, network=run.problem.network.on_one_device)
+    return adapters.passes(dataclasses.replace(run, problem=problem))
+
+
 def bare_ways(run: Run, alphas: jax.Array, endpoints: Endpoints, stats: Any) -> dict[str, Way]:
     """The ways of a user who has jax and a network."""
-    passes = adapters.passes(run)
+    passes = bare_passes(run)
 
     def at_point(endpoints: Endpoints, alpha: jax.Array, stats: Any, images: Any, labels: Any) -> metrics.Scores:
         point = jax.tree.map(lambda leaf: (1 - alpha) * leaf[0] + alpha * leaf[1], endpoints)
@@ -100,7 +108,7 @@ def first_calls(run: Run, plan: Any, endpoints: Endpoints) -> str:
             found["programs"] += event.endswith("backend_compile_duration")
 
     jax.monitoring.register_event_duration_secs_listener(heard)
-    passes = adapters.passes(run)
+    passes = bare_passes(run)
     point = jax.tree.map(lambda leaf: leaf[0], endpoints)
     of_training = [jnp.asarray(leaf) for leaf in next(adapters.train_batches(run))]
     of_test = next(adapters.scored(run, run.problem.data.test_batches(run.shard))).inputs
