@@ -105,7 +105,8 @@ class Study:
         needed = {start.name for job in known if self.record.row(job) is None for start in job.starts}
         for job in known:
             folder = self.root / job.name
-            if job.name not in needed and (folder / RESULTS).is_file():
+            is_kept = self.record.row(job) is not None and (folder / RESULTS).is_file()
+            if is_kept and job.name not in needed:
                 for path in folder.iterdir():
                     if path.name != RESULTS:
                         files.remove(path)

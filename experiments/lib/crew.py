@@ -40,7 +40,12 @@ def finish(
       Preempted: after a signal. The jobs under way have been saved.
     """
     ordered = jobs.in_order(declared)
-    missing = [job for job in ordered if jobs.results(job, root) is None]
+    made = trained(ordered, root)
+
+    def is_done(job: Job) -> bool:  # A run may have ended just before this program was killed, and was not noted.
+        return jobs.results(job, root) is not None and (after is None or job.name in made)
+
+    missing = [job for job in ordered if not is_done(job)]
     if not missing:
         return
     print(f"{len(missing)} of {len(ordered)} runs to do, {at_once} at once, in {root}", flush=True)
@@ -106,7 +111,7 @@ class _Crew:
                 self._processes.add(process)
             made_at, (code, cpu_seconds) = provenance.commit(), _ended(process)
         self._processes.discard(process)
-        if self._stopped or code == PREEMPTED:
+        if code == PREEMPTED or (self._stopped and code):
             return
         diverged = code == DIVERGED and self._after is not None
         last = ""

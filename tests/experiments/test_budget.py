@@ -244,6 +244,18 @@ def test_a_run_that_diverges_is_a_result_if_the_caller_says_so(monkeypatch, tmp_
     assert row["cpu_seconds"] >= 0
 
 
+def test_a_run_that_ended_unnoted_is_started_again_and_noted(monkeypatch, tmp_path):
+    """The program was killed between the results of the run and its line in the crew's file."""
+    monkeypatch.setattr(jobs.Job, "command", lambda job, root: ["-c", "print('holds the finished run')"])
+    monkeypatch.setattr(jobs, "results", lambda job, root: {"points": []})
+    (job,) = SMALL.reported(budgets.STANDARD, Cell(0.2, 1e-4))[:1]
+    seen = []
+    for _ in range(2):
+        crew.finish([job], tmp_path, 1, seen.append)
+        assert seen == [job]
+    assert job.name in crew.trained([job], tmp_path)
+
+
 @pytest.fixture
 def gpu(monkeypatch, data_dir, tmp_path):
     """The scale for a GPU with two steps, on the digits with a small perceptron, trained in this process."""
