@@ -21,10 +21,10 @@ Entries = Callable[[jax.Array, jax.Array], jax.Array]
 
 def gram(networks: Sequence[Params], mask: LeafMask) -> jax.Array:
     """Inner products <omega_i, omega_j> over the masked leaves, taken as one vector: ``[p, p]`` for p networks."""
-    one_by_one = functools.partial(_one_by_one, mask=mask)
     if len(networks) != 2:
-        return one_by_one(networks)
-    return jax.lax.platform_dependent(networks, cpu=functools.partial(_at_once, mask=mask), default=one_by_one)
+        return _one_by_one(networks, mask)
+    counted = [_counted(network, mask) for network in networks]
+    return _of_pair(counted)
 
 
 def over_pairs(function: Entries, endpoints: Endpoints, mask: LeafMask) -> jax.Array:
@@ -33,8 +33,8 @@ def over_pairs(function: Entries, endpoints: Endpoints, mask: LeafMask) -> jax.A
     `operator.mul` gives all inner products. One loop compares an endpoint with all endpoints, so that many of them are compiled as fast
     as two. It reads every endpoint m times, which only a measurement can afford.
     """
-    counted = [leaf for leaf, counts in zip(jax.tree.leaves(endpoints), jax.tree.leaves(mask), strict=True) if counts]
-    return _over_pairs(function, max(leaf.shape[0] for leaf in jax.tree.leaves(endpoints)), counted)
+    m = max(leaf.shape[0] for leaf in jax.tree.leaves(endpoints))
+    return _over_pairs(function, m, _counted(endpoints, mask))
 
 
 def inner(a: Params, b: Params, mask: LeafMask) -> jax.Array:
@@ -54,15 +54,23 @@ def _one_by_one(networks: Sequence[Params], mask: LeafMask) -> jax.Array:
     return jnp.stack([jnp.stack(row) for row in product])
 
 
-def _at_once(networks: Sequence[Params], mask: LeafMask) -> jax.Array:
-    def of_leaf(counts: bool, *rows: jax.Array) -> jax.Array | None:
-        if not counts:
-            return None
+def _counted(network: Params, mask: LeafMask) -> list[jax.Array]:
+    return [leaf for leaf, counts in zip(jax.tree.leaves(network), jax.tree.leaves(mask), strict=True) if counts]
+
+
+@jax.jit  # Outside of jit, the choice of the platform would be compiled in every call.
+def _of_pair(pair: list[list[jax.Array]]) -> jax.Array:
+    every = [True] * len(pair[0])
+    return jax.lax.platform_dependent(pair, cpu=_at_once, default=lambda pair: _one_by_one(pair, every))
+
+
+def _at_once(pair: list[list[jax.Array]]) -> jax.Array:
+    def of_leaf(*rows: jax.Array) -> jax.Array:
         stacked = jnp.stack([row.astype(accumulator(row.dtype)) for row in rows])
         products = stacked[:, None] * stacked[None]
         return jnp.sum(products, axis=tuple(range(2, products.ndim)))
 
-    return jax.tree.reduce(jnp.add, jax.tree.map(of_leaf, mask, *networks))
+    return functools.reduce(jnp.add, map(of_leaf, *pair))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))  # Outside of jit, the loop would be compiled in every call.

@@ -122,7 +122,8 @@ def distances(endpoints: Endpoints, mask: Mask = None) -> jax.Array:
     tree.num_endpoints(endpoints, "distances(endpoints, mask)")  # It refuses what are no endpoints.
     counts = leaf_kinds.resolve_mask(mask, endpoints)
     squares = inner_products.over_pairs(_squared_difference, endpoints, counts)
-    differs = squares != 0  # True for NaN. The derivative of sqrt at 0 is infinite.
+    others = ~jnp.eye(len(squares), dtype=bool)  # An endpoint with NaN has the distance 0 from itself, too.
+    differs = (squares != 0) & others  # True for NaN. The derivative of sqrt at 0 is infinite.
     return jnp.where(differs, jnp.sqrt(jnp.where(differs, squares, 1)), 0)
 
 

@@ -75,6 +75,12 @@ def test_distances_of_close_endpoints_do_not_cancel():
     np.testing.assert_allclose(jax.jit(jsubspace.distances)(endpoints)[0, 1], 2.0**-10 * 1000**0.5, rtol=1e-6)
 
 
+def test_an_endpoint_has_no_distance_from_itself_whatever_it_holds():
+    found = jsubspace.distances({"kernel": jnp.array([[[jnp.nan]], [[1.0]], [[jnp.inf]]])})
+    np.testing.assert_array_equal(jnp.diagonal(found), 0)
+    assert not np.isfinite(found[~np.eye(3, dtype=bool)]).any()
+
+
 def test_bfloat16_endpoints_are_compared_in_float32():
     signs = np.ones((2, 4000, 1), np.float32)
     signs[1, :1000] = -1

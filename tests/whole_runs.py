@@ -7,7 +7,9 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from jsubspace.errors import Preempted
 from jsubspace.preemption import Preemption
 from jsubspace.runs import build, config
 from jsubspace.storage.checkpoint import Checkpoints
@@ -60,6 +62,16 @@ class StopAt(Preemption):
     def received(self):
         self.left -= 1
         return None if self.left else "SIGTERM"
+
+
+def whole_and_interrupted(train, folder, interruptions):
+    """What ``train(workdir, preemption)`` returns in the folder ``whole``, and after interruptions after these steps in ``interrupted``."""
+    whole, before = train(folder / "whole", StopAt(0)), 0
+    for step in interruptions:
+        with pytest.raises(Preempted, match=rf"saved after step {step}\."):
+            train(folder / "interrupted", StopAt(step - before))
+        before = step
+    return whole, train(folder / "interrupted", StopAt(0))
 
 
 def make_state(seed=0, m=2, step=None):

@@ -1,5 +1,6 @@
 """A problem of a user's own is trained, interrupted, resumed, measured and exported like the problems of the library."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -10,12 +11,12 @@ import numpy as np
 import pytest
 from own_problems import FILE, classes, classifier, of_file, short_settings
 from places import REPOSITORY
-from whole_runs import StopAt, without_speed
+from whole_runs import whole_and_interrupted, without_speed
 
 import jsubspace
 from jsubspace import compare, evaluate, export, training
 from jsubspace.data.from_grain import from_grain
-from jsubspace.errors import Preempted, UsageError
+from jsubspace.errors import UsageError
 from jsubspace.exchange import network_files
 from jsubspace.models import adapters
 from jsubspace.runs import build, config_files, results
@@ -37,13 +38,7 @@ def endpoints_of_interrupted_are_whole(problem, settings, folder, interruptions)
     of_run = training_of(build.build(settings, problem))
     for name in ("whole", "interrupted"):
         config_files.save(folder / name, settings)
-    train_endpoints(of_run, folder / "whole", StopAt(0))
-    before = 0
-    for step in interruptions:
-        with pytest.raises(Preempted, match=rf"saved after step {step}\."):
-            train_endpoints(of_run, folder / "interrupted", StopAt(step - before))
-        before = step
-    train_endpoints(of_run, folder / "interrupted", StopAt(0))
+    whole_and_interrupted(functools.partial(train_endpoints, of_run), folder, interruptions)
     check_same(folder)
 
 
@@ -55,13 +50,8 @@ def check_same(folder):
 
 def interrupted_is_whole(problem, settings, folder, interruptions):
     """Trains once without and once with interruptions after these steps, and returns the results."""
-    whole = training.train(problem, settings, folder / "whole", StopAt(0))
-    before = 0
-    for step in interruptions:
-        with pytest.raises(Preempted, match=rf"saved after step {step}\."):
-            training.train(problem, settings, folder / "interrupted", StopAt(step - before))
-        before = step
-    found = training.train(problem, settings, folder / "interrupted", StopAt(0))
+    train = functools.partial(training.train, problem, settings)
+    whole, found = whole_and_interrupted(train, folder, interruptions)
     assert found | {"seconds": None} == whole | {"seconds": None}
     check_same(folder)
     return found

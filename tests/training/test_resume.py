@@ -4,13 +4,14 @@ What `test_loop` does for whole runs of every subspace is done here for everythi
 that end neither an epoch nor a window of the log.
 """
 
+import functools
+
 import jax
 import numpy as np
 import pytest
-from whole_runs import StopAt, newest_state, without_speed
+from whole_runs import newest_state, whole_and_interrupted, without_speed
 
 from jsubspace.data import stand_in
-from jsubspace.errors import Preempted
 from jsubspace.runs import build, config
 from jsubspace.runs.run import training
 from jsubspace.storage.writer import read_rows
@@ -88,13 +89,7 @@ def interrupted_is_whole(settings, folder, interruptions):
     of_run = training(run)  # Its programs are compiled once.
     for name in ("whole", "interrupted"):
         (folder / name).mkdir()
-    train_endpoints(of_run, folder / "whole", StopAt(0))
-    before = 0
-    for step in interruptions:
-        with pytest.raises(Preempted, match=rf"saved after step {step}\."):
-            train_endpoints(of_run, folder / "interrupted", StopAt(step - before))
-        before = step
-    train_endpoints(of_run, folder / "interrupted", StopAt(0))
+    whole_and_interrupted(functools.partial(train_endpoints, of_run), folder, interruptions)
     states = [newest_state(run, folder / name) for name in ("whole", "interrupted")]
     assert int(states[0].step) == run.total_steps
     jax.tree.map(np.testing.assert_array_equal, *states)
