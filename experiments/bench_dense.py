@@ -4,22 +4,27 @@ The network has the layers 784-256-256-10 and the batch has 128 images. A weight
 endpoints cost a large part of a step. The steps run in turn, round by round, on one device. The program prints CPU time per step
 and its ratio to standard training in the same round, with quartiles.
 
-Beside each ratio stand two floors. Both count the bytes that a step moves beyond standard training, and divide them by the bandwidth of an
-subtraction in place, as XLA compiles it in the same run. The first floor reads and writes every endpoint and its momentum once. The
-second floor has the passes that XLA makes on the CPU: each of its loops writes one array, so the momentum and the endpoints are two loops.
+Beside each ratio stand three floors. They count the bytes that a step moves beyond standard training, and divide them by the bandwidth of a
+subtraction in place, as XLA compiles it in the same run. The first floor reads and writes every endpoint and its momentum once. The second
+floor has the passes that XLA makes on the CPU: each of its loops writes one array, so the momentum and the endpoints are two loops. In the
+third floor, the inner products of a pair and the pair's sum take the time of a program of their own, because their arithmetic takes
+longer than their bytes.
 """
 
 import argparse
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+import jsubspace
 from experiments.bench_loop import Seconds, make_run, make_way
-from jsubspace import program
+from jsubspace import penalties, program
+from jsubspace.runs.build import Run
+from jsubspace.types import Endpoints
 
 CASES = {
     "standard": ("standard", 0.0),
@@ -31,23 +36,47 @@ CASES = {
 ENDPOINTS = {"standard": 1, "line": 2, "simplex6": 6}
 
 
-def passes(method: str, beta: float) -> tuple[int, int]:
-    """How often a step moves one network beyond standard training: at least, and in XLA's loops on the CPU.
+def passes(method: str, beta: float) -> tuple[int, int, int]:
+    """How often a step moves one network beyond standard training: at least, in XLA's loops on the CPU, and for a pair alone.
 
     Example:
       >>> passes("line", 0.0), passes("simplex6", 1.0)
-      ((7, 9), (27, 48))
+      ((7, 9, 0), (27, 48, 5))
     """
     m = ENDPOINTS[method]
     if m == 1:
-        return 0, 0
-    point = m + 1
-    least, loops = point + 4 * (m - 1), point + 6 * (m - 1)
+        return 0, 0, 0
+    point, pair, update = m + 1, 0, 6 * (m - 1)
     if beta and m == 2:
-        loops += 2  # The inner products read two rows. The update has both rows already.
+        pair = 2  # The inner products read two rows. The update has both rows already.
     elif beta:
-        loops += 2 + 3 + m  # The sum of the pair is written once and read for every endpoint.
-    return least, loops
+        pair, update = 2 + 3, update + m  # The sum of the pair is written once and read for every endpoint.
+    return point + 4 * (m - 1), point + pair + update, pair
+
+
+def pair_alone(run: Run, calls: int) -> Callable[[], float]:
+    """A function that returns the CPU seconds of the inner products and the sum of a pair, as a program of their own.
+
+    They are counted beyond the seconds of a program that does nothing.
+    """
+    m = run.subspace.num_endpoints
+    endpoints = run.init_state().endpoints
+    mask = jsubspace.kernels(endpoints)
+    keys = list(jax.random.split(jax.random.key(0), calls))
+
+    def of_pair(key: jax.Array, endpoints: Endpoints) -> Any:
+        found = penalties.penalty(endpoints, penalties.sample_pair(key, m), mask)
+        return found.value, found.weights, found.pair_sum
+
+    def seconds(program: Callable[..., Any]) -> float:
+        start = Seconds()
+        for key in keys:
+            jax.block_until_ready(program(key, endpoints))
+        return Seconds().since(start, calls)[0]
+
+    program, nothing = jax.jit(of_pair), jax.jit(lambda key, endpoints: jnp.zeros(()))
+    seconds(program), seconds(nothing)
+    return lambda: seconds(program) - seconds(nothing)
 
 
 def bandwidth(num_numbers: int) -> float:
@@ -62,17 +91,21 @@ def bandwidth(num_numbers: int) -> float:
     return 12 * num_numbers / statistics.median(found[5:])
 
 
-def table(rounds: list[Mapping[str, float]], network_bytes: int, bytes_per_second: float) -> str:
-    """One line per case in Markdown."""
+def table(
+    rounds: list[Mapping[str, float]], pairs: list[Mapping[str, float]], network_bytes: int, bytes_per_second: float
+) -> str:
+    """One line per case in Markdown, from the seconds of steps, and of pairs alone, round by round."""
     standard = statistics.median(each["standard"] for each in rounds)
     lines = [
-        "| | ms | over standard | quartiles | floor, one pass | floor, XLA's loops |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| | ms | over standard | quartiles | floor, one pass | floor, XLA's loops | floor, and arithmetic of a pair |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name in rounds[0]:
         ratios = [each[name] / each["standard"] for each in rounds]
         low, high = (float(np.quantile(ratios, q)) for q in (0.25, 0.75))
-        floors = [1 + count * network_bytes / bytes_per_second / standard for count in passes(*CASES[name])]
+        least, loops, pair = (count * network_bytes / bytes_per_second for count in passes(*CASES[name]))
+        alone = statistics.median(each[name] for each in pairs) if name in pairs[0] else 0
+        floors = [1 + seconds / standard for seconds in (least, loops, loops - pair + alone)]
         cells = [f"{1000 * statistics.median(each[name] for each in rounds):.3f}", f"{statistics.median(ratios):.3f}"]
         lines.append(f"| {' | '.join([name, *cells, f'{low:.3f} to {high:.3f}', *(f'{x:.3f}' for x in floors)])} |")
     return "\n".join(lines)
@@ -90,15 +123,18 @@ def main() -> None:
     names = [name for name in CASES if name == "standard" or name in arguments.cases]
     runs = {name: make_run("dense", CASES[name][0], 1, 10, 0, beta=CASES[name][1]) for name in names}
     ways = {name: make_way(run, 1, arguments.steps) for name, run in runs.items()}
-    rounds: list[Mapping[str, float]] = [
-        {name: way()[0] for name, way in ways.items()} for _ in range(arguments.rounds)
-    ]
+    ways_of_pairs = {name: pair_alone(run, arguments.steps) for name, run in runs.items() if CASES[name][1]}
+    rounds: list[Mapping[str, float]] = []
+    pairs: list[Mapping[str, float]] = []
+    for _ in range(arguments.rounds):
+        rounds.append({name: way()[0] for name, way in ways.items()})
+        pairs.append({name: way() for name, way in ways_of_pairs.items()})
     numbers = sum(leaf.size for leaf in jax.tree.leaves(runs["standard"].state_shape.endpoints))
     speed = bandwidth(6 * numbers)
     device = jax.devices()[0].device_kind
     print(f"784-256-256-10, batch 128, 1 x {device}, jax {jax.__version__}, CPU time")
     print(f"medians of {arguments.rounds} rounds of {arguments.steps} steps, {speed / 1e9:.0f} GB/s")
-    print(table(rounds, 4 * numbers, speed))
+    print(table(rounds, pairs, 4 * numbers, speed))
 
 
 if __name__ == "__main__":
