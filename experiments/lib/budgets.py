@@ -63,13 +63,13 @@ def _digits(noise: float = 0.0) -> Budget:
 def _small(num_epochs: int, noise: float = 0.0) -> Budget:
     scenario = _scenario(FASHION, _named(f"fashion_{num_epochs}", noise), num_epochs, noise)
     title = _titled(f"2,000 images of Fashion-MNIST, {num_epochs} epochs", noise)
-    return Budget(scenario, title, METHODS, 2000, 5000, RATES, DECAYS, SEEDS, **_cost(25, 0.007))
+    return Budget(scenario, title, METHODS, 2000, 5000, RATES, DECAYS, SEEDS, **_cost(15, 0.0045))
 
 
 def _perceptron(num_epochs: int, noise: float = 0.0) -> Budget:
     scenario = _scenario(PERCEPTRON, _named(f"perceptron_{num_epochs}", noise), num_epochs, noise)
     title = _titled(f"perceptron on Fashion-MNIST, {num_epochs} epochs", noise)
-    return Budget(scenario, title, METHODS, 60000, 5000, RATES, DECAYS, SEEDS, **_cost(15, 0.004))
+    return Budget(scenario, title, METHODS, 60000, 5000, RATES, DECAYS, SEEDS, **_cost(10, 0.0021))
 
 
 def _cost(seconds: float, per_step: float) -> dict[str, float]:
