@@ -28,6 +28,7 @@ from experiments import account, appendix_averages, claims, figure8, figure12, r
 from experiments.__main__ import MODULES
 from experiments.lib import crew, figure, jobs, plots, scenarios
 from experiments.lib.figure import Panel, Series
+from experiments.lib.verdicts import Measured
 
 FIGURES = [module.FIGURE for module in MODULES]
 RECORDED = sorted((REPOSITORY / "experiments" / "results" / "figures").glob("*/*.json"))
@@ -424,7 +425,7 @@ def test_the_readme_has_the_claims_as_the_recorded_figures_give_them():
     ],
 )
 def test_a_claim_holds_if_its_t_interval_is_above_zero(values, verdict):
-    measured = claims.Measured("", np.array(values))
+    measured = Measured("", np.array(values))
     assert measured.verdict == verdict
     expected = stats.ttest_1samp(values, 0).pvalue if len(values) > 1 else 1
     assert measured.p_value == pytest.approx(expected, rel=1e-6)
@@ -433,7 +434,7 @@ def test_a_claim_holds_if_its_t_interval_is_above_zero(values, verdict):
 
 def test_a_dagger_marks_what_survives_holms_correction():
     """The verdict stays: Holm's correction refuses it among many numbers."""
-    measured = claims.Measured("gain", np.array([0.01, 0.012, 0.009]))
+    measured = Measured("gain", np.array([0.01, 0.012, 0.009]))
     assert measured.words(claims.holm([measured.p_value])).endswith(": holds †")
     assert measured.words(claims.holm([measured.p_value, *[0.5] * 30])).endswith(": holds")
 
