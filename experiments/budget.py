@@ -13,7 +13,7 @@ Rules that were fixed before any result was known:
 - A chosen rate at the edge of the grid is marked. A run that diverges is never chosen and stays in the record.
 
 One budget is trained after the other, and within it one method after the other. Every finished run is a line of
-``runs.jsonl`` in the folder ``--record``. A study resumes from this file on any machine: commit it, and give the same command on
+``runs.jsonl`` in the folder ``--record``. Tables and a picture of complete methods stand beside it. A study resumes from this file on any machine: commit it, and give the same command on
 a fresh clone. ``--scale=gpu`` trains the paper's network on all of Fashion-MNIST with the paper's rate.
 """
 
@@ -27,7 +27,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from experiments.lib import crew, forecast, jobs, study_tables
+from experiments.lib import crew, forecast, jobs, study_picture, study_tables
 from experiments.lib.budgets import SCALES
 from experiments.lib.jobs import Job
 from experiments.lib.study import Budget, Method
@@ -124,6 +124,11 @@ class Study:
         write_text(path, study_tables.report(self.whole, self.record, title, command))
         return path
 
+    def draw(self) -> pathlib.Path | None:
+        """Draws the picture of complete methods beside the record. Returns its path, or None if there is nothing to draw."""
+        path = self.record.path.with_name("budget.png")
+        return path if study_picture.draw(self.whole, self.record, path) else None
+
     def commands(self) -> list[str]:
         """The commands of all runs that are known. The reported runs of a method are known when its cell is chosen."""
         known = [job for budget in self.budgets for job in self._known(budget)]
@@ -164,7 +169,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, help="runs at once; by default one per core, and one with --scale=gpu")
     parser.add_argument("--steps", type=int, help="a test: two epochs of this number of steps for every run")
     parser.add_argument("--minutes", type=float, help="save and end after this time; the same command resumes")
-    parser.add_argument("--plot", action="store_true", help="train nothing: write the tables of the recorded runs")
+    parser.add_argument("--plot", action="store_true", help="train nothing: write the tables and the picture")
     parser.add_argument("--list", action="store_true", help="train nothing: show the budgets and the commands")
     parser.add_argument(
         "--runs", type=pathlib.Path, default=pathlib.Path("runs") / "budget", help="the folder of the runs"
@@ -197,6 +202,8 @@ def main() -> None:
                 timers.enter_context(_after(60 * arguments.minutes, _end))
             study.train()
     print(f"\nThe tables are in {study.write()}")
+    if picture := study.draw():
+        print(f"The picture is {picture}")
 
 
 def _study(arguments: argparse.Namespace) -> Study:

@@ -34,10 +34,9 @@ OTHERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 def curves(panels: list[Any], path: pathlib.Path, columns: int) -> None:
     """Panels of curves with a band of one standard deviation over seeds, as ``path``.png and .pdf."""
-    pyplot = _pyplot()
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure, axes = pyplot.subplots(
+    figure, axes = pyplot().subplots(
         rows, columns, figsize=(SIZE[0] * columns, SIZE[1] * rows + 0.6), squeeze=False, layout="constrained"
     )
     styles = _styles(panels)
@@ -89,7 +88,7 @@ def _levels(axes: Any, panel: Any, styles: dict[str, tuple[str, str, str]]) -> N
     axes.set_xlabel(panel.y_label, fontsize=LARGE)
     axes.grid(axis="y", color="0.92")
     _finish(axes, panel)
-    axes.set_title(_wrapped(panel.title, 26), fontsize=LARGE)  # beside the names there is less room
+    axes.set_title(wrapped(panel.title, 26), fontsize=LARGE)  # beside the names there is less room
     if panel.percent:
         from matplotlib import ticker
 
@@ -100,14 +99,15 @@ def _levels(axes: Any, panel: Any, styles: dict[str, tuple[str, str, str]]) -> N
 def _finish(axes: Any, panel: Any) -> None:
     from matplotlib import ticker
 
-    axes.set_title(_wrapped(panel.title, 34), fontsize=LARGE)
+    axes.set_title(wrapped(panel.title, 34), fontsize=LARGE)
     axes.tick_params(labelsize=SMALL)
     axes.spines[["top", "right"]].set_visible(False)
     if panel.percent:
         axes.yaxis.set_major_formatter(ticker.FuncFormatter(_percent))
 
 
-def _wrapped(title: str, width: int) -> str:
+def wrapped(title: str, width: int) -> str:
+    """A title with a line for every part, and no line longer than ``width`` letters."""
     return "\n".join(line for part in title.replace(" (", ": (").split(": ") for line in textwrap.wrap(part, width))
 
 
@@ -192,10 +192,11 @@ def save(figure: Any, path: pathlib.Path) -> None:
     """Writes ``figure`` as ``path``.png and ``path``.pdf without their dates, so that the same runs give the same files."""
     figure.savefig(path.with_suffix(".png"), dpi=160)
     figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
-    _pyplot().close(figure)
+    pyplot().close(figure)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib.pyplot, without a window."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -206,11 +207,10 @@ def _pyplot() -> Any:
 
 def planes(panels: list[Any], path: pathlib.Path, columns: int) -> None:
     """Test error on planes, as filled contours with one scale for all. The trained subspace is drawn on top."""
-    pyplot = _pyplot()
     from matplotlib import ticker
 
     rows = math.ceil(len(panels) / columns)
-    figure, axes = pyplot.subplots(
+    figure, axes = pyplot().subplots(
         rows, columns, figsize=(2.9 * columns, 2.7 * rows), squeeze=False, layout="constrained"
     )
     errors = np.concatenate([np.ravel(panel.error) for panel in panels])
@@ -223,7 +223,7 @@ def planes(panels: list[Any], path: pathlib.Path, columns: int) -> None:
         for name, (x, y) in zip(panel.names, corners, strict=True):
             place.plot(x, y, "o", color="white", markeredgecolor="black", markersize=5)
             place.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points", color="white", fontsize=SMALL)
-        place.set_title(_wrapped(panel.title, 34), fontsize=LARGE)
+        place.set_title(wrapped(panel.title, 34), fontsize=LARGE)
         place.tick_params(labelsize=SMALL)
         place.set_xlabel("L2 distance", fontsize=LARGE)
         place.set_aspect("equal")

@@ -16,7 +16,7 @@ from places import REPOSITORY
 from scipy import stats
 
 from experiments import budget as program
-from experiments.lib import budgets, crew, forecast, jobs, study_tables, tuned_claims
+from experiments.lib import budgets, crew, forecast, jobs, study_picture, study_tables, tuned_claims
 from experiments.lib.study import Cell
 from experiments.lib.study_record import Record, settings_of
 from jsubspace import runs
@@ -190,6 +190,48 @@ def test_tables_have_paired_t_intervals_and_say_what_is_missing_and_what_is_at_t
     assert "| line | **0.900** | diverged |" in text
     assert f"| {SMALL.title} | 4 of 4 | 6 of 6 | complete |" in text
     assert f"| {budgets.SMALL[1].title} | 0 of 56 | 0 of 35 | all methods |" in text
+
+
+def test_the_picture_has_the_paired_differences_of_complete_methods(fake, tmp_path, monkeypatch):
+    panels = {}
+    monkeypatch.setattr(
+        study_picture.plots, "save", lambda figure, _: panels.update({a.get_title(): a for a in figure.axes})
+    )
+    made = study(tmp_path, SMALL, budgets.SMALL[1])
+    assert made.draw() is None
+    fake.fail_after = 10
+    with pytest.raises(KeyboardInterrupt):
+        made.train()
+    rows = [json.loads(line) for line in made.record.path.read_text().splitlines()]
+    for row in (row for row in rows if "test" in row):
+        row["test"]["accuracy"] += 0.01 * row["seed"] * row["run"].count("line")
+    made.record.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert study_picture.draw(made.whole, Record(made.record.path), tmp_path / "budget")
+    low, high = stats.t.interval(0.95, 2, 2, stats.sem([1, 2, 3]))  # The rate alone gives one per cent.
+    axes = panels["accuracy minus standard's (%)"]
+    (bar,) = (line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 2 and line.get_linestyle() == "-")
+    np.testing.assert_allclose(bar, [low, high])
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["digits\n60 epochs"]
+    assert axes.get_xlim()[1] >= high
+    made.record.path.write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
+    assert not study_picture.draw(made.whole, Record(made.record.path), tmp_path / "budget")
+
+
+def test_label_smoothing_is_an_arrow_where_it_would_hide_the_others(fake, tmp_path, monkeypatch):
+    panels = {}
+    monkeypatch.setattr(
+        study_picture.plots, "save", lambda figure, _: panels.update({a.get_title(): a for a in figure.axes})
+    )
+    made = study(tmp_path, dataclasses.replace(SMALL, methods=(budgets.STANDARD, budgets.LINE, budgets.SMOOTHED)))
+    made.train()
+    rows = [json.loads(line) for line in made.record.path.read_text().splitlines()]
+    for row in (row for row in rows if "test" in row):
+        row["test"]["ece_debiased"] += 0.001 * row["run"].count("line") + 0.1 * row["run"].count("label_smoothing")
+    made.record.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert study_picture.draw(made.whole, Record(made.record.path), tmp_path / "budget")
+    markers = {line.get_marker(): line.get_xdata()[0] for line in panels["debiased ECE minus standard's"].lines}
+    assert markers[">"] == panels["debiased ECE minus standard's"].get_xlim()[1] < 0.002
+    assert markers["o"] == pytest.approx(0.001)
 
 
 def test_claims_at_tuned_rates_are_differences_of_finished_methods_with_one_correction(fake, tmp_path):

@@ -324,7 +324,7 @@ def test_pictures_say_what_bands_and_bars_are_and_have_two_columns_at_most(tmp_p
             words += [figure.get_supxlabel()]
             if name not in ("figure2", "appendix_samples"):  # one seed, which has neither bands nor bars
                 assert "one standard deviation" in "".join(words), name
-    plots._pyplot().close("all")
+    plots.pyplot().close("all")
 
 
 def png_size(path):
