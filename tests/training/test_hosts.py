@@ -36,7 +36,7 @@ def one_process(data_dir, tmp_path_factory):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"shard_endpoints": "False"},
+        {"shard_endpoints": "False", "steps_per_dispatch": "2"},
         {"shard_endpoints": "True"},
         pytest.param({"parallel": "jit"}, marks=pytest.mark.slow),
         pytest.param({"parallel": "jit", "shard_endpoints": "True"}, marks=pytest.mark.slow),
