@@ -34,9 +34,9 @@ def modules(
       True
       >>> evaluation.metrics.__name__
       'jsubspace.evaluation.metrics'
-      >>> evaluation.metric
+      >>> evaluation.unknown
       Traceback (most recent call last):
-      AttributeError: module 'jsubspace.evaluation' has no attribute 'metric'
+      AttributeError: module 'jsubspace.evaluation' has no attribute 'unknown'
     """
     found = {module.name for module in pkgutil.iter_modules(paths)}
 

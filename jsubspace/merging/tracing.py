@@ -79,9 +79,12 @@ def _results(equation: Any, operands: list[Labels], unknown: set[str], wanted: S
 
 def _scan(equation: Any, operands: list[Labels], unknown: set[str]) -> list[Labels]:
     """A loop over layers. Units are the same in every turn, so that all layers of a scan are permuted alike."""
-    constants, carried = equation.params["num_consts"], equation.params["num_carry"]
-    before = operands[: constants + carried]
-    stacked = operands[constants + carried :]
+    inner = equation.params["jaxpr"].jaxpr
+    # How a scan counts its constants and carries changed in jax 0.12. Whatever it stacks has one axis less inside.
+    num_stacked = sum(a.aval.ndim > b.aval.ndim for a, b in zip(equation.invars, inner.invars, strict=True))
+    carried = sum(a.aval.ndim == b.aval.ndim for a, b in zip(equation.outvars, inner.outvars, strict=True))
+    constants = len(operands) - num_stacked - carried
+    before, stacked = operands[: constants + carried], operands[constants + carried :]
     fix(*(labels[0] for labels in stacked))
     found = follow(equation.params["jaxpr"], [*before, *(labels[1:] for labels in stacked)], unknown)
     for start, end in zip(before[constants:], found[:carried], strict=True):
