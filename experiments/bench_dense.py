@@ -80,7 +80,7 @@ def pair_alone(run: Run, calls: int) -> Callable[[], float]:
 
 
 def bandwidth(num_numbers: int) -> float:
-    """Bytes per CPU second of ``x - 0.1 y`` in the place of x, for two arrays of so many float32 numbers."""
+    """Bytes per CPU second of ``x - 0.1 y`` in the place of x, for two arrays of ``num_numbers`` float32 numbers."""
     x, y = jnp.ones(num_numbers), jnp.ones(num_numbers)
     add: Any = jax.jit(lambda x, y: x - 0.1 * y, donate_argnums=0)
     found = []

@@ -1,4 +1,4 @@
-"""A study: methods whose rate and decay are chosen on validation images, and then reported with other seeds.
+"""A study: validation images choose the rate and the decay of each method, and other seeds are reported.
 
 A `Budget` is data, a network and a number of epochs, with its methods. Each method is trained with every `Cell` of the grid and
 one seed, and keeps validation images. The cell with the lowest NLL of the midpoint on these images is chosen. The chosen cell is

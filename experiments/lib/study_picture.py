@@ -26,7 +26,7 @@ COLOURS = {
 """The colour and the marker of methods that stand in the picture."""
 
 OFF_SCALE = "label_smoothing"
-"""A method whose probabilities are made less confident on purpose. It does not set the scale, and is an arrow beyond it."""
+"""This method makes the probabilities less confident on purpose. It does not set the scale, and is an arrow beyond it."""
 
 
 def draw(budgets: Sequence[Budget], record: Record, path: pathlib.Path) -> bool:
@@ -56,7 +56,7 @@ def draw(budgets: Sequence[Budget], record: Record, path: pathlib.Path) -> bool:
 
 
 def _complete(budget: Budget, record: Record) -> list[State]:
-    """The methods whose reported runs are all there, with standard training as the first, or nothing without it."""
+    """The methods with all their reported runs, standard training first. Without standard training there is none."""
     states = [state(budget, method, record) for method in budget.methods]
     first, others = states[0], states[1:]
     is_whole = [one for one in (first, *others) if len(one.values("accuracy")) == len(budget.seeds)]
