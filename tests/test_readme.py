@@ -11,6 +11,10 @@ import jax.numpy as jnp
 import pytest
 from places import REPOSITORY
 
+from experiments.lib import budgets, study_tables
+from experiments.lib.study_record import Record
+from jsubspace.evaluation import bounds
+
 GUIDES = sorted((REPOSITORY / "docs").glob("*.md"))
 # Other tests execute the code of these pages and ask what it did: test_nnx_and_equinox, test_network_files,
 # exchange/test_subspace_files, and the tests in tests/examples and tests/merging.
@@ -63,6 +67,48 @@ def test_the_numbers_of_the_demo():
     better = line["accuracy"]["minus_standard"]
     low, high = better["over_seeds"]
     assert f"by {better['mean']:.3f} (95 % interval {low:.3f} to {high:.3f}, ten seeds)" in WORDS
+
+
+def difference(name, method, score="accuracy"):
+    """The mean over seeds of a method's score in the study minus standard training's, and its interval."""
+    (budget,) = (budget for budget in budgets.SMALL if budget.name == name)
+    record = Record(RESULTS / "budget" / "runs.jsonl")
+    states = {each.name: study_tables.state(budget, each, record) for each in budget.methods}
+    values = list(study_tables.paired(states[method], states["standard"], score).values())
+    assert len(values) == len(budget.seeds)
+    return statistics.mean(values), *bounds.of_runs(values)
+
+
+def test_the_numbers_of_the_study():
+    clean = ("fashion_30", "perceptron_10", "digits_60")
+    methods = ("line", "line_center", "six", "six_center")
+    assert all(difference(name, method)[1] < 0 for name in clean for method in methods)  # None is better.
+    lines, centers = ([f"{-difference(name, method)[0]:.3f}" for name in clean] for method in ("line", "line_center"))
+    assert f"less accurate by {lines[0]} after 30 epochs on 2,000 images and by {lines[1]} for a perceptron" in WORDS
+    assert f"the differences are {centers[0]}, {centers[1].lstrip('-')} and {centers[2]}" in WORDS
+    noisy = ("digits_60_noise0.4", "fashion_120_noise0.4", "perceptron_10_noise0.4")
+    assert all(difference(name, "line")[1] < 0 for name in noisy)
+    gain, loss, loss_too = (abs(difference(name, "six")[0]) for name in noisy)
+    assert f"gain {gain:.3f} on the digits, and lose {loss:.3f} on 2,000 images and {loss_too:.3f} with" in WORDS
+
+
+def test_the_study_has_as_many_complete_budgets_as_the_readme_and_the_guide_say():
+    record = Record(RESULTS / "budget" / "runs.jsonl")
+    states = (
+        (budget, [study_tables.state(budget, method, record) for method in budget.methods]) for budget in budgets.SMALL
+    )
+    complete = sum(all(len(one.rows) == len(budget.seeds) for one in of) for budget, of in states)
+    names = ("five", "six", "seven", "eight", "nine")
+    assert f"{names[complete - 5]} of nine budgets so far" in WORDS
+    guide = (REPOSITORY / "docs" / "center.md").read_text(encoding="utf-8")
+    assert f"{names[complete - 5].capitalize()} of its nine budgets are complete." in guide
+
+
+def test_what_the_page_of_the_demo_says_about_the_study():
+    page = " ".join((REPOSITORY / "docs" / "demo.md").read_text(encoding="utf-8").split())
+    for method in ("line", "six"):
+        gain, low, high = difference("digits_60_noise0.4", method)
+        assert f"by {gain:.3f} ({low:+.3f} to {high:+.3f})" in page
 
 
 def test_the_numbers_of_the_figures():

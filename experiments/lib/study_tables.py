@@ -115,6 +115,19 @@ def differences(states: Sequence[State]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) if len(lines) > 2 else ""
 
 
+def summary(budgets: Sequence[Budget], methods: Sequence[Method], record: Record, score: str = "accuracy") -> str:
+    """A score of some methods minus standard training's, one line per complete budget."""
+    lines = [[f"{TITLES[score]} minus standard's", *(method.title for method in methods)]]
+    lines.append(["---"] * len(lines[0]))
+    for budget in budgets:
+        states = {method.name: state(budget, method, record) for method in budget.methods}
+        if all(len(one.rows) == len(budget.seeds) for one in states.values()):
+            reference = states[budget.methods[0].name]
+            cells = [_cell(paired(states[method.name], reference, score), "+", 3) for method in methods]
+            lines.append([budget.title, *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def paired(one: State, other: State, score: str, of: str = "test") -> dict[int, float]:
     """A score of one method minus the same score of the other method's midpoint, for every seed of both."""
     a, b = one.values(score, of), other.values(score)
@@ -145,10 +158,10 @@ def _mean(one: State, name: str) -> str:
     return f"{np.mean(values):.3g}" if values else ""
 
 
-def _cell(values: dict[int, float], sign: str = "") -> str:
+def _cell(values: dict[int, float], sign: str = "", digits: int = 4) -> str:
     if not values:
         return ""
     listed = list(values.values())
-    interval = bounds.of_runs(listed)
-    mean = f"{np.mean(listed):{sign}.4f}"
-    return mean if interval is None else f"{mean} ({interval[0]:{sign}.4f} to {interval[1]:{sign}.4f})"
+    interval, form = bounds.of_runs(listed), f"{sign}.{digits}f"
+    mean = f"{np.mean(listed):{form}}"
+    return mean if interval is None else f"{mean} ({interval[0]:{form}} to {interval[1]:{form}})"

@@ -411,6 +411,9 @@ def test_the_readme_has_the_claims_as_the_recorded_figures_give_them():
     assert shown == claims.table(REPOSITORY / "experiments" / "results" / "figures" / "small")
     shown = readme.partition(claims.TUNED_START)[2].partition(claims.TUNED_END)[0]
     assert shown == claims.tuned_table(REPOSITORY / "experiments" / "results" / "budget")
+    guide = (REPOSITORY / "docs" / "center.md").read_text(encoding="utf-8")
+    shown = guide.partition(claims.GAINS_START)[2].partition(claims.GAINS_END)[0]
+    assert shown == claims.gains(REPOSITORY / "experiments" / "results" / "budget")
 
 
 @pytest.mark.parametrize(
