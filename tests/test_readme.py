@@ -82,7 +82,7 @@ def difference(name, method, score="accuracy"):
 def test_the_numbers_of_the_study():
     clean = ("fashion_30", "perceptron_10", "digits_60")
     methods = ("line", "line_center", "six", "six_center")
-    assert all(difference(name, method)[1] < 0 for name in clean for method in methods)  # None is better.
+    assert all(difference(name, method)[1] < 0 for name in clean for method in methods)  # None is more accurate.
     lines, centers = ([f"{-difference(name, method)[0]:.3f}" for name in clean] for method in ("line", "line_center"))
     assert f"less accurate by {lines[0]} after 30 epochs on 2,000 images and by {lines[1]} for a perceptron" in WORDS
     assert f"the differences are {centers[0]}, {centers[1].lstrip('-')} and {centers[2]}" in WORDS
