@@ -7,14 +7,14 @@ Rules that were fixed before any result was known:
   endpoints, plain and with both options.
 - Rates 0.05, 0.1, 0.2 and 0.4 and decays 1e-4 and 5e-4 are tried for each method and each budget, with seed 100. The lowest NLL
   of the midpoint on validation images chooses. Validation images have true labels, and no run trains on them.
-- Seeds 0 to 4 are trained with the chosen rate and decay on all training images of the budget. The test set scores these runs
-  alone. Their scores choose nothing.
+- Seeds 0 to 4 are trained with the chosen rate and decay on all training images of the budget. The tables show the test scores
+  of these runs alone, and no test score chooses.
 - Means have 95 % t intervals over seeds. Differences to standard training are paired by seed.
 - A chosen rate at the edge of the grid is marked. A run that diverges is never chosen and stays in the record.
 
 One budget is trained after the other, and within it one method after the other. Every finished run is a line of
-``runs.jsonl`` in the folder ``--record``. Tables and a picture of complete methods stand beside it. A study resumes from this file on any machine: commit it, and give the same command on
-a fresh clone. ``--scale=gpu`` trains the paper's network on all of Fashion-MNIST with the paper's rate.
+``runs.jsonl`` in the folder ``--record``. Tables and a picture of complete methods stand beside it. A study resumes from this
+file on any machine: commit it, and give the same command on a fresh clone. ``--scale=gpu`` trains the paper's network on all of Fashion-MNIST with the paper's rate.
 """
 
 import argparse
@@ -134,30 +134,39 @@ class Study:
         known = [job for budget in self.budgets for job in self._known(budget)]
         return [shlex.join(["python", *job.command(self.root)]) for job in jobs.in_order(known)]
 
-    def say_speed(self) -> None:
-        """Prints how long the runs under way, and all missing runs, take at the present speed."""
+    def say_speed(self) -> bool:
+        """Prints how long the runs under way, and all missing runs, take at the present speed. Returns whether a run has one."""
+        found = []
         for budget in self.budgets:
             for job in self._known(budget):
                 if self.record.row(job) is None and (self.root / job.name).is_dir():
-                    said = forecast.of_run_under_way(job, budget, self.root)
-                    print(said or f"{job.name} has logged no speed yet.", flush=True)
+                    found.append(forecast.of_run_under_way(job, budget, self.root))
+                    print(found[-1] or f"{job.name} has logged no speed yet.", flush=True)
+        return any(found)
 
 
 @contextlib.contextmanager
-def _after(seconds: float, act: Callable[[], object]) -> Iterator[None]:
-    """Does something after some seconds, unless the context has ended by then."""
-    timer = threading.Timer(seconds, act)
-    timer.daemon = True
-    timer.start()
+def _every(seconds: float, act: Callable[[], bool]) -> Iterator[None]:
+    """Does something again and again, until it returns True or the context ends."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(seconds) and not act():
+            pass
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        timer.cancel()
+        ended.set()
+        thread.join()
 
 
-def _end() -> None:
+def _end() -> bool:
     """Ends this program as a signal of a batch queue would: the runs under way are saved."""
     os.kill(os.getpid(), signal.SIGTERM)
+    return True
 
 
 def main() -> None:
@@ -188,7 +197,7 @@ def main() -> None:
                     "",
                     *(f"{budget.name}: {budget.title}" for budget in study.whole),
                     "",
-                    *(f"{method.name}: {method.title}" for method in study.whole[0].methods),
+                    *(f"{name}: {title}" for name, title in _titles(study.whole).items()),
                     "",
                     *study.commands(),
                 ]
@@ -197,9 +206,9 @@ def main() -> None:
         return
     if not arguments.plot:
         with contextlib.ExitStack() as timers:
-            timers.enter_context(_after(60, study.say_speed))
+            timers.enter_context(_every(60, study.say_speed))  # A run that still compiles has no speed after a minute.
             if arguments.minutes:
-                timers.enter_context(_after(60 * arguments.minutes, _end))
+                timers.enter_context(_every(60 * arguments.minutes, _end))
             study.train()
     print(f"\nThe tables are in {study.write()}")
     if picture := study.draw():
@@ -213,7 +222,7 @@ def _study(arguments: argparse.Namespace) -> Study:
     names = [budget.name for budget in SCALES[arguments.scale]]
     chosen = _named("--budgets", arguments.budgets, names)
     budgets = [budget for name, budget in zip(names, whole, strict=True) if name in chosen]
-    methods = _named("--methods", arguments.methods, [method.name for method in whole[0].methods])
+    methods = _named("--methods", arguments.methods, list(_titles(whole)))
     budgets = [
         dataclasses.replace(budget, methods=tuple(method for method in budget.methods if method.name in methods))
         for budget in budgets
@@ -226,6 +235,11 @@ def _study(arguments: argparse.Namespace) -> Study:
         folder = arguments.record or arguments.runs
     at_once = arguments.jobs or (num_cores() if arguments.scale == "small" else 1)
     return Study(budgets, Record(folder / RUNS_FILE), arguments.runs.absolute(), at_once, arguments.scale, whole)
+
+
+def _titles(budgets: Sequence[Budget]) -> dict[str, str]:
+    """The titles of all methods, by name."""
+    return {method.name: method.title for budget in budgets for method in budget.methods}
 
 
 def _named(option: str, given: Sequence[str] | None, names: Sequence[str]) -> Sequence[str]:

@@ -8,8 +8,8 @@ The table has 43 numbers. If all of them were 0 on average, two of them would st
 of h must be at most 0.05 / (h - k + 1), and so must every smaller one. The probability of a single false verdict with
 a dagger in the whole table is then at most 0.05.
 
-A second table measures claims at tuned rates, from the record of `experiments.budget`, with a correction of its own. A third table
-has the gains in accuracy of the same record.
+A second table measures claims at tuned rates, from the record of `experiments.budget`, with a correction of its own. The tables of
+the guide have the gains in accuracy of the same record, and how far the ends are apart.
 """
 
 import argparse
@@ -61,9 +61,9 @@ def tuned_table(folder: pathlib.Path) -> str:
 
 
 def gains(folder: pathlib.Path) -> str:
-    """What subspaces gain at these rates against standard training, for the guide."""
-    methods = (*tuned_claims.LINES, *tuned_claims.SIXES)
-    return study_tables.summary(SMALL, methods, Record(folder / budget.RUNS_FILE)) + "\n"
+    """What subspaces gain at these rates against standard training, and how far their ends are apart, for the guide."""
+    methods, record = (*tuned_claims.LINES, *tuned_claims.SIXES), Record(folder / budget.RUNS_FILE)
+    return "\n\n".join(made(SMALL, methods, record) for made in (study_tables.summary, study_tables.apart)) + "\n"
 
 
 def main() -> None:

@@ -303,6 +303,8 @@ def test_rates_of_the_center(subspace):
     assert plain.angle < 1 < center.angle
     if subspace == Line():
         assert center.angle == pytest.approx(2 * np.arcsinh(1), rel=0.01)  # the mean of sqrt(2) / |c| by an integral
+    if subspace == Simplex(6):
+        assert center.angle == pytest.approx(4.7, abs=0.05)  # as docs/center.md says
 
 
 @pytest.mark.parametrize("subspace", [Line(), Simplex(4), Curve()], ids=repr)

@@ -120,7 +120,7 @@ CLAIMS = (
         lambda r: [
             Measured("distance, β = 1 − β = 0", _end(r, 0, "β = 1") - _end(r, 0, "β = 0")),
             Measured("distance, β = 0", _end(r, 0, "β = 0")),
-            Measured("distance, independent − β = 1", r.values(0, "two independent") - _end(r, 0, "β = 1")),
+            Measured("distance, independent − β = 1", r.values(0, "two independent") - _end(r, 0, "β = 1"), ring=True),
         ],
     ),
     Claim(
@@ -147,7 +147,9 @@ CLAIMS = (
         "figure5",
         lambda r: [
             Measured(
-                f"{kind} − two independent + 0.005", r.values(0, kind, 0.0) - r.values(0, "two independent") + 0.005
+                f"{kind} − two independent + 0.005",
+                r.values(0, kind, 0.0) - r.values(0, "two independent") + 0.005,
+                ring=True,
             )
             for kind in ("line", "curve")
         ],
@@ -241,7 +243,7 @@ CLAIMS = (
                 Measured(f"standard − α = {alpha}", r.values(1, "standard") - r.values(1, f"at α = {alpha}"))
                 for alpha in (-0.05, 1.05)
             ),
-            _over(r, 1, "ensemble of -0.05 & 1.05", "two independent"),
+            _over(r, 1, "ensemble of -0.05 & 1.05", "two independent")._replace(ring=True),
         ],
     ),
     Claim(
@@ -261,7 +263,11 @@ CLAIMS = (
         "2 and appendix H",
         "appendix_connectors",
         lambda r: [
-            Measured("independent: standard − middle", r.values(0, "standard") - r.values(0, "0 epochs shared", 0.5)),
+            Measured(
+                "independent: standard − middle",
+                r.values(0, "standard") - r.values(0, "0 epochs shared", 0.5),
+                ring=True,
+            ),
             *(
                 Measured(f"{label}: middle − standard + 0.01", r.values(0, label, 0.5) - r.values(0, "standard") + 0.01)
                 for label in _shared(r)

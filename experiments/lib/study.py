@@ -40,6 +40,7 @@ class Method:
       kind: one of `jobs.METHODS`, or `INDEPENDENT`.
       settings: the fields that it adds.
       rate_times, decay_times: the cell's rate and decay are multiplied by these factors.
+      plain: the name of the method that it extends, with which it is compared too.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Method:
     settings: tuple[tuple[str, Any], ...] = ()
     rate_times: float = 1.0
     decay_times: float = 1.0
+    plain: str = ""
 
 
 STANDARD = Method("standard", "standard", "standard")

@@ -19,6 +19,7 @@ COLOURS = {
     "line": ("#0072B2", "o"),
     "line_center": ("#56B4E9", "s"),
     "control": ("#000000", "x"),
+    "control_six": ("#7F7F7F", "+"),
     "label_smoothing": ("#A6761D", "d"),
     "six": ("#009E73", "D"),
     "six_center": ("#E69F00", "P"),

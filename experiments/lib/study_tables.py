@@ -1,16 +1,17 @@
 """The tables of a study, from its recorded rows. A table of a study that is not finished says what is missing.
 
-Intervals are 95 % t intervals of the mean over seeds, and differences are paired by seed.
+Intervals are 95 % t intervals of the mean over seeds, and differences are paired by seed. Pairs of networks that share networks
+have the wider intervals of `over_seeds`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.lib.study import Budget, Cell, Method, chosen, edge
+from experiments.lib import over_seeds
+from experiments.lib.study import INDEPENDENT, Budget, Cell, Method, chosen, edge
 from experiments.lib.study_record import SCORES, Record
-from jsubspace.evaluation import bounds
 
 TITLES = {"accuracy": "accuracy", "nll": "NLL", "ece": "ECE", "ece_debiased": "debiased ECE"}
 
@@ -29,6 +30,11 @@ class State(NamedTuple):
     validation: dict[Cell, float | None]
     cell: Cell | None
     rows: dict[int, dict[str, Any]]
+
+    @property
+    def ring(self) -> bool:
+        """Whether the reported runs are pairs that share networks."""
+        return self.method.kind == INDEPENDENT
 
     def values(self, score: str, of: str = "test") -> dict[int, float]:
         """A score of the reported runs by seed, without runs that diverged."""
@@ -55,7 +61,7 @@ def report(budgets: Sequence[Budget], record: Record, title: str, command: str) 
             continue
         parts.append(f"## {budget.title}")
         if any(one.rows for one in states):
-            parts += [scores(budget, states), differences(states)]
+            parts += [scores(budget, states), differences(states), extensions(states)]
         if any(one.validation for one in states):
             parts.append(choices(budget, states))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -77,7 +83,7 @@ def _missing(budgets: Sequence[Budget], record: Record) -> str:
 def scores(budget: Budget, states: Sequence[State]) -> str:
     """Scores of the midpoint on the test set, the ensemble of the ends, and how far the ends are apart."""
     head = ["", "rate, decay", "seeds", *TITLES.values(), "ensemble of the ends", "one end", "cos²", "distance"]
-    lines = [head, ["---"] * len(head)]
+    lines: list[list[str]] = []
     notes = set()
     for one in states:
         if one.cell is None or not one.rows:
@@ -86,11 +92,11 @@ def scores(budget: Budget, states: Sequence[State]) -> str:
         notes |= {where} - {""}
         rate, decay = one.cell.rate * one.method.rate_times, one.cell.decay * one.method.decay_times
         line = [one.method.title, f"{rate:.4g}{'*' if where else ''}, {decay:.4g}", _seeds(one)]
-        line += [_cell(one.values(score)) for score in TITLES]
-        line.append(_cell(one.values("accuracy", "ensemble")))
+        line += [_cell(one.values(score), ring=one.ring) for score in TITLES]
+        line.append(_cell(one.values("accuracy", "ensemble"), ring=one.ring))
         line += [_mean(one, name) for name in ("ends", "cosine_squared", "distance")]
         lines.append(line)
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    text = _lines(head, lines)
     if notes:
         text += f"\n\n\\* The chosen rate is the {' or the '.join(sorted(notes))} of the grid. A better one may lie outside."
     return text
@@ -102,47 +108,74 @@ def _seeds(one: State) -> str:
 
 
 def differences(states: Sequence[State]) -> str:
-    """Every method minus the first one, paired by seed."""
+    """Every method minus the first one, paired by seed. The ensemble of the ends is compared with one network of the first."""
     reference = states[0]
-    lines = [[f"minus {reference.method.title}", "pairs", *TITLES.values(), "ensemble of the ends"]]
-    lines.append(["---"] * len(lines[0]))
-    for one in states[1:]:
-        of = {score: paired(one, reference, score) for score in SCORES}
-        if of["accuracy"]:
-            both = paired(one, reference, "accuracy", "ensemble")
-            cells = [_cell(of[score], "+") for score in TITLES] + [_cell(both, "+")]
-            lines.append([one.method.title, str(len(of["accuracy"])), *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) if len(lines) > 2 else ""
+    head = [f"minus {reference.method.title}", "pairs", *TITLES.values(), "ensemble of the ends"]
+    rows = (_difference(one.method.title, one, reference, "test") for one in states[1:])
+    return _lines(head, [row for row in rows if row])
+
+
+def extensions(states: Sequence[State]) -> str:
+    """Every method that extends another one minus this one, paired by seed, and their ensembles of the ends."""
+    by_name = {one.method.name: one for one in states}
+    pairs = [(one, by_name[one.method.plain]) for one in states if one.method.plain in by_name]
+    rows = [_difference(f"{one.method.title} − {plain.method.title}", one, plain, "ensemble") for one, plain in pairs]
+    return _lines(["difference", "pairs", *TITLES.values(), "ensemble of the ends"], [row for row in rows if row])
+
+
+def _difference(title: str, one: State, other: State, ensemble_against: str) -> list[str]:
+    of = {score: paired(one, other, score) for score in SCORES}
+    if not of["accuracy"]:
+        return []
+    both, ring = paired(one, other, "accuracy", "ensemble", ensemble_against), one.ring
+    cells = [_cell(of[score], "+", ring=ring) for score in TITLES] + [_cell(both, "+", ring=ring)]
+    return [title, str(len(of["accuracy"])), *cells]
+
+
+def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, or "" without a row."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else ""
 
 
 def summary(budgets: Sequence[Budget], methods: Sequence[Method], record: Record, score: str = "accuracy") -> str:
     """A score of some methods minus standard training's, one line per complete budget."""
-    lines = [[f"{TITLES[score]} minus standard's", *(method.title for method in methods)]]
-    lines.append(["---"] * len(lines[0]))
+    rows = [
+        [budget.title, *(_cell(paired(states[method.name], reference, score), "+", 3) for method in methods)]
+        for budget, states, reference in _complete(budgets, record)
+    ]
+    return _lines([f"{TITLES[score]} minus standard's", *(method.title for method in methods)], rows)
+
+
+def apart(budgets: Sequence[Budget], methods: Sequence[Method], record: Record) -> str:
+    """How far the ends of some methods are apart, and how accurate one end is, one line per complete budget."""
+    names = ("cosine_squared", "distance", "ends")
+    rows = [
+        [budget.title, *(", ".join(_mean(states[method.name], name) for name in names) for method in methods)]
+        for budget, states, _ in _complete(budgets, record)
+    ]
+    return _lines(["cos², distance, accuracy of one end", *(method.title for method in methods)], rows)
+
+
+def _complete(budgets: Sequence[Budget], record: Record) -> Iterator[tuple[Budget, dict[str, State], State]]:
+    """The budgets with all their reported runs, the states of their methods by name, and the state of the first method."""
     for budget in budgets:
         states = {method.name: state(budget, method, record) for method in budget.methods}
         if all(len(one.rows) == len(budget.seeds) for one in states.values()):
-            reference = states[budget.methods[0].name]
-            cells = [_cell(paired(states[method.name], reference, score), "+", 3) for method in methods]
-            lines.append([budget.title, *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+            yield budget, states, states[budget.methods[0].name]
 
 
-def paired(one: State, other: State, score: str, of: str = "test") -> dict[int, float]:
-    """A score of one method minus the same score of the other method's midpoint, for every seed of both."""
-    a, b = one.values(score, of), other.values(score)
+def paired(one: State, other: State, score: str, of: str = "test", against: str = "test") -> dict[int, float]:
+    """A score of one method minus the same score of another, for every seed of both. "test" is the midpoint, and "ensemble" is the ensemble of the ends."""
+    a, b = one.values(score, of), other.values(score, against)
     return {seed: a[seed] - b[seed] for seed in a if seed in b}
 
 
 def choices(budget: Budget, states: Sequence[State]) -> str:
     """The NLL on validation images of every cell. The chosen cell of a finished choice is bold."""
     head = ["validation NLL", *(f"{cell.rate:g}, {cell.decay:g}" for cell in budget.cells)]
-    lines = [head, ["---"] * len(head)]
-    for one in states:
-        if one.validation:
-            cells = [_nll(one, cell) for cell in budget.cells]
-            lines.append([one.method.title, *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = [[one.method.title, *(_nll(one, cell) for cell in budget.cells)] for one in states if one.validation]
+    return _lines(head, rows)
 
 
 def _nll(one: State, cell: Cell) -> str:
@@ -158,10 +191,10 @@ def _mean(one: State, name: str) -> str:
     return f"{np.mean(values):.3g}" if values else ""
 
 
-def _cell(values: dict[int, float], sign: str = "", digits: int = 4) -> str:
+def _cell(values: dict[int, float], sign: str = "", digits: int = 4, ring: bool = False) -> str:
     if not values:
         return ""
     listed = list(values.values())
-    interval, form = bounds.of_runs(listed), f"{sign}.{digits}f"
+    interval, form = over_seeds.interval(listed, ring), f"{sign}.{digits}f"
     mean = f"{np.mean(listed):{form}}"
     return mean if interval is None else f"{mean} ({interval[0]:{form}} to {interval[1]:{form}})"

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.lib import over_seeds
 from jsubspace.evaluation import bounds
 
 
@@ -14,29 +15,30 @@ class Measured(NamedTuple):
     Attributes:
       name: its name.
       values: one value per seed.
+      ring: whether a value is of a pair of networks, which shares a network with the next seed's pair
+        (`over_seeds.error`).
     """
 
     name: str
     values: np.ndarray
+    ring: bool = False
 
     @property
     def verdict(self) -> str:
         """`holds`, `does not hold` or `open`."""
-        interval = bounds.of_runs(self.values.tolist())
+        interval = over_seeds.interval(self.values.tolist(), self.ring)
         if interval is None:
             return "open"
         return "holds" if interval[0] > 0 else "does not hold" if interval[1] < 0 else "open"
 
     @property
     def p_value(self) -> float:
-        """The two-sided p-value of Student's t test that the number is 0 on average. It is 1 for a single seed."""
-        if len(self.values) < 2:
-            return 1.0
-        error = float(np.std(self.values, ddof=1)) / np.sqrt(len(self.values))
+        """The two-sided p-value of Student's t test that the number is 0 on average. It is 1 for a single seed or pair."""
+        error, freedom = over_seeds.error(self.values.tolist(), self.ring)
         mean = float(np.mean(self.values))
         if error == 0:
             return 1.0 if mean == 0 else 0.0
-        return bounds.t_tails(mean / error, len(self.values) - 1)
+        return bounds.t_tails(mean / error, freedom)
 
     def words(self, threshold: float) -> str:
         """The number and its verdict, with a dagger if the p-value is at most ``threshold``."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import subprocess
 import sys
 import threading
 import time
@@ -16,11 +17,11 @@ from places import REPOSITORY
 from scipy import stats
 
 from experiments import budget as program
-from experiments.lib import budgets, crew, forecast, jobs, study_picture, study_tables, tuned_claims
+from experiments.lib import budgets, crew, forecast, jobs, over_seeds, study_picture, study_tables, tuned_claims
 from experiments.lib.study import Cell
 from experiments.lib.study_record import Record, settings_of
 from jsubspace import runs
-from jsubspace.errors import UsageError
+from jsubspace.errors import PREEMPTED, UsageError
 from jsubspace.runs import config, limits
 from jsubspace.runs import results as run_results
 
@@ -101,7 +102,7 @@ class Fake:
     def results(self, job, root):
         if self.diverges(job) or job.name not in self.trained or job.name in self.lost:
             return None
-        rate = settings_of(job)["optimizer.learning_rate"]
+        rate = settings_of(job).get("optimizer.learning_rate", 0.1)  # Two networks are not trained again.
         accuracy = 0.9 + 0.01 * job.seed - 0.1 * rate  # The test set would choose the smaller rate.
         found = measured(rate, accuracy, 1 - rate, accuracy + 0.02 if job.method == "line" else None)
         return {"seconds": {"training": 1.0}, "versions": {"jax": "0"}, "devices": "1 x cpu", "measured": found}
@@ -239,13 +240,13 @@ def test_claims_at_tuned_rates_are_differences_of_finished_methods_with_one_corr
     clean = dataclasses.replace(SMALL, methods=budgets.METHODS)
     studied = (clean, noisy, budgets.SMALL[8])
     nothing = tuned_claims.table(studied, Record(tmp_path / "nothing.jsonl"))
-    assert nothing.splitlines()[0] == "These budgets have not been run yet:"
+    assert nothing.splitlines()[0] == "These budgets are not complete yet:"
     made = study(tmp_path, clean, noisy)
     fake.fail_after = 4 * 5 + 2 + 2  # One seed of the fifth method of the first budget is missing.
     with pytest.raises(KeyboardInterrupt):
         made.train()
     text = tuned_claims.table(studied, made.record)
-    (row,) = (line for line in text.splitlines() if "more accurate than standard training" in line)
+    (row,) = (line for line in text.splitlines() if "more accurate than standard training |" in line)
     assert "line − standard +0.0100 ± 0.0000: holds †" in row
     assert "six endpoints" not in text
     fake.fail_after = None
@@ -363,6 +364,56 @@ def test_two_steps_of_every_run_at_the_scale_for_a_gpu(gpu, tmp_path):
         assert (len(state.values("accuracy", "ensemble")) == 3) == (method.name != "standard")
 
 
+RUN_OF_A_SLICE = """
+import dataclasses, sys
+from experiments import budget
+from experiments.lib import budgets
+from jsubspace import program
+
+made = budgets.GPU[1]
+settings = tuple((dict(made.scenario.settings) | {settings}).items())
+scenario = dataclasses.replace(made.scenario, settings=settings, num_epochs={num_epochs})
+budgets.SCALES["gpu"] = (dataclasses.replace(made, scenario=scenario, methods=(budgets.LINE,), seeds=(0,)),)
+sys.argv = ["budget", "--scale=gpu", *{options}]
+program.run(budget.main)
+"""
+
+
+def slice_of_a_queue(tmp_path, settings, num_epochs, *options):
+    """A process of the command with one line as its only run."""
+    options = [f"--runs={tmp_path}", f"--record={tmp_path}", *options]
+    code = RUN_OF_A_SLICE.format(settings=settings, num_epochs=num_epochs, options=options)
+    return subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_two_steps_of_the_papers_network_in_a_process_of_its_own(monkeypatch, fake_data, tmp_path):
+    """cResNet20 on images of 28 x 28 pixels with 20 % random labels. Only the batches are smaller."""
+    monkeypatch.setenv("JSUBSPACE_DATA_DIR", fake_data)
+    done = slice_of_a_queue(tmp_path, {"data.batch_size": 8, "evaluation.num_points": 3}, 160, "--steps=2")
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.rglob("results.json")
+    found = run_results.read(path.parent)
+    assert run_results.is_finished(found)
+    assert (found["config"]["model"]["depth"], found["config"]["data"]["name"]) == (20, "fashion_mnist")
+    assert [each.name for each in path.parent.iterdir()] == ["results.json"]
+
+
+@pytest.mark.slow
+def test_slices_of_minutes_save_and_the_next_slice_goes_on(monkeypatch, data_dir, tmp_path):
+    """A run of hours: the command ends itself twice, and the second slice continues the first."""
+    monkeypatch.setenv("JSUBSPACE_DATA_DIR", data_dir)
+    settings = {"data.name": "digits", "data.batch_size": 8, **MLP, "log_every_steps": 100}
+    steps = []
+    for _ in range(2):
+        done = slice_of_a_queue(tmp_path, settings, 100_000, "--minutes=0.6")
+        assert done.returncode == PREEMPTED, done.stderr
+        (folder,) = (path.parent for path in tmp_path.rglob("metrics.jsonl"))
+        assert not (folder / "results.json").exists()
+        steps.append(max(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit()))
+    assert 0 < steps[0] < steps[1]
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
@@ -396,23 +447,23 @@ def test_the_speed_of_a_run_under_way_forecasts_its_budget(tmp_path, capsys):
     folder = tmp_path / "runs" / job.name
     folder.mkdir(parents=True)
     made = study(tmp_path, budget)
-    made.say_speed()
+    assert not made.say_speed()
     assert "has logged no speed yet" in capsys.readouterr().out
     row = {"kind": "train", "step": 100, "epoch": 0.2, "loss": 1.0, "images_per_second": 12800.0}
     (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
-    made.say_speed()
-    minutes = 75040 / 100 / 60
+    assert made.say_speed()
+    minutes, count = 75040 / 100 / 60, 3 * len(budgets.GPU_METHODS)
     assert f"makes 100.0 steps per second: {minutes:.1f} minutes for 75040 steps" in (said := capsys.readouterr().out)
-    assert f"{27 * minutes / 60:.1f} hours for the 27 runs" in said
+    assert f"{count * minutes / 60:.1f} hours for the {count} runs" in said
 
 
 def test_minutes_end_the_program_as_a_signal_would(monkeypatch, fake, tmp_path):
     """The batch queue's next slice resumes. After the end, no timer is left that would end another program."""
     ended = []
-    monkeypatch.setattr(program, "_end", lambda: ended.append(True))
+    monkeypatch.setattr(program, "_end", lambda: ended.append(True) or True)
     monkeypatch.setitem(budgets.SCALES, "small", (SMALL,))
     options = ["budget", f"--record={tmp_path}", f"--runs={tmp_path}"]
-    real = fake.finish
+    real, before = fake.finish, threading.active_count()
     for seconds, expected in ((0.01, 1), (30, 0)):
         ended.clear()
         monkeypatch.setattr(crew, "finish", lambda *given: (time.sleep(0.2), real(*given)))
@@ -420,7 +471,61 @@ def test_minutes_end_the_program_as_a_signal_would(monkeypatch, fake, tmp_path):
         (tmp_path / "runs.jsonl").unlink(missing_ok=True)
         program.main()
         assert len(ended) == expected
-    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    assert threading.active_count() == before
+
+
+def test_the_forecast_is_tried_again_until_a_run_has_a_speed():
+    answers, done = [False, False, True, False], threading.Event()
+
+    def act():
+        if len(answers) == 2:
+            done.set()
+        return answers.pop(0)
+
+    with program._every(0.001, act):
+        assert done.wait(60)
+    assert answers == [False]
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+@pytest.mark.parametrize("own", [0.0, 1.0], ids=["pairs that are sums", "pairs with noise of their own"])
+def test_intervals_of_pairs_that_share_networks_cover(count, own):
+    """Pairs (0, 1), (1, 2), ..., (n - 1, 0): the interval of independent values would miss the mean in up to a third of the cases."""
+    rng = np.random.default_rng(0)
+    networks = rng.standard_normal((2000, count))
+    pairs = networks + np.roll(networks, -1, axis=1) + own * rng.standard_normal((2000, count))
+
+    def coverage(ring):
+        intervals = (over_seeds.interval(values.tolist(), ring) for values in pairs)
+        return np.mean([low <= 0 <= high for low, high in intervals])
+
+    assert coverage(ring=True) > 0.95 - 3 * np.sqrt(0.95 * 0.05 / 2000)
+    assert coverage(ring=False) < 0.9
+    assert over_seeds.interval([0.1, 0.1], ring=True) is None
+
+
+def test_two_independent_networks_have_the_intervals_of_pairs_that_share_networks(fake, tmp_path):
+    (independent,) = (method for method in budgets.GPU_METHODS if method.kind == study_tables.INDEPENDENT)
+    budget = dataclasses.replace(SMALL, methods=(budgets.STANDARD, independent), rates=(0.1,))
+    made = study(tmp_path, budget)
+    made.train()
+    text = made.write().read_text()
+    low, high = over_seeds.interval([0.89, 0.90, 0.91], ring=True)
+    (row,) = (line for line in text.splitlines() if line.startswith("| two independent networks | 0.1, 0.0001 |"))
+    assert f"0.9000 ({low:.4f} to {high:.4f})" in row
+
+
+def test_a_method_that_extends_another_is_compared_with_it(fake, tmp_path):
+    made = study(tmp_path, dataclasses.replace(SMALL, methods=(budgets.STANDARD, budgets.SIX, budgets.SIX_CENTER)))
+    made.train()
+    rows = [json.loads(line) for line in made.record.path.read_text().splitlines()]
+    for row in rows:
+        row["test"]["accuracy"] += 0.01 * row["seed"] * row["run"].count("six_center")
+    made.record.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = study_tables.report(made.whole, Record(made.record.path), "", "")
+    low, high = stats.t.interval(0.95, 2, 0.01, stats.sem([0, 0.01, 0.02]))
+    row = f"| {budgets.SIX_CENTER.title} − {budgets.SIX.title} | 3 | +0.0100 ({low:+.4f} to {high:+.4f}) |"
+    assert row in text
 
 
 def test_the_recorded_tables_are_of_the_recorded_rows_and_every_row_is_of_a_declared_run():

@@ -404,6 +404,24 @@ def test_usual_kinds(mlp):
             {"subspace__name": "curve", "subspace__num_endpoints": "4", "subspace__spread_growth": "0.5"},
             "spread_growth is 0.5",
         ),
+        (
+            {
+                "subspace__name": "curve",
+                "subspace__fixed_ends": "True",
+                "start__runs": "a,b",
+                "subspace__pull_back": "center",
+            },
+            "a curve with one bend whose ends are trained",
+        ),
+        (
+            {
+                "subspace__name": "curve",
+                "subspace__fixed_ends": "True",
+                "start__runs": "a,b",
+                "subspace__spread_growth": "0.5",
+            },
+            "a curve with one bend whose ends are trained",
+        ),
         ({"subspace__center_scale": "network", "subspace__shared_init": "True"}, "an initialisation already"),
         ({"subspace__center_scale": "network", "start__runs": "a,b"}, "where the endpoints are given"),
     ],
@@ -413,6 +431,16 @@ def test_options_of_the_center_that_do_not_fit(mlp, settings, message):
         config.change(mlp, field.replace("__", "."), given)
     with pytest.raises(UsageError, match=message):
         limits.validate(mlp)
+
+
+def test_the_spread_of_a_run_grows_from_0_to_1_over_a_fraction_of_its_steps(mlp):
+    mlp.subspace.name, mlp.subspace.spread_growth = "line", 0.5
+    run = build.build(mlp)
+    total = run.total_steps
+    spreads = [float(run.spread(np.int32(step))) for step in (0, total // 4, total // 2, total)]
+    assert spreads == pytest.approx([0, 0.5, 1, 1])
+    mlp.subspace.spread_growth = 0.0
+    assert build.build(mlp).spread is None
 
 
 def test_names_of_the_options_of_the_center(mlp):
