@@ -119,6 +119,23 @@ def test_the_loss_of_a_label_that_is_no_class_is_nan(label):
     assert np.isnan(metrics.cross_entropies(jnp.zeros((2, 3)), jnp.array([0, label]))[1])
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_a_sure_network_in_bfloat16_is_not_zero(smoothing):
+    """Nor is the gradient of the label's logit. Both are those of the same logits in float32."""
+    logits, labels = jnp.array([[6.0, 0.0], [8.0, 0.0], [0.0, 5.0]], jnp.bfloat16), jnp.array([0, 0, 0])
+
+    def total(logits):
+        losses = metrics.cross_entropies(logits, labels, smoothing)
+        return jnp.sum(losses), losses
+
+    (grads, losses), (wide_grads, wide) = (
+        jax.grad(total, has_aux=True)(logits.astype(dtype)) for dtype in (jnp.bfloat16, jnp.float32)
+    )
+    np.testing.assert_array_equal(losses, wide)
+    np.testing.assert_allclose(np.float32(grads), wide_grads, rtol=2**-7)
+    assert np.all(np.float32(grads) != 0)
+
+
 @MANY
 @given(corner=st.integers(0, 3), bad=BAD, m=st.integers(2, 3), dtype=st.sampled_from([jnp.float32, jnp.bfloat16]))
 def test_a_corner_is_its_endpoint_whatever_the_others_hold(corner, bad, m, dtype):

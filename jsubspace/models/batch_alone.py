@@ -10,13 +10,17 @@ import jax.numpy as jnp
 def statistics(updated: Callable[[Any], Any], shapes: Any, momentum: float | None = None) -> Any:
     """The statistics of one batch, from a function ``old statistics -> new statistics``.
 
-    The update is ``new = momentum * old + (1 - momentum) * batch``. From old statistics of 0 and of 1 follow the momentum and
-    the statistics of the batch, leaf by leaf.
+    The update is ``new = momentum * old + (1 - momentum) * batch``. The first update of 0 is first = (1 - momentum) batch, and the
+    update of first is second = (1 + momentum) first. So ``batch = first / (2 - second / first)``, entry by entry. Both updates
+    have the size of the batch's statistics, and no large number hides the momentum.
 
     Args:
       updated: the update. It reads the old statistics for nothing else.
       shapes: the statistics' shapes and dtypes.
       momentum: the momentum of all leaves, if it is known.
+
+    Raises:
+      ValueError: if the update leaves a leaf as it is.
 
     Example:
       >>> like = jax.ShapeDtypeStruct((), jnp.float32)
@@ -24,8 +28,25 @@ def statistics(updated: Callable[[Any], Any], shapes: Any, momentum: float | Non
       8.0
     """
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    from_zero = updated(zeros)
+    first = updated(zeros)
+    jax.tree_util.tree_map_with_path(_check_updated, zeros, first)
     if momentum is not None:
-        return jax.tree.map(lambda leaf: leaf / (1 - momentum), from_zero)
-    from_one = updated(jax.tree.map(jnp.ones_like, zeros))
-    return jax.tree.map(lambda zero, one: zero / (1 - (one - zero)), from_zero, from_one)
+        return jax.tree.map(lambda leaf: leaf / (1 - momentum), first)
+    return jax.tree.map(_of_batch, first, updated(first))
+
+
+def _check_updated(path: tuple[Any, ...], old: jax.Array, new: jax.Array) -> None:
+    if new is old:
+        raise ValueError(
+            f"the network does not update its statistics {jax.tree_util.keystr(path)}, so they do not depend on the batch. A subspace has "
+            "no running averages: let BatchNorm use the statistics of the batch in training (use_running_average=False), or "
+            "replace a frozen layer by its scale and bias."
+        )
+
+
+def _of_batch(first: jax.Array, second: jax.Array) -> jax.Array:
+    is_known = (
+        jnp.abs(first) > jnp.finfo(first.dtype).tiny / jnp.finfo(first.dtype).eps
+    )  # Smaller entries have lost digits.
+    ratio = second / jnp.where(is_known, first, 1)
+    return jnp.where(is_known, first / jnp.where(is_known, 2 - ratio, 1), 0)

@@ -42,12 +42,39 @@ def with_batch_norm(kind, momentum=0.9):
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 0.99])
 @pytest.mark.parametrize("kind", ["linen", "nnx"])
 def test_statistics_are_those_of_the_batch_alone(kind, momentum):
-    """A running average after one batch would be 1 - momentum of them."""
+    """Whatever the scale of the inputs is. A running average after one batch would be 1 - momentum of them."""
     network = with_batch_norm(kind, momentum)
-    stats = jax.jit(network.stats)(network.init(KEY), X, key=KEY)
-    mean, var = (np.ravel(leaf) for leaf in jax.tree.leaves(stats))
-    np.testing.assert_allclose(mean, X.mean(0), rtol=1e-4)
-    np.testing.assert_allclose(var, X.var(0), rtol=1e-3)
+    point = network.init(KEY)
+    stats_of = jax.jit(network.stats)
+    for scale in (1e-8, 1.0, 1e3, 1e6):
+        x = np.float32(scale) * X
+        mean, var = (np.ravel(leaf) for leaf in jax.tree.leaves(stats_of(point, x, key=KEY)))
+        np.testing.assert_allclose(mean, x.mean(0), rtol=1e-3, atol=1e-4 * scale)
+        np.testing.assert_allclose(var, x.var(0), rtol=1e-3)
+
+
+def test_statistics_of_constant_inputs_are_0_where_the_batchs_are():
+    network = with_batch_norm("linen")
+    stats = jax.jit(network.stats)(network.init(KEY), np.zeros_like(X), key=KEY)
+    assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(stats))
+
+
+@pytest.mark.parametrize("kind", ["linen", "nnx"])
+def test_batch_norm_that_never_updates_its_statistics_is_refused(kind):
+    """Their statistics would be 0/0, and every prediction NaN."""
+
+    class Frozen(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            return nn.Dense(2)(nn.BatchNorm(use_running_average=True)(x))
+
+    class NnxFrozen(Nnx):
+        def __call__(self, x):
+            return self.head(self.norm(x, use_running_average=True))
+
+    network = adapters.from_linen(Frozen(), X[:1]) if kind == "linen" else adapters.from_nnx(NnxFrozen)
+    with pytest.raises(ValueError, match="does not update its statistics.*use_running_average=False"):
+        network.stats(network.init(KEY), X)
 
 
 def test_a_known_momentum_takes_one_pass():

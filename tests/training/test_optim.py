@@ -168,6 +168,28 @@ def test_the_average_is_a_mean_first_and_moves_by_its_decay_later(every):
             np.testing.assert_allclose(average["w"], expected, rtol=1e-5)
 
 
+def test_the_average_of_endpoints_in_bfloat16_does_not_stall():
+    """Against the average of the same trajectory in float64. A late step is smaller than half of bfloat16's last place."""
+    optimizer = averages.averaged(optax.sgd(1.0), 0.999)
+    average = {"w": jnp.zeros((2, 1), jnp.bfloat16), "b": jnp.zeros((2, 1))}
+    state, expected = optimizer.init(average), 0.0
+
+    @jax.jit
+    def step(state, average):
+        grads = jax.tree.map(lambda leaf: jnp.full(leaf.shape, -1 / 128, leaf.dtype), average)
+        updates, state = optimizer.update(grads, state, average)
+        return state, optax.apply_updates(average, updates)
+
+    for count in range(1, 1001):
+        state, average = step(state, average)
+        expected += max(0.001, 1 / count) * (float(state.trained["w"][0, 0]) - expected)
+    # The compiler may average the endpoints before they are rounded to eight bits.
+    np.testing.assert_allclose(state.average["w"], expected, rtol=2**-8)
+    np.testing.assert_allclose(np.float32(average["w"]), expected, rtol=2**-7)
+    assert average["w"].dtype == jnp.bfloat16
+    np.testing.assert_allclose(average["b"], state.average["b"], rtol=1e-5)
+
+
 def test_the_gradient_at_the_point_is_shortened_as_one_vector():
     clipped = optimizers.clipping(options_of(clip_norm=1.0))({"a": jnp.array([3.0]), "b": jnp.array([[4.0]])})
     np.testing.assert_allclose([clipped["a"][0], clipped["b"][0, 0]], [0.6, 0.8], rtol=1e-6)
