@@ -132,13 +132,16 @@ def _number(weight: Any) -> float:
 
 
 def scaled(stats: BatchStats, weight: float = 1.0) -> BatchStats:
-    """Statistics times a weight, in float32 or wider: sums in bfloat16 stop growing at 256 times a summand."""
+    """Statistics times a weight, in float32 or wider: sums in bfloat16 stop growing at 256 times a summand.
+
+    With the weight 0 they are 0, even if the batch holds a NaN.
+    """
 
     def scaled_leaf(leaf: jax.Array) -> jax.Array:
         dtype = jnp.result_type(leaf)
-        wide = tree.accumulator(dtype) if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
+        wide = tree.accumulator(dtype) if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(float)
         leaf = jnp.asarray(leaf, wide)
-        return leaf if weight == 1 else leaf * weight
+        return leaf if weight == 1 else leaf * weight if weight else jnp.zeros_like(leaf)
 
     return jax.tree.map(scaled_leaf, stats)
 
@@ -146,4 +149,4 @@ def scaled(stats: BatchStats, weight: float = 1.0) -> BatchStats:
 def _as(mean: jax.Array, one: jax.Array) -> jax.Array:
     """The mean in the dtype of one batch's statistics. The mean of integers stays a float."""
     dtype = jnp.result_type(one)
-    return mean.astype(dtype) if jnp.issubdtype(dtype, jnp.floating) else mean
+    return mean.astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else mean

@@ -18,13 +18,13 @@ Inner products and norms are taken in float32 or wider, and cos^2 and its gradie
 normal number (`cosines`). A NaN or an infinity in an endpoint makes cos^2 NaN.
 """
 
-import itertools
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jsubspace import arguments, inner_products, leaf_kinds, tree
 from jsubspace.cosines import corrected, cosines, factors, mean_over_pairs, scaled_rows, squared
@@ -48,14 +48,16 @@ def sample_pair(key: jax.Array, num_endpoints: int) -> tuple[Any, Any]:
       ValueError: if there are fewer than two endpoints.
     """
     arguments.key("sample_pair: key", key, "sample_pair(key, num_endpoints)")
-    num_endpoints = arguments.integer("sample_pair: num_endpoints", num_endpoints)
-    pairs = list(itertools.combinations(range(num_endpoints), 2))
-    if not pairs:
-        raise ValueError(f"sample_pair: {num_endpoints} endpoint has no pair, and the penalty needs two endpoints.")
-    if len(pairs) == 1:
-        return pairs[0]
-    j, k = jnp.array(pairs)[jax.random.randint(key, (), 0, len(pairs))]
-    return j, k
+    m = arguments.integer("sample_pair: num_endpoints", num_endpoints)
+    if m < 2:
+        raise ValueError(f"sample_pair: {m} endpoint has no pair, and the penalty needs two endpoints.")
+    if m == 2:
+        return 0, 1
+    # Pairs are numbered row by row: (0, 1), (0, 2), ..., (m - 2, m - 1). Row j begins at the number starts[j].
+    starts = np.concatenate([[0], np.cumsum(np.arange(m - 1, 1, -1))])
+    number = jax.random.randint(key, (), 0, m * (m - 1) // 2)
+    j = jnp.sum(number >= jnp.array(starts, number.dtype), dtype=number.dtype) - 1
+    return j, number - jnp.array(starts, number.dtype)[j] + j + 1
 
 
 def cosine_squared(
@@ -184,6 +186,8 @@ class Penalty(NamedTuple):
                 change = times(own, times(s, leaf)) + times(other, times(s[::-1], leaf[::-1]))
             elif pair_sum is not None and self.sum_weights is not None:
                 change = times(self.sum_weights[:, 0], leaf) + times(self.sum_weights[:, 1], pair_sum[None])
+            elif len(self.chosen) > inner_products.MANY:
+                change = inner_products.weighted_sums(self.weights * s, leaf)
             else:
                 parts = [times(self.weights[:, n], times(s[i][None], leaf[i][None])) for n, i in enumerate(self.chosen)]
                 change = sum(parts[1:], parts[0])

@@ -122,19 +122,25 @@ def _coefficients(alpha: jax.Array, m: int, subspace: Subspace | None, leading: 
     subspace = _implied_subspace(alpha, m) if subspace is None else subspace
     if alpha.shape != (*leading, *subspace.alpha_shape):
         raise ValueError(f"alpha has shape {list(alpha.shape)} but {subspace} takes {list(subspace.alpha_shape)}.")
-    weights = subspace.coefficients(alpha)
+    weights = subspace.coefficients(jax.lax.convert_element_type(alpha, tree.accumulator(alpha.dtype)))
     if not isinstance(weights, jax.core.Tracer):  # Inside jit, the numbers are not known.
         for row in np.asarray(weights, np.float64).reshape(-1, m):
-            _check_sum(row, subspace)
+            check_sum(row, alpha.dtype, f"in {subspace}")
     return weights
 
 
-def _check_sum(weights: np.ndarray, subspace: Subspace) -> None:
+def check_sum(weights: np.ndarray, dtype: Any, where: str) -> None:
+    """Refuses weights of endpoints that do not sum to 1, as far as positions of this dtype tell.
+
+    Raises:
+      ValueError: if the weights do not sum to 1. The message says ``where``.
+    """
     total = float(weights.sum())
     # bfloat16 has two digits, and large weights of both signs cancel. A NaN is refused too.
-    if not abs(total - 1) < 1e-2 + 1e-6 * np.abs(weights).sum():
+    digits = 1e-2 if jnp.dtype(dtype).itemsize < 4 else 1e-5
+    if not abs(total - 1) < digits + 1e-6 * np.abs(weights).sum():
         raise ValueError(
-            f"the weights of the endpoints must sum to 1, but in {subspace} the weights {weights.tolist()} sum to {total:g}. "
+            f"the weights of the endpoints must sum to 1, but {where} the weights {weights.tolist()} sum to {total:g}. "
             "Divide them by their sum. (Weights below 0 or above 1 are allowed: they extrapolate.)"
         )
 
@@ -156,4 +162,4 @@ def _as_array(alpha: Any) -> jax.Array:
         raise ValueError(f"alpha is {arguments.described(alpha)}, but a position is a number or an array of numbers.")
     array = jnp.asarray(alpha)
     dtype = array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.float32
-    return jax.lax.convert_element_type(array, tree.accumulator(dtype))
+    return jax.lax.convert_element_type(array, dtype)

@@ -40,6 +40,19 @@ def test_no_batch():
         jsubspace.reestimate_batch_stats(lambda point: point, jnp.ones(2), [])
 
 
+def test_a_batch_of_weight_0_does_not_count_whatever_it_holds():
+    batches = [(jnp.ones((4, 2)),), (jnp.full((4, 2), jnp.nan),)]
+    stats = jsubspace.reestimate_batch_stats(lambda point, x: point * jnp.mean(x), jnp.ones(2), batches, weights=[1, 0])
+    np.testing.assert_array_equal(stats, 1)
+
+
+def test_complex_statistics_keep_their_imaginary_part():
+    stats = jsubspace.reestimate_batch_stats(
+        lambda point, x: point * jnp.mean(x), jnp.ones(2), [(jnp.full(4, 1 + 2j),)] * 2
+    )
+    np.testing.assert_array_equal(stats, 1 + 2j)
+
+
 @pytest.mark.parametrize("unbiased", [False, True])
 def test_norm_stores_the_statistics_of_its_batch(unbiased):
     """Nothing of the initial zeros and ones is left, and what normalises is the biased variance in both."""

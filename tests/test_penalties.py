@@ -132,7 +132,7 @@ def closed_form(endpoints, chosen, mask, beta=1.0):
 
 
 @pytest.mark.parametrize("mask", COUNTING)
-@pytest.mark.parametrize("m", [2, 3, 5])
+@pytest.mark.parametrize("m", [2, 3, 5, 8, 9, 20])
 def test_closed_form_gradient_is_the_derivative(m, mask, x64):
     endpoints = random_endpoints(m)
     counts = leaf_kinds.resolve_mask(mask, endpoints)
@@ -226,6 +226,31 @@ def test_pairs_are_uniform_over_unordered_pairs(m):
     num_pairs = m * (m - 1) // 2
     assert pairs.shape[1] == num_pairs
     np.testing.assert_allclose(counts / n, 1 / num_pairs, atol=5 * (1 / num_pairs / n) ** 0.5)
+
+
+@pytest.mark.parametrize("m", [3, 7, 40])
+def test_pairs_are_those_of_a_list_of_all_pairs(m):
+    """One draw numbers the pairs of `itertools.combinations`, so that a key gives the pair that it always gave."""
+    pairs = np.array(list(itertools.combinations(range(m), 2)))
+
+    @jax.jit
+    @jax.vmap
+    def drawn(key):
+        return jnp.stack(penalties.sample_pair(key, m)), jax.random.randint(key, (), 0, len(pairs))
+
+    found, numbers = drawn(jax.random.split(jax.random.key(1), 500))
+    np.testing.assert_array_equal(found, pairs[numbers])
+
+
+def test_the_penalty_on_all_pairs_of_many_endpoints_is_a_small_program():
+    """Its size grows with m. A program with a sum for every pair would grow with m^2."""
+
+    def size(m):
+        endpoints = jax.eval_shape(lambda: random_endpoints(m, jnp.float32))
+        lower = jax.jit(lambda e: closed_form(e, tuple(range(m)), leaf_kinds.kernels(e))).lower(endpoints)
+        return len(lower.as_text().splitlines())
+
+    assert size(64) < 2.5 * size(32)
 
 
 def test_two_endpoints_have_one_pair_and_draw_nothing():

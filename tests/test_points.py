@@ -180,12 +180,13 @@ def test_a_new_alpha_is_not_a_new_trace():
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("weights", [[0.5, 0.2], [1.0, 1.0], [0.0, 0.0], [float("nan"), 1.0]])
+@pytest.mark.parametrize("weights", [[0.5, 0.2], [1.0, 1.0], [0.0, 0.0], [float("nan"), 1.0], [0.333, 0.666]])
 def test_weights_that_do_not_sum_to_one_are_refused(weights):
     endpoints = {"kernel": jnp.ones((2, 3))}
     with pytest.raises(ValueError, match=r"the weights of the endpoints must sum to 1, but .*Divide them by their sum"):
         jsubspace.interpolate(endpoints, jnp.array(weights))
     jsubspace.interpolate(endpoints, jnp.array([1.5, -0.5]))  # extrapolates
+    jsubspace.interpolate(endpoints, jnp.array([0.333, 0.667], jnp.bfloat16))  # 1.002, as exact as bfloat16 is
 
 
 @pytest.mark.parametrize("subspace", SUBSPACES, ids=repr)

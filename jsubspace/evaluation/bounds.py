@@ -12,6 +12,9 @@ import numpy as np
 EXTRA = 4
 """Examples that `of_differences` adds: two with the difference 1 and two with the difference -1."""
 
+FEWEST = 30
+"""With fewer examples no interval of a score without bounds is worth its name, and nothing is decided from it."""
+
 
 def of_fraction(successes: np.ndarray, n: int, level: float = 0.95) -> np.ndarray:
     """Wilson's interval (1927) for the fraction of successes among n examples: ``[...] -> [..., 2]``.

@@ -74,7 +74,7 @@ def verdict(
     of_example = along @ correct - of_ends.mean(0)
     between = accuracy[list(draws)] - accuracy[list(ends)].mean()
     low, high = bounds.of_differences(of_example, between=between, bounded=is_fraction)
-    enough = bounds.of_differences(np.zeros(n), bounded=is_fraction)[0] >= -tolerance
+    enough = bounds.of_differences(np.zeros(n))[0] >= -tolerance if is_fraction else n >= bounds.FEWEST
     deficits = end_weights @ of_ends - correct
     deficits[list(ends)] = 0  # exactly: the sum above may round
     deficit = deficits.mean(-1)
@@ -86,7 +86,7 @@ def verdict(
         "interval": [low, high] if higher_is_better else [-high, -low],
         "draws": len(draws) or None,
         "tolerance": tolerance,
-        "verdict": _judged(low, high, tolerance, enough),
+        "verdict": _judged(low, high, tolerance, enough, is_fraction),
         "barrier": float(deficit[highest]),
         "barrier_interval": of_largest(np.delete(deficits, list(ends), axis=0), is_fraction),
         "barrier_at": highest,
@@ -135,11 +135,14 @@ def _unknown(scores: np.ndarray, num_draws: int, tolerance: float) -> dict[str, 
     return numbers | intervals | {"draws": num_draws or None, "tolerance": tolerance, "verdict": "undecided"}
 
 
-def _judged(low: float, high: float, tolerance: float, enough: bool) -> str:
-    """The verdict of an interval. It is "yes" only with enough examples, whatever these few examples say."""
+def _judged(low: float, high: float, tolerance: float, enough: bool, is_fraction: bool) -> str:
+    """The verdict of an interval. It is "yes" only with enough examples, whatever these few examples say.
+
+    The interval of a few fractions is wide enough for "no". The interval of a few numbers without bounds is not.
+    """
     if low >= -tolerance and enough:
         return "yes"
-    return "no" if high < -tolerance else "undecided"
+    return "no" if high < -tolerance and (enough or is_fraction) else "undecided"
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:

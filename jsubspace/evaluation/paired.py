@@ -48,7 +48,8 @@ def of_means(
     """The mean of ours minus the mean of theirs, with its 95 % interval, for any number per example ``[n]`` of every run.
 
     It is a t interval of the differences per example, and for numbers between 0 and 1 (``is_fraction``) the interval of
-    `bounds.of_differences`. It is None for numbers that are not finite, and for one example that is no fraction.
+    `bounds.of_differences`. It is None for numbers that are not finite, and for one example that is no fraction. Fewer than
+    `bounds.FEWEST` equal differences tell nothing about others either, unless all are 0.
     """
     per_example, other = (np.asarray(side, np.float64).mean(0) for side in (ours, theirs))
     n = len(per_example)
@@ -58,9 +59,10 @@ def of_means(
     mean = float(per_example.mean())
     if is_fraction:
         return mean, bounds.of_differences(per_example)
-    if n == 1:
+    spread = float(per_example.std(ddof=1)) if n > 1 else 0.0
+    if n == 1 or (n < bounds.FEWEST and spread < 1e-9 * abs(mean)):
         return None
-    half = bounds.t_quantile(n - 1) * float(per_example.std(ddof=1)) / n**0.5
+    half = bounds.t_quantile(n - 1) * spread / n**0.5
     return mean, [mean - half, mean + half]
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jsubspace.positions import check_sum
 from jsubspace.subspaces import Subspace
 
 GRID, CENTER, CORNER, MESH, LISTED, NETWORK = "grid", "center", "corner", "mesh", "listed", "network"
@@ -79,11 +80,7 @@ def weights_of(subspace: Subspace, positions: list[Position]) -> tuple[np.ndarra
     alphas = np.asarray([position.alpha for position in positions], np.float32)
     weights = np.asarray(subspace.coefficients(jnp.asarray(alphas)))
     for position, row in zip(positions, weights, strict=True):
-        if not abs(float(row.sum()) - 1) < 1e-2:
-            raise ValueError(
-                f"the weights of the endpoints must sum to 1, but at {position.name} of {subspace} they are {row.tolist()} and "
-                f"sum to {float(row.sum()):g}."
-            )
+        check_sum(np.asarray(row, np.float64), np.result_type(position.alpha), f"at {position.name} of {subspace}")
     return alphas, weights
 
 

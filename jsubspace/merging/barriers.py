@@ -16,12 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from jsubspace.evaluation import connectors
+from jsubspace.evaluation import bounds, connectors
 
 CONNECTED, NOT_CONNECTED, NOT_DECIDED = "connected", "not connected", "not decided"
-
-FEWEST = 30
-"""With fewer examples no interval of an unbounded loss is worth its name, and nothing is decided."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,4 +104,4 @@ def _judged(excess: np.ndarray, tolerance: float, level: float) -> tuple[float, 
     low, high = connectors.of_largest(excess, is_fraction=False, level=level)
     verdict = CONNECTED if high <= tolerance else NOT_CONNECTED if low > tolerance else NOT_DECIDED
     height = max(float(means.max()), 0.0)
-    return height, (low, high), verdict if excess.shape[-1] >= FEWEST else NOT_DECIDED, int(np.argmax(means))
+    return height, (low, high), verdict if excess.shape[-1] >= bounds.FEWEST else NOT_DECIDED, int(np.argmax(means))

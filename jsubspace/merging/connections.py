@@ -7,12 +7,12 @@ from typing import Any
 
 from jsubspace import arguments
 from jsubspace.errors import UsageError
-from jsubspace.evaluation import plots
+from jsubspace.evaluation import bounds, plots
 from jsubspace.evaluation.batches import Batches
 from jsubspace.evaluation.measure import check_statistics
 from jsubspace.merging import connection_plots, segments
 from jsubspace.merging import networks as given
-from jsubspace.merging.barriers import CONNECTED, FEWEST, NOT_CONNECTED, NOT_DECIDED, Barrier
+from jsubspace.merging.barriers import CONNECTED, NOT_CONNECTED, NOT_DECIDED, Barrier
 from jsubspace.storage import places
 
 _CALL = "connected(log_prob_fn, networks, batches)"
@@ -101,7 +101,11 @@ class Connections:
         return self.table()
 
     def _rule(self) -> str:
-        few = f" With fewer than {FEWEST} examples nothing is decided." if self.num_examples < FEWEST else ""
+        few = (
+            f" With fewer than {bounds.FEWEST} examples nothing is decided."
+            if self.num_examples < bounds.FEWEST
+            else ""
+        )
         return (
             f"A pair is connected if the interval of its barrier ends at or below the tolerance of {self.tolerance:g}, and not connected if it "
             f"begins above. Together the intervals hold with 95 % over other samples of {self.num_examples} examples.{few}"

@@ -17,7 +17,8 @@ class Gain(NamedTuple):
       value: the mean difference, in nats for a log-likelihood or an entropy. A positive number is a gain. It is infinite or NaN
         if a loss is infinite, and the interval is then everything.
       interval: its 95 % interval.
-      verdict: "gain" if the interval lies above 0, "no gain" if it lies below the tolerance, else "undecided".
+      verdict: "gain" if the interval lies above 0, "no gain" if it lies below the tolerance, else "undecided". With fewer than
+        `bounds.FEWEST` examples, or groups of examples, it is "undecided".
       over: the network that it is compared with.
       tolerance: the smallest gain that matters.
     """
@@ -59,5 +60,6 @@ def gain(ours: np.ndarray, theirs: np.ndarray, folds: Folds, over: str, toleranc
     of_folds = float(means.std(ddof=1)) / folds.num_folds**0.5
     half = max(bounds.t_quantile(num_groups - 1) * of_groups, bounds.t_quantile(folds.num_folds - 1) * of_folds)
     interval = value - half, value + half
-    verdict = GAIN if interval[0] > 0 else NO_GAIN if interval[1] < tolerance else UNDECIDED
+    decided = GAIN if interval[0] > 0 else NO_GAIN if interval[1] < tolerance else UNDECIDED
+    verdict = decided if num_groups >= bounds.FEWEST else UNDECIDED
     return Gain(value, interval, verdict, over, tolerance)

@@ -162,7 +162,13 @@ def _listed(networks: Any, caller: str, call: str) -> tuple[tuple[str, ...], tup
                 f"If it is a single network, write [network, another]. If it holds stacked endpoints, write "
                 f"jsubspace.unstack(endpoints).{arguments.order(call)}"
             )
-        return tuple(str(name) for name in networks), tuple(networks.values())
+        names = tuple(str(name) for name in networks)
+        if equal := next((name for name in names if names.count(name) > 1), None):
+            raise UsageError(
+                f"{caller}: two keys of networks are {equal!r} as text, and the result names networks by text. Rename one of them."
+                f"{arguments.order(call)}"
+            )
+        return names, tuple(networks.values())
     if not isinstance(networks, list | tuple) or hasattr(networks, "_fields"):
         raise UsageError(f"{caller}: networks is {arguments.described(networks)}, but {must}.{arguments.order(call)}")
     return tuple(f"network {i}" for i in range(len(networks))), tuple(networks)

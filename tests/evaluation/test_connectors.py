@@ -92,6 +92,18 @@ def test_no_verdict_is_yes_without_enough_examples():
     assert found["verdict"] == "undecided"
 
 
+@pytest.mark.parametrize(("n", "verdict"), [(2, "undecided"), (29, "undecided"), (30, "yes")])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_few_equal_losses_decide_nothing(n, verdict, sign):
+    """Their t interval has no width."""
+    losses = np.tile(sign * np.array([[0.0], [1.0], [0.0]]), (1, n))
+    weights = np.array([[1, 0], [0.5, 0.5], [0, 1]])
+    found = connectors.verdict(
+        losses, connectors.trapezoid(np.linspace(0, 1, 3)), (0, 2), weights, higher_is_better=True, is_fraction=False
+    )
+    assert found["verdict"] == ("no" if verdict == "yes" and sign < 0 else verdict)
+
+
 def test_random_draws_widen_the_interval_of_a_simplex():
     rng = np.random.default_rng(0)
     weights = np.concatenate([np.eye(4), rng.dirichlet(np.ones(4), 6)])

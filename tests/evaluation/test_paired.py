@@ -59,3 +59,11 @@ def test_every_difference_is_finite_or_none(n, seed, name, infinite):
     else:
         assert np.isfinite([found[0], *found[1]]).all()
         assert found[1][0] <= found[0] <= found[1][1]
+
+
+@pytest.mark.parametrize(
+    ("differences", "is_known"), [([0.5, 0.5], False), ([0.5] * 30, True), ([0.0, 0.0], True), ([0.4, 0.6], True)]
+)
+def test_a_few_equal_differences_have_no_interval(differences, is_known):
+    found = paired.of_means([np.array(differences)], [np.zeros(len(differences))])
+    assert (found is not None) == is_known

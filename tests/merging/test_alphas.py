@@ -132,6 +132,12 @@ def test_groups_widen_the_interval_of_examples_that_repeat():
     assert np.ptp(alone.interval) < 0.6 * np.ptp(many.interval)
 
 
+@pytest.mark.parametrize(("n", "verdict"), [(5, "undecided"), (29, "undecided"), (30, "gain")])
+def test_a_few_examples_show_no_gain(n, verdict):
+    """Five equal gains have an interval without width."""
+    assert gains.gain(np.zeros(n), np.full(n, 0.5), folds.folds(n), "it", 0.01).verdict == verdict
+
+
 def test_the_entropy_needs_no_labels():
     endpoints, batches = planted(LINE, jnp.float32(0.3))
     inputs = [(x,) for x, _ in batches]

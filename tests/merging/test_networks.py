@@ -46,6 +46,7 @@ BAD = {
         r"network 0 has the running statistics \['batch_stats'\]\['mean'\], and network 1 has no running.*reestimate_batch_stats",
     ),
     "statistics in a flat file": ([{"bn.running_mean": np.ones(3)}] * 2, r"running statistics \['bn.running_mean'\]. Running"),
+    "equal names": ({1: NETWORK, "1": NETWORK}, r"soup: two keys of networks are '1' as text"),
     "a cache": ([{"params": NETWORK, "cache": NETWORK}] * 2, r"soup: network 0: .*linen's collection 'cache'"),
 }  # fmt: skip
 

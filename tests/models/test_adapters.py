@@ -73,7 +73,7 @@ def test_batch_norm_that_never_updates_its_statistics_is_refused(kind):
             return self.head(self.norm(x, use_running_average=True))
 
     network = adapters.from_linen(Frozen(), X[:1]) if kind == "linen" else adapters.from_nnx(NnxFrozen)
-    with pytest.raises(ValueError, match="does not update its statistics.*use_running_average=False"):
+    with pytest.raises(ValueError, match=r"does not update its statistics.*use_running_average=False"):
         network.stats(network.init(KEY), X)
 
 
