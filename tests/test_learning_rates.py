@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from places import REPOSITORY
 
 import jsubspace
 from jsubspace import Curve, Line, Point, Simplex, rates
@@ -139,3 +140,12 @@ def test_adams_decay_of_the_midpoint_is_that_of_the_endpoints():
 def test_wrong_settings_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("title", "subspace"), [("line", Line()), ("simplex, 6 endpoints", Simplex(6)), ("curve with one bend", Curve())]
+)
+def test_the_guide_has_the_angles_of_rates(title, subspace):
+    plain, center = (jsubspace.rates(subspace, 0.1, pull_back=kind).angle for kind in ("plain", "center"))
+    guide = (REPOSITORY / "docs" / "rates.md").read_text(encoding="utf-8")
+    assert f"| {title} | {plain:.2f} | {center:.2f} |" in guide
