@@ -26,6 +26,9 @@ class Tokens(Task):
     - ``perplexity``: exp(nll).
     - ``bits_per_byte``: the sum in bits divided by the number of all bytes, if ``token_bytes`` is given.
 
+    A sequence without a token that counts is refused where the host sees the labels: in measuring, and before a run trains on
+    arrays in memory. In the training loss of a stream or of an augmentation such a sequence adds nothing (`losses`).
+
     A sequence is one example: intervals draw sequences, and never tokens. An ensemble predicts every token with the mean of
     its members' probabilities. Only the log-probability of each label is kept for every point, and never the logits.
 
@@ -120,10 +123,14 @@ class Tokens(Task):
         return sums
 
     def losses(self, outputs: Any, *targets: Any) -> jax.Array:
-        """The mean NLL of the tokens that count, for every sequence ``[n]``. It is NaN if a label is no token."""
+        """The mean NLL of the tokens that count, for every sequence ``[n]``. It is NaN if a label is no token.
+
+        A sequence without a token that counts has the loss 0, and its gradient is 0. It remains one of the n sequences that
+        the training loss is the mean over, so that devices with equal parts of a batch have equal weights.
+        """
         members = jax.tree.map(lambda leaf: leaf[None], self.reduce(outputs, *targets))
         sums = self.per_example(members, *targets)
-        return jnp.where(sums["unknown"], jnp.nan, sums["nll"] / sums["tokens"])
+        return jnp.where(sums["unknown"], jnp.nan, sums["nll"] / jnp.maximum(sums["tokens"], 1))
 
     def summary(self, means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Ratios of the means, which are ratios of the sums over all sequences."""
