@@ -74,15 +74,20 @@ class Tokens(Task):
             2,
             "It must hold the labels [n, T], one integer per token. For one label per example use Classification.",
         )
-        counts = np.asarray(labels) >= 0
         if self.masked:
-            counts &= _checked_mask(number, targets[1], counts.shape)
-        empty = np.flatnonzero(~counts.any(-1))
+            _check_mask(number, targets[1], np.shape(labels))
+        empty = np.flatnonzero(~self._counts(*map(np.asarray, targets)).any(-1))
         if len(empty):
             raise ValueError(
                 f"sequence {empty[0]} of batch {number} has no token that counts: its labels are negative or masked. Leave the "
                 "sequence out. A smaller last batch needs no padding."
             )
+
+    def check_range(self, number: int, outputs: Any, *targets: Any) -> None:
+        """Raises ValueError if a label that counts is larger than every token. A subclass may take other outputs."""
+        if type(self).reduce is Tokens.reduce:
+            arrays = tuple(map(np.asarray, targets))
+            checks.check_below(number, arrays[0][self._counts(*arrays)], outputs.shape[-1], "tokens")
 
     def reduce(self, outputs: Any, *targets: Any) -> tuple[jax.Array, jax.Array]:
         """The log-probability of every label ``[n, T]``, and whether a label that counts is no token ``[n]``.
@@ -147,21 +152,19 @@ class Tokens(Task):
                 "measure: a label is no token. The labels that count are integers below the number of logits, V."
             )
 
-    def _counts(self, *targets: Any) -> jax.Array:
+    def _counts(self, *targets: Any) -> Any:
         """Which tokens count, ``[n, T]``."""
         counts = targets[0] >= 0
         return counts & targets[1].astype(bool) if self.masked else counts
 
 
-def _checked_mask(number: int, mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _check_mask(number: int, mask: Any, shape: tuple[int, ...]) -> None:
     if np.shape(mask) != shape:
         raise ValueError(
             f"the mask of batch {number} has the shape {list(np.shape(mask))}, but the labels have {list(shape)}. The mask has one "
             "value per token."
         )
-    values = np.asarray(mask)
-    if not np.isin(values, (0, 1)).all():
+    if not np.isin(np.asarray(mask), (0, 1)).all():
         raise ValueError(
             f"the mask of batch {number} has values other than 0 and 1. A token counts or does not count, and has no weight."
         )
-    return values.astype(bool)
