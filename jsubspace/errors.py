@@ -2,6 +2,7 @@
 
 import errno
 import os
+from typing import ClassVar
 
 
 class UsageError(ValueError):
@@ -22,6 +23,12 @@ class BucketError(Exception):
 
 class TrainingDiverged(ArithmeticError):
     """A loss is not finite. The message names the step."""
+
+    ADVICE: ClassVar[str] = (
+        "Nothing since the last checkpoint has been saved. Lower optimizer.learning_rate, lengthen optimizer.warmup_epochs, or look "
+        "at the data: a label that is no class or no token makes the loss NaN."
+    )
+    """The end of the message."""
 
 
 class Preempted(BaseException):

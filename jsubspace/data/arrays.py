@@ -74,8 +74,18 @@ class ArrayData(Data):
         self._augment = augment
         seed, with_places = arguments.integer("seed", seed), augment is not None
         self._examples = Resident(self._train, self.batch_size, seed, with_places)
-        if type(self).train_batches is ArrayData.train_batches:  # A subclass may yield other batches.
+        own = type(self)  # A subclass may yield other batches.
+        if own.train_batches is ArrayData.train_batches:
             self.resident = self._examples
+        self._in_memory = {
+            "training": self._train if own.train_batches is ArrayData.train_batches else None,
+            "test": self._test if own.test_batches is ArrayData.test_batches else None,
+            "validation": self._validation if own.validation_batches is ArrayData.validation_batches else None,
+        }
+
+    def in_memory(self, split: str) -> Arrays | None:
+        """See `Data`. The examples are known where the class itself makes the batches."""
+        return self._in_memory[split]
 
     def train_batches(
         self, start_step: int, shard: Shard, position: Any = None, positions: dict[int, Any] | None = None

@@ -54,6 +54,17 @@ class Data(abc.ABC):
             jax.ShapeDtypeStruct(array.shape[1:], jax.dtypes.canonicalize_dtype(array.dtype)) for array in arrays
         )
 
+    def in_memory(self, split: str) -> Arrays | None:
+        """All examples of a split as host arrays ``[n, ...]``, with the targets last. None if the split is not such arrays.
+
+        A run checks the targets of these examples before it trains. The targets of other data are checked when they are read.
+
+        Args:
+          split: "training", "test" or "validation".
+        """
+        del split
+        return None
+
     @abc.abstractmethod
     def train_batches(
         self, start_step: int, shard: Shard, position: Any = None, positions: dict[int, Any] | None = None

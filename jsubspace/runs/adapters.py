@@ -14,6 +14,7 @@ from jsubspace.evaluation.evaluator import Evaluator
 from jsubspace.evaluation.networks import Passes
 from jsubspace.evaluation.survey import Survey
 from jsubspace.evaluation.tasks import Outcomes, Task
+from jsubspace.runs import problem_checks
 from jsubspace.runs.build import Run
 from jsubspace.runs.problem import Batches
 from jsubspace.types import Endpoints, Params
@@ -94,16 +95,33 @@ def batch_stats(run: Run, evaluator: Evaluator, rows: Endpoints) -> Any:
 
 def on_test_data(run: Run, evaluator: Evaluator, rows: Endpoints, stats: Any) -> Outcomes:
     """What every test example of the run says (`Evaluator.outcomes`)."""
-    return evaluator.outcomes(rows, stats, scored(run, run.problem.data.test_batches(run.shard)))
+    return outcomes_of(run, evaluator, rows, stats, "test", run.problem.data.test_batches(run.shard))
 
 
 def on_validation_data(run: Run, evaluator: Evaluator, rows: Endpoints, stats: Any) -> Outcomes:
     """What every validation example of the run says (`Evaluator.outcomes`)."""
-    return evaluator.outcomes(rows, stats, scored(run, run.problem.data.validation_batches(run.shard)))
+    return outcomes_of(run, evaluator, rows, stats, "validation", run.problem.data.validation_batches(run.shard))
 
 
-def scored(run: Run, batches: Batches) -> Iterator[ScoredBatch]:
-    """Test or validation batches of the data as the evaluator takes them."""
-    for arrays, mask in batches:
+def outcomes_of(run: Run, evaluator: Evaluator, rows: Endpoints, stats: Any, name: str, batches: Batches) -> Outcomes:
+    """What every example of the batches says (`Evaluator.outcomes`). ``name`` is what the data is called in a message.
+
+    Raises:
+      UsageError: if a target is wrong.
+    """
+    found = evaluator.outcomes(rows, stats, scored(run, batches, name))
+    problem_checks.check_outcomes(run.problem, name, found)
+    return found
+
+
+def scored(run: Run, batches: Batches, name: str = "test") -> Iterator[ScoredBatch]:
+    """Test or validation batches of the data as the evaluator takes them, with their targets checked on the host.
+
+    Raises:
+      UsageError: if a target is wrong. ``name`` is what the data is called in the message.
+    """
+    for number, (arrays, mask) in enumerate(batches):
         preemption.check()
-        yield ScoredBatch(*run.problem.separated(arrays), mask)
+        inputs, targets = run.problem.separated(arrays)
+        problem_checks.check_targets(run.problem, name, number, targets, mask)
+        yield ScoredBatch(inputs, targets, mask)

@@ -46,11 +46,12 @@ def validation_batches(problem: Problem) -> list[tuple[np.ndarray, ...]]:
     """The validation examples of the problem, without padding.
 
     Raises:
-      UsageError: if it has no validation examples.
+      UsageError: if it has no validation examples, or a target is wrong.
     """
     found = []
-    for arrays, mask in problem.data.validation_batches(WHOLE_BATCH):
+    for number, (arrays, mask) in enumerate(problem.data.validation_batches(WHOLE_BATCH)):
         preemption.check()
+        problem_checks.check_targets(problem, "validation", number, problem.separated(arrays)[1], mask)
         found.append(tuple(np.asarray(array)[np.asarray(mask)] for array in arrays))
     if not found:
         raise UsageError(

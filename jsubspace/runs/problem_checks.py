@@ -10,6 +10,7 @@ import numpy as np
 from jsubspace.data.protocol import Arrays, Data
 from jsubspace.data.shards import WHOLE_BATCH
 from jsubspace.errors import UsageError, one_line
+from jsubspace.evaluation.tasks import Outcomes
 from jsubspace.evaluation.tasks import task as tasks
 from jsubspace.network import Network
 from jsubspace.runs.problem import Problem
@@ -20,9 +21,11 @@ from jsubspace.types import Params
 def check(problem: Problem) -> None:
     """Reads the first batch of training, test and validation data, and computes the shapes of what a run makes of them.
 
+    The targets of all examples are checked if they are in memory (`Data.in_memory`), and else the targets of the first batch.
+
     Raises:
-      UsageError: if a part of the problem is missing or is of another kind, there is no training or test batch, or the parts
-        do not fit each other.
+      UsageError: if a part of the problem is missing or is of another kind, there is no training or test batch, a target is
+        wrong, or the parts do not fit each other.
     """
     _check_kinds(problem)
     data, point = problem.data, point_of(problem)
@@ -30,10 +33,50 @@ def check(problem: Problem) -> None:
         raise UsageError(
             "the data of the problem has no training batch. Training needs batches, and so do statistics of BatchNorm."
         )
-    _check_train_batch(problem, point, _first("training", data.train_batches(0, WHOLE_BATCH)))
-    _check_scored_batch(problem, point, "test", _first("test", data.test_batches(WHOLE_BATCH)))
+    batch = _first("training", data.train_batches(0, WHOLE_BATCH))
+    num_arrays = _check_train_batch(problem, point, batch)
+    _check_scored_batch(problem, point, "test", _first("test", data.test_batches(WHOLE_BATCH)), batch[:num_arrays])
     if data.num_validation:
         _check_scored_batch(problem, point, "validation", _first("validation", data.validation_batches(WHOLE_BATCH)))
+
+
+def check_targets(
+    problem: Problem, name: str, number: int, targets: Arrays, mask: Any = None, outputs: Any = None, where: str = ""
+) -> None:
+    """Checks the targets of a batch on the host.
+
+    Args:
+      problem: whose task knows what targets are.
+      name: what the data is called in a message, as "test".
+      number: the number of the batch.
+      targets: arrays ``[n, ...]``.
+      mask: bool ``[n]``, False for padding, which is not checked. None without padding.
+      outputs: the network's outputs, traced, for `Task.check_range`. None for `Task.check_targets`.
+      where: ends the message.
+
+    Raises:
+      UsageError: if a target is wrong.
+    """
+    arrays = tuple(map(np.asarray, targets))
+    if mask is not None and not np.all(mask):
+        arrays = tuple(array[np.asarray(mask)] for array in arrays)
+    if mask is not None and not np.any(mask):
+        return  # Every example of this host is padding.
+    try:
+        if outputs is None:
+            problem.task.check_targets(number, *arrays)
+        else:
+            problem.task.check_range(number, outputs, *arrays)
+    except ValueError as error:
+        raise _of_data(name, error, where) from error
+
+
+def check_outcomes(problem: Problem, name: str, outcomes: Outcomes) -> None:
+    """Raises a UsageError if the numbers per example show a mistake in the targets of the data ``name``."""
+    try:
+        problem.task.check_outcomes(outcomes)
+    except ValueError as error:
+        raise _of_data(name, error) from error
 
 
 def point_of(problem: Problem) -> Params:
@@ -78,7 +121,8 @@ def _check_kinds(problem: Problem) -> None:
         raise UsageError(f"the problem: {str(error).removeprefix('measure: ')}") from error
 
 
-def _check_train_batch(problem: Problem, point: Params, batch: Arrays) -> None:
+def _check_train_batch(problem: Problem, point: Params, batch: Arrays) -> int:
+    """The number of inputs and targets. A batch may hold further arrays behind them, for the augmentation."""
     network, key = problem.network.on_one_device, jax.random.key(0)
     plain = _plain(problem, "training", batch)
     inputs, _ = problem.separated(plain)
@@ -93,27 +137,34 @@ def _check_train_batch(problem: Problem, point: Params, batch: Arrays) -> None:
     _shapes("the loss in train mode", task_loss(network, problem.task), point, examples, key)
     if network.stats is not None:
         _shapes("network.stats", network.stats, point, *inputs, key=key)
+    return len(plain)
 
 
-def _check_scored_batch(problem: Problem, point: Params, name: str, batch: Any) -> None:
+def _check_scored_batch(problem: Problem, point: Params, name: str, batch: Any, train: Arrays | None = None) -> None:
+    """Checks a batch, and the targets of the training data, ``train``, against the outputs of the network in evaluation mode."""
     if not isinstance(batch, tuple) or len(batch) != 2 or np.shape(batch[1]) != np.shape(batch[0][0])[:1]:
         raise UsageError(
             f"data.{name}_batches of the problem yields a {type(batch).__name__}. It must yield pairs: the arrays of a batch, and a "
             "mask with one bool per example, which is False for padding."
         )
     network = problem.network.on_one_device
-    inputs, targets = problem.separated(_plain(problem, name, batch[0]))
+    inputs, targets = problem.separated(_plain(problem, name, *batch))
     stats = None
     if network.stats is not None:
         stats = _shapes("network.stats", network.stats, point, *inputs, key=jax.random.key(0))
 
     def scored(point: Params, stats: Any, inputs: Arrays, targets: Arrays) -> Any:
-        return problem.task.at_point(network.apply(point, *inputs, stats=stats), targets, True)
+        outputs = network.apply(point, *inputs, stats=stats)
+        reduced = problem.task.at_point(outputs, targets, True)
+        if train is not None:
+            _check_targets(problem, "training", train, outputs=outputs)
+        _check_targets(problem, name, *batch, outputs=outputs)
+        return reduced
 
     _shapes(f"the network in evaluation mode on the {name} data", scored, point, stats, inputs, targets)
 
 
-def _plain(problem: Problem, name: str, batch: Arrays) -> Arrays:
+def _plain(problem: Problem, name: str, batch: Arrays, mask: Any = None) -> Arrays:
     """The shapes of the inputs and targets of a batch. The content of the targets is checked on the host."""
     num_targets = len(problem.task.target_names)
     if not isinstance(batch, tuple) or len(batch) < 1 + num_targets:
@@ -123,12 +174,28 @@ def _plain(problem: Problem, name: str, batch: Arrays) -> Arrays:
             f"must be a tuple of the network's inputs{f' and, last, the {names}' if names else ''}."
         )
     plain = _shapes("data.prepare(*batch)", problem.data.prepare, *map(_shape, batch))
-    place = len(plain) - num_targets
-    try:
-        problem.task.check_targets(0, *map(np.asarray, batch[place : len(plain)]))
-    except ValueError as error:
-        raise UsageError(f"the {name} data of the problem: {error}") from error
+    _check_targets(problem, name, batch[: len(plain)], mask)
     return plain
+
+
+def _check_targets(problem: Problem, name: str, batch: Arrays, mask: Any = None, outputs: Any = None) -> None:
+    """`check_targets` for all examples if they are in memory, and else for the first batch."""
+    if not problem.task.target_names:
+        return
+    examples, data = problem.data.in_memory(name), problem.data
+    if examples is None:
+        check_targets(problem, name, 0, problem.separated(batch)[1], mask, outputs)
+        return
+    size = data.batch_size if name == "training" else data.eval_batch_size or data.batch_size
+    _, targets = problem.separated(examples[: len(batch)])
+    for number, start in enumerate(range(0, len(targets[0]), size)):
+        chosen = tuple(array[start : start + size] for array in targets)
+        where = f" Batch {number} has the examples {start} to {start + len(chosen[0]) - 1} of the arrays."
+        check_targets(problem, name, number, chosen, None, outputs, where)
+
+
+def _of_data(name: str, error: ValueError, where: str = "") -> UsageError:
+    return UsageError(f"the {name} data of the problem: {str(error).removeprefix('measure: ')}{where}")
 
 
 def _first(name: str, batches: Any) -> Any:

@@ -52,6 +52,9 @@ def measure(run: Run, endpoints: Endpoints, workdir: pathlib.Path | None = None)
         It is None without validation data.
       sharpness, plane: see `landscape`. They are None if they were not asked for.
       shifted: for every corrupted test set that was asked for, ``points`` and ``ensembles`` without intervals.
+
+    Raises:
+      UsageError: if a target is wrong.
     """
     settings, task = run.evaluation, run.problem.task
     plan = plan_of(run)
@@ -233,7 +236,7 @@ def _shifted(run: Run, evaluator: Evaluator, plan: Survey, all_rows: Endpoints, 
     """Points and ensembles on every corrupted test set, with the statistics of clean training data."""
     found, task = {}, run.problem.task
     for name, batches in run.problem.shifted():
-        outcomes = evaluator.outcomes(all_rows, stats, adapters.scored(run, batches))
+        outcomes = adapters.outcomes_of(run, evaluator, all_rows, stats, f"{name} test", batches)
         found[name] = {
             "points": [row.to_json() for row in rows.point_rows(plan, run.evaluated.num_endpoints, outcomes, task)],
             "ensembles": [row.to_json() for row in rows.ensemble_rows(plan, outcomes, task)],

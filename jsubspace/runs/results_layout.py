@@ -9,7 +9,7 @@ from typing import Any
 from jsubspace import shown
 from jsubspace.evaluation import score_names
 from jsubspace.evaluation.positions import CENTER_ROLE
-from jsubspace.evaluation.tasks.task import is_name
+from jsubspace.evaluation.tasks.checks import is_name
 from jsubspace.storage.schema import (
     Either,
     Flag,

@@ -129,7 +129,4 @@ class Journal:
 def _check_finite(step: int, values: dict[str, float]) -> None:
     for name, value in values.items():
         if not math.isfinite(value):
-            raise TrainingDiverged(
-                f"the {name} of step {step} is {value}. Nothing since the last checkpoint has been saved. Lower "
-                "optimizer.learning_rate, lengthen optimizer.warmup_epochs, or look at the data."
-            )
+            raise TrainingDiverged(f"the {name} of step {step} is {value}. {TrainingDiverged.ADVICE}")

@@ -212,10 +212,7 @@ def check_finite(state: TrainState, step: int) -> None:
       TrainingDiverged: if an endpoint is not finite.
     """
     if not all_finite(state.endpoints):
-        raise TrainingDiverged(
-            f"the endpoints after step {step} are not finite. Nothing since the last checkpoint has been saved. Lower "
-            "optimizer.learning_rate, lengthen optimizer.warmup_epochs, or look at the data."
-        )
+        raise TrainingDiverged(f"the endpoints after step {step} are not finite. {TrainingDiverged.ADVICE}")
 
 
 def is_due(step: int, every: int, last: int) -> bool:

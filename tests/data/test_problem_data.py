@@ -118,6 +118,22 @@ def test_without_an_augmentation_no_place_travels():
     assert [(leaf.shape, leaf.dtype) for leaf in KINDS["arrays"]().example()] == [((2,), np.float32), ((), np.int32)]
 
 
+def test_arrays_in_memory_are_those_that_batches_are_made_of():
+    data = KINDS["arrays"]()
+    for split, rows in (("training", slice(None)), ("test", slice(None)), ("validation", slice(3))):
+        same([data.in_memory(split)], [(X[rows], Y[rows])])
+        assert KINDS["indexed"]().in_memory(split) is None
+
+    class Other(ArrayData):
+        def test_batches(self, shard):
+            return iter(())
+
+    data = Other(train=(X, Y), test=(X, Y), batch_size=4)
+    assert data.in_memory("test") is None
+    assert data.in_memory("validation") is None
+    assert data.in_memory("training") is not None
+
+
 class NoPosition:
     """An iterator that cannot say where it is."""
 

@@ -183,3 +183,28 @@ def test_bad_input(batch, options, message):
 def test_bytes_are_positive_numbers(given):
     with pytest.raises(ValueError, match="It must be a positive number of bytes, or one number for every token"):
         jsubspace.Tokens(token_bytes=given)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("empty", [[2], list(range(4))], ids=["one", "all"])
+def test_a_sequence_without_a_token_adds_nothing_to_the_training_loss(empty, masked):
+    """In a stream or an augmentation nobody can refuse the sequence. The loss is the sum of the others, divided by n."""
+    (_, labels), task = texts(4), jsubspace.Tokens(masked=masked)
+    counts = np.ones_like(labels)
+    counts[empty], counts[0, 3:] = 0, 0
+    targets = (labels, counts) if masked else (np.where(counts, labels, -1),)
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(4, T, V)), jnp.float32)
+
+    def mean(logits, *targets):
+        return task.losses(logits, *targets).mean()
+
+    loss, slope = jax.jit(jax.value_and_grad(mean))(logits, *targets)
+    full = np.setdiff1d(np.arange(4), empty)
+    assert np.isfinite(loss)
+    assert not np.asarray(slope)[empty].any()
+    if not len(full):
+        assert loss == 0
+        return
+    expected, of_full = jax.value_and_grad(mean)(logits[full], *(target[full] for target in targets))
+    assert float(loss) == pytest.approx(float(expected) * len(full) / 4, rel=1e-6)
+    np.testing.assert_allclose(np.asarray(slope)[full], np.asarray(of_full) * len(full) / 4, rtol=1e-5, atol=1e-8)

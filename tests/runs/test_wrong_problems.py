@@ -1,8 +1,10 @@
 """A problem whose parts are wrong or do not fit costs one message, before anything is written."""
 
 import dataclasses
+import itertools
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,9 +14,10 @@ from own_problems import FILE, apply_dense, classes, classifier, dense, short_se
 import jsubspace
 from jsubspace import training
 from jsubspace.data.arrays import ArrayData
-from jsubspace.errors import UsageError
+from jsubspace.data.shards import WHOLE_BATCH
+from jsubspace.errors import TrainingDiverged, UsageError
 from jsubspace.models import adapters
-from jsubspace.runs import command_line, config, recipes
+from jsubspace.runs import command_line, config, given_networks, problem_checks, recipes
 
 X, Y = classes()
 
@@ -44,6 +47,47 @@ class OneLoss(jsubspace.Classification):
         return jnp.mean(super().losses(outputs, labels))
 
 
+class Streamed(ArrayData):
+    """Data whose batches are seen one after the other."""
+
+    def train_batches(self, *args, **kwargs):
+        return super().train_batches(*args, **kwargs)
+
+    def test_batches(self, shard):
+        return super().test_batches(shard)
+
+    def validation_batches(self, shard):
+        return super().validation_batches(shard)
+
+
+class Padded(ArrayData):
+    """Data whose padding has targets that are no classes."""
+
+    def test_batches(self, shard):
+        for (x, y), mask in super().test_batches(shard):
+            yield (x, np.where(mask, y, -1)), mask
+
+
+class WithShifted(training.Problem):
+    def shifted(self):
+        yield "fog_1", Streamed(train=(X, Y), test=(X, with_label(-1)), batch_size=20).test_batches(WHOLE_BATCH)
+
+
+def with_label(label):
+    """The labels, with a wrong one in the third batch."""
+    return np.where(np.arange(60) == 45, label, Y)
+
+
+def of_tokens(split, label, kind=ArrayData):
+    """A bigram model of five tokens. A sequence of one split has only this label."""
+    tokens = np.arange(60 * 4).reshape(60, 4) % 5
+    splits = dict.fromkeys(("train", "test", "validation"), (tokens, tokens))
+    wrong = np.where(np.arange(60)[:, None] == 45, label, tokens)
+    data = kind(**(splits | {split: (tokens, wrong)}), batch_size=20)
+    net = network(lambda point, x: point["table"][x], lambda key: {"table": jax.random.normal(key, (5, 5))})
+    return training.Problem(net, jsubspace.Tokens(), data)
+
+
 def in_parts(**parts):
     return lambda: dataclasses.replace(classifier(), **parts)
 
@@ -59,6 +103,45 @@ WRONG = {
         r"the training data of the problem: .* float32\[20\].*It must hold the labels, one integer per example",
     ),
     "negative labels": (lambda: classifier(train=(X, Y - 1)), r"a label of batch 0 is -1"),
+    "a negative label in a later training batch": (
+        lambda: classifier(train=(X, with_label(-1))),
+        r"the training data of the problem: a label of batch 2 is -1\..* Batch 2 has the examples 40 to 59 of the arrays",
+    ),
+    "a negative label in a later test batch": (
+        lambda: classifier(test=(X, with_label(-1)), eval_batch_size=7),
+        r"the test data of the problem: a label of batch 6 is -1\..* Batch 6 has the examples 42 to 48 of the arrays",
+    ),
+    "a negative label in a later validation batch": (
+        lambda: classifier(validation=(X, with_label(-1))), r"the validation data of the problem: a label of batch 2 is -1",
+    ),
+    "a training label that is no class": (
+        lambda: classifier(train=(X, with_label(2))),
+        r"the training data of the problem: a label of batch 2 is 2, but the logits are of 2 classes\. .*from 0 to 1\. Batch 2",
+    ),
+    "a test label that is no class": (
+        lambda: classifier(test=(X, with_label(2))), r"the test data of the problem: a label of batch 2 is 2, but",
+    ),
+    "a label of the first batch that is no class": (
+        lambda: dataclasses.replace(classifier(), data=Streamed(train=(X, Y + 1), test=(X, Y), batch_size=20)),
+        r"the training data of the problem: a label of batch 0 is 2, but",
+    ),
+    "a number that is not finite": (
+        lambda: classifier(
+            network(lambda point, x: apply_dense(point, x)[:, 0]), jsubspace.Regression(scale=1.0), train=(X, Y / 2),
+            test=(X, with_label(np.nan)),
+        ),
+        r"the test data of the problem: a target of batch 2 is not finite",
+    ),
+    "a test label that is no token": (
+        lambda: of_tokens("test", 1000),
+        r"the test data of the problem: a label of batch 2 is 1000, but the logits are of 5 tokens\. .*from 0 to 4",
+    ),
+    "a training label that is no token": (
+        lambda: of_tokens("train", 5), r"the training data of the problem: a label of batch 2 is 5, but",
+    ),
+    "a sequence without a token": (
+        lambda: of_tokens("train", -1), r"the training data of the problem: sequence 5 of batch 2 has no token that counts",
+    ),
     "outputs of another task": (
         lambda: classifier(network(lambda point, x: apply_dense(point, x)[:, 0])),
         r"the loss in train mode failed: .*must return logits \[n, k\]",
@@ -105,6 +188,87 @@ def test_wrong_problems(name, tmp_path):
         training.train(make(), short_settings(), tmp_path / "run")
     assert len(str(error.value).splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+LATER = {
+    "a negative test label": ({"test": (X, with_label(-1))}, r"the test data of the problem: a label of batch 2 is -1"),
+    "a test label that is no class": ({"test": (X, with_label(2))}, r"the test data of the problem: a label is no class"),
+    "a negative validation label": (
+        {"validation": (X, with_label(-1))}, r"the validation data of the problem: a label of batch 2 is -1",
+    ),
+    "a validation label that is no class": (
+        {"validation": (X, with_label(2))}, r"the validation data of the problem: a label is no class",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("every_epochs", [0, 1])
+@pytest.mark.parametrize("name", LATER)
+def test_targets_of_later_batches_are_refused_when_they_are_read(name, every_epochs, tmp_path):
+    wrong, message = LATER[name]
+    data = Streamed(**({"train": (X, Y), "test": (X, Y), "batch_size": 20} | wrong))
+    settings = with_settings(evaluation__every_epochs=every_epochs)
+    with pytest.raises(UsageError, match=message):
+        training.train(dataclasses.replace(classifier(), data=data), settings, tmp_path / "run")
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_targets_of_shifted_test_sets_are_refused(tmp_path):
+    parts = classifier()
+    problem = WithShifted(parts.network, parts.task, parts.data)
+    with pytest.raises(UsageError, match="the fog_1 test data of the problem: a label of batch 2 is -1"):
+        training.train(problem, short_settings(), tmp_path / "run")
+
+
+def test_padding_may_have_any_targets(tmp_path):
+    data = Padded(train=(X, Y), test=(X[:13], Y[:13]), batch_size=20, eval_batch_size=8)
+    found = training.train(dataclasses.replace(classifier(), data=data), short_settings(), tmp_path / "run")
+    assert found["points"][0]["nll"] is not None
+
+
+def test_a_sequence_without_a_token_trains_in_data_that_is_not_in_memory(tmp_path):
+    found = training.train(of_tokens("train", -1, Streamed), short_settings(), tmp_path / "run")
+    assert found["finished"]
+    assert found["points"][0]["nll"] < 5
+
+
+def test_a_subclass_may_take_other_outputs_for_its_labels():
+    @dataclasses.dataclass
+    class Logit:  # It is no tree, so no compiled function may return it.
+        values: jax.Array
+
+        def pair(self):
+            return jnp.stack([jnp.zeros_like(self.values), self.values], axis=-1)
+
+    class Binary(jsubspace.Classification):
+        def at_point(self, outputs, targets, combined):
+            return super().at_point(outputs.pair(), targets, combined)
+
+        def losses(self, outputs, *targets):
+            return super().losses(outputs.pair(), *targets)
+
+        def training_scores(self, outputs, *targets):
+            return {}
+
+    one_logit = network(lambda point, x: Logit(apply_dense(point, x)[:, 0]))
+    problem_checks.check(classifier(one_logit, Binary()))
+    with pytest.raises(UsageError, match="a label of batch 2 is -1"):
+        problem_checks.check(classifier(one_logit, Binary(), test=(X, with_label(-1))))
+
+
+def test_validation_targets_of_merged_networks_are_checked():
+    with pytest.raises(UsageError, match="the validation data of the problem: a label of batch 2 is -1"):
+        given_networks.validation_batches(classifier(validation=(X, with_label(-1))))
+
+
+def test_a_wrong_target_is_named_as_a_cause_of_a_loss_that_is_not_finite(tmp_path):
+    data = Streamed(train=(X, with_label(2)), test=(X, Y), batch_size=20)
+    first = np.concatenate([y for _, y in itertools.islice(data.train_batches(0, WHOLE_BATCH), 1)])
+    assert first.max() == 1  # The wrong label is in a later batch.
+    with pytest.raises(
+        TrainingDiverged, match="look at the data: a label that is no class or no token makes the loss NaN"
+    ):
+        training.train(dataclasses.replace(classifier(), data=data), short_settings(), tmp_path / "run")
 
 
 def test_statistics_without_training_batches(tmp_path):

@@ -46,6 +46,11 @@ class Classification(Task):
                 f"a label of batch {number} is {int(np.min(targets[0]))}. Labels are classes, and the first class is 0."
             )
 
+    def check_range(self, number: int, outputs: Any, *targets: Any) -> None:
+        """Raises ValueError if a label is larger than every class. A subclass may take other outputs, which are not checked."""
+        if type(self).at_point is Classification.at_point:
+            checks.check_below(number, np.asarray(targets[0]), _logits_and_features(outputs)[0].shape[-1], "classes")
+
     def at_point(self, outputs: Any, targets: tuple[Any, ...], combined: bool) -> tuple[jax.Array, jax.Array | None]:
         """Logits ``[n, k]`` and features ``[n, f]`` or None. Features are large, and only ensembles compare them.
 

@@ -14,14 +14,8 @@ import numpy as np
 from jsubspace import tree
 from jsubspace.evaluation import summaries
 from jsubspace.evaluation.summaries import PerExample
+from jsubspace.evaluation.tasks import checks
 from jsubspace.evaluation.tasks.groups import over_groups, rows_of
-
-_LONGEST = 40
-_TAKEN = frozenset({
-    "name", "names", "kind", "roles", "alpha", "weights", "members", "networks", "scores", "intervals", "differences",
-    "mean_probability", "mean_logit", "to_json", "epoch", "step", "tested_on",
-})  # fmt: skip
-"""Names of a row's other fields."""
 
 
 class Outcomes(NamedTuple):
@@ -83,6 +77,17 @@ class Task:
 
     def check_targets(self, number: int, *targets: Any) -> None:
         """Raises ValueError if the targets ``[n, ...]`` of batch ``number`` are no targets of this task. It runs on the host."""
+
+    def check_range(self, number: int, outputs: Any, *targets: Any) -> None:
+        """Raises ValueError if targets that passed `check_targets` do not fit outputs of these shapes, as a label that is no class.
+
+        It runs on the host, before a run trains.
+
+        Args:
+          number: the number of the batch.
+          outputs: what the network returns for a batch, perhaps of another size. Only shapes and dtypes are known.
+          targets: the last arrays of the batch, ``[n, ...]``.
+        """
 
     def reduce(self, outputs: Any, *targets: Any) -> Any:
         """What is kept of the outputs of one point, on the devices. The default is all of them.
@@ -268,10 +273,10 @@ def checked(task: Any) -> Task:
     if not task.higher_is_better:
         raise ValueError(f"measure: higher_is_better of {name} is empty. It must name at least one score.")
     for score in task.higher_is_better:
-        if not is_name(score):
+        if not checks.is_name(score):
             raise ValueError(
-                f"measure: {name} has a score {score!r}. A score is a Python name in ASCII of at most {_LONGEST} characters, and "
-                f"not one of {', '.join(sorted(_TAKEN))}."
+                f"measure: {name} has a score {score!r}. A score is a Python name in ASCII of at most {checks.LONGEST_NAME} characters, and "
+                f"not one of {', '.join(sorted(checks.TAKEN_NAMES))}."
             )
     if task.higher_is_better.get(task.main) is None:
         raise ValueError(
@@ -285,14 +290,3 @@ def checked(task: Any) -> Task:
 def _wide(numbers: jax.Array) -> jax.Array:
     is_float = jnp.issubdtype(numbers.dtype, jnp.floating)
     return numbers.astype(tree.accumulator(numbers.dtype) if is_float else jnp.float32)
-
-
-def is_name(score: Any) -> bool:
-    """Whether a score may have this name in a row.
-
-    Example:
-      >>> is_name("rmse"), is_name("alpha"), is_name("a b")
-      (True, False, False)
-    """
-    is_short = isinstance(score, str) and len(score) <= _LONGEST and score.isascii()
-    return is_short and score.isidentifier() and not score.startswith("_") and score not in _TAKEN

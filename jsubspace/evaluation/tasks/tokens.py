@@ -26,6 +26,9 @@ class Tokens(Task):
     - ``perplexity``: exp(nll).
     - ``bits_per_byte``: the sum in bits divided by the number of all bytes, if ``token_bytes`` is given.
 
+    A sequence without a token that counts is refused where the host sees the labels: in measuring, and before a run trains on
+    arrays in memory. In the training loss of a stream or of an augmentation such a sequence adds nothing (`losses`).
+
     A sequence is one example: intervals draw sequences, and never tokens. An ensemble predicts every token with the mean of
     its members' probabilities. Only the log-probability of each label is kept for every point, and never the logits.
 
@@ -71,15 +74,20 @@ class Tokens(Task):
             2,
             "It must hold the labels [n, T], one integer per token. For one label per example use Classification.",
         )
-        counts = np.asarray(labels) >= 0
         if self.masked:
-            counts &= _checked_mask(number, targets[1], counts.shape)
-        empty = np.flatnonzero(~counts.any(-1))
+            _check_mask(number, targets[1], np.shape(labels))
+        empty = np.flatnonzero(~self._counts(*map(np.asarray, targets)).any(-1))
         if len(empty):
             raise ValueError(
                 f"sequence {empty[0]} of batch {number} has no token that counts: its labels are negative or masked. Leave the "
                 "sequence out. A smaller last batch needs no padding."
             )
+
+    def check_range(self, number: int, outputs: Any, *targets: Any) -> None:
+        """Raises ValueError if a label that counts is larger than every token. A subclass may take other outputs."""
+        if type(self).reduce is Tokens.reduce:
+            arrays = tuple(map(np.asarray, targets))
+            checks.check_below(number, arrays[0][self._counts(*arrays)], outputs.shape[-1], "tokens")
 
     def reduce(self, outputs: Any, *targets: Any) -> tuple[jax.Array, jax.Array]:
         """The log-probability of every label ``[n, T]``, and whether a label that counts is no token ``[n]``.
@@ -120,10 +128,14 @@ class Tokens(Task):
         return sums
 
     def losses(self, outputs: Any, *targets: Any) -> jax.Array:
-        """The mean NLL of the tokens that count, for every sequence ``[n]``. It is NaN if a label is no token."""
+        """The mean NLL of the tokens that count, for every sequence ``[n]``. It is NaN if a label is no token.
+
+        A sequence without a token that counts has the loss 0, and its gradient is 0. It remains one of the n sequences that
+        the training loss is the mean over, so that devices with equal parts of a batch have equal weights.
+        """
         members = jax.tree.map(lambda leaf: leaf[None], self.reduce(outputs, *targets))
         sums = self.per_example(members, *targets)
-        return jnp.where(sums["unknown"], jnp.nan, sums["nll"] / sums["tokens"])
+        return jnp.where(sums["unknown"], jnp.nan, sums["nll"] / jnp.maximum(sums["tokens"], 1))
 
     def summary(self, means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Ratios of the means, which are ratios of the sums over all sequences."""
@@ -140,21 +152,19 @@ class Tokens(Task):
                 "measure: a label is no token. The labels that count are integers below the number of logits, V."
             )
 
-    def _counts(self, *targets: Any) -> jax.Array:
+    def _counts(self, *targets: Any) -> Any:
         """Which tokens count, ``[n, T]``."""
         counts = targets[0] >= 0
         return counts & targets[1].astype(bool) if self.masked else counts
 
 
-def _checked_mask(number: int, mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _check_mask(number: int, mask: Any, shape: tuple[int, ...]) -> None:
     if np.shape(mask) != shape:
         raise ValueError(
             f"the mask of batch {number} has the shape {list(np.shape(mask))}, but the labels have {list(shape)}. The mask has one "
             "value per token."
         )
-    values = np.asarray(mask)
-    if not np.isin(values, (0, 1)).all():
+    if not np.isin(np.asarray(mask), (0, 1)).all():
         raise ValueError(
             f"the mask of batch {number} has values other than 0 and 1. A token counts or does not count, and has no weight."
         )
-    return values.astype(bool)
