@@ -63,7 +63,8 @@ def tuned_table(folder: pathlib.Path) -> str:
 def gains(folder: pathlib.Path) -> str:
     """What subspaces gain at these rates against standard training, and how far their ends are apart, for the guide."""
     methods, record = (*tuned_claims.LINES, *tuned_claims.SIXES), Record(folder / budget.RUNS_FILE)
-    return "\n\n".join(made(SMALL, methods, record) for made in (study_tables.summary, study_tables.apart)) + "\n"
+    tables = (study_tables.summary, study_tables.extended, study_tables.apart)
+    return "\n\n".join(made(SMALL, methods, record) for made in tables) + "\n"
 
 
 def main() -> None:

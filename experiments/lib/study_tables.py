@@ -147,6 +147,24 @@ def summary(budgets: Sequence[Budget], methods: Sequence[Method], record: Record
     return _lines([f"{TITLES[score]} minus standard's", *(method.title for method in methods)], rows)
 
 
+def extended(budgets: Sequence[Budget], methods: Sequence[Method], record: Record) -> str:
+    """Accuracy and NLL of methods minus those of the methods that they extend, one line per complete budget."""
+    extending = [method for method in methods if method.plain]
+    rows = [
+        [
+            budget.title,
+            *(
+                _cell(paired(states[method.name], states[method.plain], score), "+", 3)
+                for method in extending
+                for score in ("accuracy", "nll")
+            ),
+        ]
+        for budget, states, _ in _complete(budgets, record)
+    ]
+    titles = [f"{method.plain}: {TITLES[score]}" for method in extending for score in ("accuracy", "nll")]
+    return _lines(["with both options minus without", *titles], rows)
+
+
 def apart(budgets: Sequence[Budget], methods: Sequence[Method], record: Record) -> str:
     """How far the ends of some methods are apart, and how accurate one end is, one line per complete budget."""
     names = ("cosine_squared", "distance", "ends")

@@ -84,6 +84,20 @@ def of_differences(
     return [max(mean - half, -widest), min(mean + half, widest)]
 
 
+def of_bounded(values: np.ndarray, largest: float) -> tuple[float, float]:
+    """The 95 % interval of the mean of numbers between 0 and ``largest``, one per example, by `of_differences`.
+
+    Example:
+      >>> low, high = of_bounded(np.zeros(100), 1.0)
+      >>> low, round(high, 3)
+      (0.0, 0.041)
+    """
+    if largest == 0:
+        return 0.0, 0.0
+    low, high = of_differences(2 * np.asarray(values, np.float64) / largest - 1)
+    return max(largest * (low + 1) / 2, 0.0), min(largest * (high + 1) / 2, largest)
+
+
 def normal_quantile(level: float = 0.95) -> float:
     """The number z with P(|Z| <= z) = level for a standard normal Z."""
     return NormalDist().inv_cdf((1 + level) / 2)

@@ -110,6 +110,35 @@ def test_mutual_information_by_definition(report, endpoints):
     assert "mutual_information" not in report.center.detection
 
 
+def test_every_mean_and_temperature_has_an_interval_around_it(report):
+    for row in report.rows:
+        assert ("mutual_information" in row.intervals) == (row.mutual_information is not None)
+        for name, (low, high) in row.intervals.items():
+            assert low < getattr(row, name) < high
+        for sets in row.conformal.values():
+            assert sets.size_interval[0] < sets.size < sets.size_interval[1]
+
+
+@pytest.mark.parametrize("n", [40, 400])
+def test_intervals_of_temperatures_cover(n):
+    """Labels are drawn from logits that are 2.5 times too large."""
+    rng, true, missed = np.random.default_rng(n), 2.5, 0
+    logits = rng.normal(size=(400, n, 4)) * 3
+    labels = (scipy.special.log_softmax(logits / true, -1) + rng.gumbel(size=logits.shape)).argmax(-1)
+    derivatives = jax.jit(jax.vmap(temperature.derivatives))(
+        jnp.asarray(jax.nn.log_softmax(logits)), jnp.asarray(labels)
+    )
+    for found in np.asarray(derivatives):
+        low, high = temperature.interval(found)
+        missed += not low <= true <= high
+    assert 0.93 - 2 * (0.95 * 0.05 / 400) ** 0.5 < 1 - missed / 400 < 0.99
+
+
+def test_the_interval_of_one_examples_temperature_is_everything():
+    derivatives = temperature.derivatives(jnp.log(jnp.array([[0.7, 0.3]])), jnp.array([0]))
+    assert temperature.interval(np.asarray(derivatives)) == (temperature.LOWEST, temperature.HIGHEST)
+
+
 def test_temperatures_by_another_minimiser(report, endpoints):
     """An ensemble is scaled after its members are pooled."""
     (x, y), (x_test, y_test) = examples(500, 0), examples(300, 1)

@@ -30,6 +30,7 @@ class Coverage(NamedTuple):
       coverage: the part of the sets that holds the label.
       interval: its 95 % interval.
       size: the mean number of classes in a set.
+      size_interval: its 95 % interval.
       by_class: the part for every class, ``[k]``, or NaN for a class without an example.
       by_class_intervals: ``[k, 2]``, each of 95 % for itself.
       threshold: above which scores are left out. It is infinite if there were too few calibration examples, and the sets then hold all
@@ -39,6 +40,7 @@ class Coverage(NamedTuple):
     coverage: float
     interval: tuple[float, float]
     size: float
+    size_interval: tuple[float, float]
     by_class: np.ndarray
     by_class_intervals: np.ndarray
     threshold: float
@@ -49,6 +51,7 @@ class Coverage(NamedTuple):
             "coverage": self.coverage,
             "interval": list(self.interval),
             "size": self.size,
+            "size_interval": list(self.size_interval),
             "by_class": [None if math.isnan(part) else float(part) for part in self.by_class],
             "by_class_intervals": self.by_class_intervals.tolist(),
             "threshold": self.threshold if math.isfinite(self.threshold) else None,
@@ -106,5 +109,11 @@ def coverage(
     )
     whole = bounds.of_fraction(np.array(covered.sum()), n)
     return Coverage(
-        float(covered.mean()), (float(whole[0]), float(whole[1])), float(np.mean(sizes)), by_class, intervals, threshold
+        coverage=float(covered.mean()),
+        interval=(float(whole[0]), float(whole[1])),
+        size=float(np.mean(sizes)),
+        size_interval=bounds.of_bounded(sizes, num_classes),
+        by_class=by_class,
+        by_class_intervals=intervals,
+        threshold=threshold,
     )

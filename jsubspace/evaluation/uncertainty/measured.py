@@ -1,6 +1,7 @@
 """Measures the uncertainty of a subspace of anybody's classifiers: from endpoints and batches to a report."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -8,8 +9,8 @@ import jax
 import numpy as np
 
 from jsubspace import arguments
+from jsubspace.evaluation import bounds, networks
 from jsubspace.evaluation import measure as measuring
-from jsubspace.evaluation import networks
 from jsubspace.evaluation.batches import Batches, padded
 from jsubspace.evaluation.devices import Devices
 from jsubspace.evaluation.evaluator import Evaluator
@@ -103,7 +104,7 @@ def uncertainty(
 
     with _named("validation_batches"):
         validation = passed(Calibrating(), _with_uniform(validation_batches, seed, shapes))
-    temperatures, thresholds = _fitted(validation, miscoverage)
+    temperatures, of_temperatures, thresholds = _fitted(validation, miscoverage)
     scoring = Scoring(num_bins, temperatures=temperatures, thresholds=thresholds)
     with _named("test_batches"):
         test = passed(scoring, _with_uniform(test_batches, seed + 1, shapes))
@@ -112,11 +113,14 @@ def uncertainty(
     if outside_batches is not None:
         with _named("outside_batches"):
             outside = passed(Outside(), _inputs_alone(outside_batches, shapes))
-    points = _rows(plan, scoring, test.points, None if outside is None else outside.points, 0, num_resamples)
+    of_outside = None if outside is None else outside.points
+    points = _rows(plan, scoring, of_temperatures, test.points, of_outside, num_resamples)
     ensembles = []
     if plan.ensembles:
         of_outside = None if outside is None else outside.by_probability
-        ensembles = _rows(plan, scoring, test.by_probability, of_outside, len(points), num_resamples)
+        ensembles = _rows(
+            plan, scoring, of_temperatures, test.by_probability, of_outside, num_resamples, first=len(points)
+        )
     center = points[plan.center]
     others = [row for row in points if row is not center]
     return UncertaintyReport(name_of(subspace), (center, *others), tuple(ensembles), miscoverage)
@@ -166,21 +170,31 @@ def _words(shapes: list[Any]) -> str:
     return ", ".join(str(list(shape)) for shape in shapes)
 
 
-def _fitted(validation: Outcomes, miscoverage: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The temperature and the conformal thresholds of every point, then of every ensemble: ``[p + e]`` each."""
+def _fitted(
+    validation: Outcomes, miscoverage: float
+) -> tuple[np.ndarray, list[tuple[float, float]], dict[str, np.ndarray]]:
+    """The temperature with its interval, and the conformal thresholds of every point, then of every ensemble: ``[p + e]`` each."""
     parts = [part for part in (validation.points, validation.by_probability) if part is not None]
 
     def joined(name: str) -> np.ndarray:
         return np.concatenate([np.asarray(part[name], np.float64) for part in parts])
 
-    temperatures = np.array([temperature.fitted(found.mean(-1)) for found in joined("derivatives")])
-    return temperatures, {
+    derivatives = joined("derivatives")
+    temperatures = np.array([temperature.fitted(found.mean(-1)) for found in derivatives])
+    thresholds = {
         kind: np.array([conformal.quantile(scores, miscoverage) for scores in joined(kind)]) for kind in conformal.KINDS
     }
+    return temperatures, [temperature.interval(found) for found in derivatives], thresholds
 
 
 def _rows(
-    plan: Survey, scoring: Scoring, test: Any, outside: Any, first: int, num_resamples: int
+    plan: Survey,
+    scoring: Scoring,
+    of_temperatures: Sequence[tuple[float, float]],
+    test: Any,
+    outside: Any,
+    num_resamples: int,
+    first: int = 0,
 ) -> list[UncertaintyRow]:
     """One row per point, or with ``first`` = p per ensemble, from what the examples of both data sets say."""
     plain, scaled = (scoring.scores(test[name], num_resamples) for name in ("plain", "scaled"))
@@ -191,6 +205,9 @@ def _rows(
         of_example = {name: np.asarray(test[name][i]) for name in test if name not in ("plain", "scaled")}
         confidence = np.asarray(test["plain"].confidence[i])
         doubts = {"confidence": -confidence} | {name: of_example[name] for name in _DOUBTS if name in of_example}
+        num_classes = int(of_example["num_classes"][0])
+        means = _DOUBTS if first else _DOUBTS[:1]
+        intervals = {name: bounds.of_bounded(of_example[name], math.log(num_classes)) for name in means}
         found = {}
         if outside is not None:
             there = {name: np.asarray(values[i]) for name, values in outside.items()}
@@ -205,6 +222,7 @@ def _rows(
                 temperature=float(scoring.temperatures[first + i]),
                 entropy=float(of_example["entropy"].mean()),
                 mutual_information=float(of_example["mutual_information"].mean()) if first else None,
+                intervals={"temperature": of_temperatures[first + i], **intervals},
                 selective=selective.selective(confidence, np.asarray(test["plain"].correct[i]), num_resamples),
                 detection=found,
                 conformal={
@@ -212,7 +230,7 @@ def _rows(
                         of_example[f"{kind}_covered"],
                         of_example[f"{kind}_size"],
                         of_example["label"].astype(int),
-                        int(of_example["num_classes"][0]),
+                        num_classes,
                         float(scoring.thresholds[kind][first + i]),
                     )
                     for kind in conformal.KINDS

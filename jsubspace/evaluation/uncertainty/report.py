@@ -21,6 +21,7 @@ class UncertaintyRow:
       temperature: fitted on validation data, for an ensemble after its members' probabilities were averaged.
       entropy: the mean entropy of the predictions, in nats.
       mutual_information: the mean mutual information of class and member in nats, or None for a single network.
+      intervals: the 95 % intervals of ``temperature``, ``entropy`` and, for an ensemble, ``mutual_information``.
       selective: the risk of answers that may be refused, the least confident first.
       detection: how well the examples of another data set are found, by ``confidence``, ``entropy`` and, for an ensemble,
         ``mutual_information``. It is empty if no other data set was given.
@@ -34,6 +35,7 @@ class UncertaintyRow:
     temperature: float
     entropy: float
     mutual_information: float | None
+    intervals: Mapping[str, tuple[float, float]]
     selective: Selective
     detection: Mapping[str, Detection]
     conformal: Mapping[str, Coverage]
@@ -48,6 +50,7 @@ class UncertaintyRow:
             "temperature": self.temperature,
             "entropy": self.entropy,
             "mutual_information": self.mutual_information,
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
             "selective": self.selective.to_json(),
             "detection": {name: found.to_json() for name, found in self.detection.items()},
             "conformal": {name: found.to_json() for name, found in self.conformal.items()},

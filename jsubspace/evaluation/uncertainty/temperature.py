@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsubspace.evaluation import bounds
+
 LOWEST, HIGHEST = 1 / 32, 32.0
 """The temperatures between which a temperature is sought."""
 
@@ -68,6 +70,20 @@ def fitted(means: np.ndarray) -> float:
             (middle, high) if _cubic(places[first : first + 4], means[first : first + 4], middle) < 0 else (low, middle)
         )
     return math.exp(-(low + high) / 2)
+
+
+def interval(of_examples: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of a fitted temperature, from `derivatives` of the examples, ``[NUM_GRID, n]``.
+
+    It holds all temperatures at which a t interval of the mean derivative holds 0. For one example it holds everything.
+    """
+    n = of_examples.shape[-1]
+    if n == 1:
+        return LOWEST, HIGHEST
+    of_examples = np.asarray(of_examples, np.float64)
+    means = of_examples.mean(-1)
+    half = bounds.t_quantile(n - 1) * of_examples.std(-1, ddof=1) / math.sqrt(n)
+    return fitted(means - half), fitted(means + half)
 
 
 def scaled(log_probs: jax.Array, temperatures: jax.Array) -> jax.Array:
