@@ -24,6 +24,14 @@ def integer(name: str, value: Any) -> int:
     return int(value)
 
 
+def count(name: str, value: Any, least: int, why: str = "") -> int:
+    """`integer` of at least ``least``. Other values raise a ValueError. ``why`` is a sentence that ends the message."""
+    number = integer(name, value)
+    if number < least:
+        raise ValueError(f"{name} is {number}, but it must be at least {least}.{why and ' '}{why}")
+    return number
+
+
 def truth(name: str, value: Any) -> bool:
     """``value`` as a bool.
 
@@ -43,11 +51,17 @@ def key(name: str, value: Any, call: str = "") -> Any:
     """
     if is_key(value) and np.shape(value) == ():
         return value
-    if getattr(value, "dtype", None) == np.uint32 and np.shape(value) in ((2,), (4,)):
-        return value
-    many = " For many keys, use jax.vmap." if is_key(value) else ""
+    if getattr(value, "dtype", None) == np.uint32 and np.ndim(value) == 1:
+        length = jax.eval_shape(lambda: jax.random.PRNGKey(0)).shape[
+            0
+        ]  # A new function: jax_default_prng_impl may change.
+        if np.shape(value) == (length,):
+            return value
+        hint = f" A raw key has {length} numbers here."
+    else:
+        hint = " For many keys, use jax.vmap." if is_key(value) else ""
     raise ValueError(
-        f"{name} is {described(value)}, but it must be one PRNG key, as from jax.random.key(seed).{many}{order(call)}"
+        f"{name} is {described(value)}, but it must be one PRNG key, as from jax.random.key(seed).{hint}{order(call)}"
     )
 
 
@@ -162,7 +176,7 @@ def are_real_numbers(value: Any) -> bool:
     """
     if isinstance(value, list | tuple):
         return all(map(are_real_numbers, value)) and len(set(map(_shape, value))) == 1
-    dtype = getattr(value, "dtype", None)
+    dtype = None if isinstance(value, type) else getattr(value, "dtype", None)
     if dtype is None:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return bool(jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer))

@@ -86,17 +86,24 @@ def reestimate_batch_stats(
     return jax.tree.map(lambda leaf, one: _as(leaf / sum_of_weights, one), total, like)
 
 
+def check_weights(weights: Any) -> None:
+    """Raises a ValueError if the weights are neither None nor "size" nor numbers. The numbers of an iterator are checked later."""
+    if isinstance(weights, list | tuple) or hasattr(weights, "dtype"):
+        is_right = arguments.are_real_numbers(weights) and np.ndim(weights) == 1
+    elif isinstance(weights, str):
+        is_right = weights == BY_SIZE
+    else:
+        is_right = weights is None or (isinstance(weights, Iterable) and not isinstance(weights, Mapping))
+    if not is_right:
+        raise ValueError(f"weights is {arguments.described(weights)}. {_WEIGHTS}")
+
+
 def weighed(
     batches: Iterable[Any], weights: Iterable[float] | str | None = None
 ) -> Iterator[tuple[tuple[Any, ...], float]]:
     """Batches and their weights, checked as `reestimate_batch_stats` says."""
-    if weights is not None and (
-        not isinstance(weights, Iterable) or isinstance(weights, Mapping) or arguments.is_key(weights)
-    ):
-        raise ValueError(f"weights is {arguments.described(weights)}. {_WEIGHTS}")
+    check_weights(weights)
     given = None if weights is None or isinstance(weights, str) else iter(weights)
-    if isinstance(weights, str) and weights != BY_SIZE:
-        raise ValueError(f"weights is {weights!r}. {_WEIGHTS}")
     first = 0
     for number, batch in enumerate(batches):
         if not isinstance(batch, tuple | list) or not batch:

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jsubspace import arguments, axis_names, parameters, points, tree
 from jsubspace.subspaces import Subspace
@@ -42,8 +43,8 @@ def deltas(
       not divided.
 
     Raises:
-      ValueError: if m < 1, the base looks like stacked endpoints, a leaf or the dtype is not of floating-point numbers, or one
-        of key and scale is given without the other.
+      ValueError: if m < 1, the base looks like stacked endpoints, a leaf or the dtype is not of floating-point numbers, the key
+        is no PRNG key, or one of key and scale is given without the other.
 
     Example:
       >>> base = {"kernel": jnp.ones((3, 4)), "bias": jnp.zeros(4)}
@@ -59,10 +60,9 @@ def deltas(
             "Without both, the deltas are zeros."
         )
     fraction = 0.0 if scale is None else arguments.strength("scale", scale, "the size of the deltas")
-    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(
-            f"dtype is {jnp.dtype(dtype)}, but deltas are floating-point numbers, as in dtype=jnp.float32."
-        )
+    if key is not None:
+        arguments.key("deltas: key", key, "deltas(base, subspace, key=key, scale=0.01)")
+    _check_dtype(dtype)
     _check_base(base, m)
     leaves, structure = jax.tree.flatten(base)
     zeros = [
@@ -72,6 +72,17 @@ def deltas(
         keys = jax.random.split(key, len(leaves))
         zeros = [_drawn(*each, fraction) for each in zip(keys, leaves, zeros, strict=True)]
     return axis_names.added(jax.tree.unflatten(structure, zeros))
+
+
+def _check_dtype(dtype: Any) -> None:
+    """Raises a ValueError if the dtype is neither None nor a dtype of floating-point numbers."""
+    try:
+        found = jnp.dtype(dtype) if isinstance(dtype, str | type | np.dtype) else None
+    except TypeError:
+        found = None
+    if dtype is not None and (found is None or not jnp.issubdtype(found, jnp.floating)):
+        given = arguments.described(dtype) if found is None else found
+        raise ValueError(f"dtype is {given}, but deltas are floating-point numbers, as in dtype=jnp.float32.")
 
 
 def _drawn(key: jax.Array, leaf: Any, zeros: jax.Array, fraction: Any) -> jax.Array:

@@ -25,11 +25,14 @@ def sample_alpha(
       subspace: the subspace to draw from.
       layers: for layerwise training, the name of every leaf's layer (`jsubspace.layers`, or a tree of your
         own). Each layer gets its own draw, and the leaves of a layer share it. L layers that are stacked for a scan get L draws.
-      num_samples: S, to draw S independent positions for S parts of a batch (appendix B).
+      num_samples: S, at least 1, to draw S independent positions for S parts of a batch (appendix B).
 
     Returns:
       alpha, ``[*subspace.alpha_shape]``, or a tree of them like ``layers``. The array of stacked layers is
       ``[L, *subspace.alpha_shape]``. With num_samples, each array has a leading axis ``[S]``.
+
+    Raises:
+      ValueError: if an argument is of a wrong kind, or num_samples is less than 1.
 
     Example:
       >>> sample_alpha(jax.random.key(0), Simplex(3)).shape
@@ -37,7 +40,7 @@ def sample_alpha(
     """
     arguments.key("key", key, _CALL)
     arguments.subspace(subspace, _CALL)
-    leading = () if num_samples is None else (arguments.integer("sample_alpha: num_samples", num_samples),)
+    leading = () if num_samples is None else (arguments.count("sample_alpha: num_samples", num_samples, 1),)
     if layers is None:
         return subspace.sample(key, leading)
     layer_names.check_layers("layers", layers, call=_CALL)

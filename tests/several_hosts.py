@@ -41,7 +41,7 @@ FIELDS = {
     "optimizer.warmup_epochs": "0",
     "evaluation.num_points": "3",
     "evaluation.batch_size": "128",
-    "evaluation.num_resamples": "10",
+    "evaluation.num_resamples": "20",
     "log_every_steps": "4",
     "checkpoint_every_epochs": "1",
 }

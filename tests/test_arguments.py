@@ -52,6 +52,16 @@ def test_what_is_no_row(row):
             call()
 
 
+@pytest.mark.parametrize(("implementation", "length"), [("threefry2x32", 2), ("rbg", 4)])
+def test_a_raw_key_is_as_long_as_the_implementation_says(implementation, length):
+    """Before, the other length ended in an error of jax."""
+    with jax.default_prng_impl(implementation):
+        right, wrong = jnp.zeros(length, jnp.uint32), jnp.zeros(6 - length, jnp.uint32)
+        assert jsubspace.sample_alpha(right, THREE).shape == (3,)
+        with pytest.raises(ValueError, match=f"key is an array uint32.*A raw key has {length} numbers here"):
+            jsubspace.sample_alpha(wrong, THREE)
+
+
 def test_rows_that_are_no_pair():
     with pytest.raises(ValueError, match=r"chosen is \(1, 1\). The same endpoint stands in it twice"):
         gradient((1, np.int64(1)))

@@ -273,7 +273,7 @@ def test_a_network_in_boxes_is_measured(name):
     """With networks that are drawn for every layer, which stand in rows behind the endpoints."""
     init_fn, apply_fn, _ = made(name)
     endpoints = started(init_fn, jsubspace.Line())
-    options = {"num_points": 3, "num_resamples": 10, "num_random_points": 2, "random_points": ("layerwise",)}
+    options = {"num_points": 3, "num_resamples": 20, "num_random_points": 2, "random_points": ("layerwise",)}
     report = jsubspace.measure(apply_fn, endpoints, jsubspace.Line(), [(X, np.argmax(Y, 1))], **options)
     assert [point.kind for point in report.points].count("layerwise") == 2
 

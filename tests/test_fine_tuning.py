@@ -180,6 +180,8 @@ def test_modules_and_names_of_axes():
         (base_network(), 2, {"key": KEY}, "takes key and scale together"),
         (base_network(), 2, {"scale": 0.1}, "takes key and scale together"),
         (base_network(), 2, {"key": KEY, "scale": -1.0}, "scale is -1.0, but the size of the deltas is finite and at least"),
+        (base_network(), 2, {"key": 0, "scale": 0.1}, "deltas: key is 0, but it must be one PRNG key"),
+        (base_network(), 2, {"dtype": "flot"}, "dtype is 'flot', but deltas are floating-point numbers"),
         (base_network(), 2, {"dtype": int}, "dtype is int64, but deltas are floating-point"),
     ],
     ids=lambda value: None if isinstance(value, dict) else str(value)[:30],

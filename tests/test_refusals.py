@@ -67,6 +67,7 @@ COMMANDS = {
         ([TRAIN, "--config.seed=5000000000"], "config.seed is 5000000000. It must be .* less than 4294967296"),
         ([TRAIN, "--config.data.batch_size=0"], "config.data.batch_size is 0. It must be at least 1"),
         ([TRAIN, "--config.evaluation.num_resamples=3000000000"], "is 3000000000. It must be .* at most 1000000"),
+        ([TRAIN, "--config.evaluation.num_resamples=19"], "is 19. It must be at least 20 .*95 % needs 20 resamples"),
         ([TRAIN, "--config.model.width=2147483648"], "width is 2147483648. It must be at least 1 and at most 65536"),
         ([TRAIN, "--config.evaluation.plane_points=1"], "plane_points is 1. It must be 0, or at least 2"),
         ([TRAIN, "--config.keep_epochs=(0,)"], r"keep_epochs is \(0,\). It must be epochs: integers, each at least 1"),

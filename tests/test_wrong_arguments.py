@@ -9,6 +9,7 @@ import traceback
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -162,7 +163,7 @@ def fit_alpha(log_prob_fn, endpoints, subspace, batches):
 
 def robust_line(predict_fn, pretrained, fine_tuned, distributions):
     return jsubspace.merging.robust_line(
-        predict_fn, pretrained, fine_tuned, distributions, num_points=2, num_resamples=1
+        predict_fn, pretrained, fine_tuned, distributions, num_points=2, num_resamples=20
     )
 
 
@@ -547,3 +548,127 @@ def test_what_is_right_is_not_refused():
                     )
                 )
                 assert not isinstance(message, str), (name, argument, kind, message)
+
+
+MORE = {
+    "zero": 0,
+    "minus one": -1,
+    "whole number": 5.0,
+    "not a number": float("nan"),
+    "infinity": float("inf"),
+    "number of numpy": np.float32(0.5),
+    "integer of numpy": np.int64(3),
+    "digits": "5",
+    "texts": ("a", "b"),
+    "nested texts": (["random"],),
+    "nested numbers": [[0.5, 0.5]],
+    "lists of two lengths": [[1.0], [1.0, 2.0]],
+    "devices": jax.devices(),
+    "raw key of another implementation": jnp.zeros(4, jnp.uint32),
+    "text of numpy": np.array(["a", "b"]),
+    "iterator": iter([1.0]),
+    "dtype": jnp.float32,
+}
+COUNTS = "integer", "integer of numpy"
+POSITIVE = "integer", "number", "whole number", "number of numpy", "integer of numpy"
+
+
+def measured(subspace=LINE, **options):
+    endpoints = stacked(subspace.num_endpoints)
+    return jsubspace.measure(
+        predict_fn, endpoints, subspace, BATCHES, **{"num_points": 3, "num_resamples": 0} | options
+    )
+
+
+def of_simplex(**options):
+    return measured(jsubspace.Simplex(3), **options)
+
+
+def uncertain(**options):
+    read = {"validation_batches": BATCHES, "test_batches": BATCHES, "num_resamples": 0}
+    return jsubspace.uncertainty(predict_fn, ENDPOINTS, LINE, **read | options)
+
+
+def robust(**options):
+    return jsubspace.merging.robust_line(
+        predict_fn, *NETWORKS, {"one": BATCHES, "other": BATCHES}, **{"num_points": 2, "num_resamples": 20} | options
+    )
+
+
+def random_deltas(**options):
+    return jsubspace.deltas(NETWORK, 2, **{"key": KEY, "scale": 0.1} | options)
+
+
+def drawn(**options):
+    return jsubspace.sample_alpha(**{"key": KEY, "subspace": LINE} | options)
+
+
+# Every option with what is right for it. Everything else must be refused before any work.
+OPTIONS = {
+    measured: {
+        "num_points": COUNTS,
+        "num_random_points": (*COUNTS, "zero"),
+        "random_points": ("None",),
+        "ensemble": ("vector", "integers", "raw key", "raw key of another implementation"),
+        "num_resamples": ("zero",),
+        "key": ("None", *KEYS),
+        "devices": ("None",),
+        "weights": ("None", "vector", "integers", "raw key", "raw key of another implementation", "iterator",
+                    "list of networks", "optimizer", "state", "batches"),
+        "task": ("None",),
+        "stats_fn": ("None",),
+        "train_batches": ("None",),
+    },
+    of_simplex: {"num_random_points": COUNTS, "random_points": ("None",), "ensemble": (), "key": ("None", *KEYS)},
+    uncertain: {
+        "miscoverage": ("number", "number of numpy"),
+        "num_bins": COUNTS,
+        "num_resamples": ("zero",),
+        "seed": (*COUNTS, "zero"),
+        "ensemble": ("vector", "integers", "raw key", "raw key of another implementation"),
+        "devices": ("None",),
+    },
+    robust: {"num_points": COUNTS, "num_resamples": (), "task": ("None",)},
+    jsubspace.Classification: {"num_bins": COUNTS, "label_smoothing": ("number", "number of numpy", "zero")},
+    jsubspace.Likelihood: {"tolerance": (*POSITIVE, "zero")},
+    jsubspace.Tokens: {
+        "tolerance": (*POSITIVE, "zero"),
+        "masked": ("flag",),
+        "token_bytes": ("None", *POSITIVE, "vector", "integers"),
+    },
+    jsubspace.Regression: {
+        "tolerance": (*POSITIVE, "zero"),
+        "scale": ("None", *POSITIVE),
+        "levels": ("vector",),
+        "quantiles": ("vector",),
+    },
+    random_deltas: {"key": KEYS, "scale": (*POSITIVE, "zero"), "dtype": ("None", "dtype")},
+    drawn: {"key": KEYS, "num_samples": ("None", *COUNTS)},
+}  # fmt: skip
+EVERY_OPTION = [(call, option) for call, options in OPTIONS.items() for option in options]
+
+
+@pytest.mark.parametrize(("call", "option"), EVERY_OPTION, ids=lambda value: getattr(value, "__name__", value))
+def test_a_wrong_option_is_refused(call, option):
+    fails = []
+    for kind, value in (WRONG | MORE).items():
+        if kind not in OPTIONS[call][option]:
+            message = outcome(lambda value=value: call(**{option: value}))
+            if not isinstance(message, str):
+                fails.append((kind, message))
+    assert not fails
+
+
+def test_a_right_option_is_not_refused():
+    for call, option in EVERY_OPTION:
+        if call in (measured, of_simplex, uncertain, robust):
+            continue  # They compile programs. The tests of evaluation call them with right options.
+        for kind in OPTIONS[call][option]:
+            call(**{option: (WRONG | MORE)[kind]})
+
+
+@pytest.mark.parametrize("call", [measured, uncertain, robust])
+@pytest.mark.parametrize("number", [-1, 1, 2, 19])
+def test_few_resamples_make_no_interval(call, number):
+    with pytest.raises(ValueError, match=rf"num_resamples is {number}, but it must be .*at least (20|0)"):
+        call(num_resamples=number)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jsubspace import arguments
+from jsubspace import arguments, host_arrays
 from jsubspace.data import epochs
 from jsubspace.data.protocol import Arrays, Data
 from jsubspace.data.resident import Resident
@@ -32,7 +32,9 @@ class ArrayData(Data):
       eval_batch_size: the number of examples in a test batch, over all devices. The default is ``batch_size``.
 
     Raises:
-      UsageError: if arrays are missing, differ in length or type, are empty, or a size is out of range.
+      UsageError: if arrays are missing, differ in length or type, are empty, hold integers that jax would change, or a size is
+        out of range.
+      ValueError: if the seed is no integer of at least 0, or augment is no function.
 
     Example:
       >>> x, y = np.zeros((10, 3), np.float32), np.arange(10) % 2
@@ -71,8 +73,10 @@ class ArrayData(Data):
                 "this number."
             )
         self.steps_per_epoch = epochs.steps_per_epoch(self.num_train, self.batch_size)
+        if augment is not None:
+            arguments.function("ArrayData: augment", augment, "(key, *example) -> example")
         self._augment = augment
-        seed, with_places = arguments.integer("seed", seed), augment is not None
+        seed, with_places = arguments.count("ArrayData: seed", seed, 0), augment is not None
         self._examples = Resident(self._train, self.batch_size, seed, with_places)
         own = type(self)  # A subclass may yield other batches.
         if own.train_batches is ArrayData.train_batches:
@@ -131,12 +135,18 @@ def _checked(name: str, arrays: Any) -> Arrays:
             f"ArrayData: {name} is a {type(arrays).__name__}. It must be a tuple of arrays with one row per example: the inputs "
             "of the network, and last the targets, as (x, y)."
         )
-    found = tuple(np.asarray(array) for array in arrays)
-    if wrong := [array for array in found if array.dtype.kind not in "biufV" or array.dtype.names]:
+    try:
+        given = tuple(host_arrays.array(f"ArrayData: a member of {name}", array) for array in arrays)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if wrong := [
+        array for array in given if arguments.is_key(array) or array.dtype.kind not in "biufV" or array.dtype.names
+    ]:
         raise UsageError(
             f"ArrayData: {name} holds an array of the type {wrong[0].dtype}. Arrays hold numbers: turn text into integers, "
             "and pad examples of different lengths."
         )
+    found = tuple(map(np.asarray, given))
     lengths = {array.shape[0] if array.shape else None for array in found}
     if len(lengths) > 1 or None in lengths:
         raise UsageError(
@@ -146,6 +156,11 @@ def _checked(name: str, arrays: Any) -> Arrays:
     if lengths == {0}:
         hint = "Leave validation out if there is no validation data." if name == "validation" else "Give at least one."
         raise UsageError(f"ArrayData: {name} has no example. {hint}")
+    try:
+        for array in found:
+            host_arrays.check_numbers(f"ArrayData: an array of {name}", array)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     return found
 
 

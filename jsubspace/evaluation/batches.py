@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jsubspace import host_arrays
 from jsubspace.evaluation.tasks.task import Task
 
 Batches = Iterable[Sequence[Any]]
@@ -35,25 +36,34 @@ def padded(batches: Batches, task: Task, multiple: int = 1) -> Iterator[ScoredBa
       multiple: the size is a multiple of this number of devices, so that every example is on one device.
 
     Raises:
-      ValueError: if a batch is no tuple of inputs and targets, the leading axes differ, the targets do not fit the task, or a
-        batch is empty or larger than the first.
+      ValueError: if a batch is no tuple of inputs and targets, the leading axes differ, the targets do not fit the task, a
+        batch is empty or larger than the first, or jax would change an integer.
     """
     size = 0
     for number, batch in enumerate(batches):
-        n, number_of_inputs = _num_examples(batch, number, task), len(batch) - len(task.target_names)
+        _check_length(batch, number, task)
+        arrays, number_of_inputs = arrays_of(batch, number), len(batch) - len(task.target_names)
+        n = _num_examples(arrays, number)
         size = size or n + -n % multiple
         if n > size:
             raise ValueError(
                 f"batch {number} has {n} examples, more than the first with {size}. The first batch sets the size, and the others "
                 "may be smaller."
             )
-        inputs, targets = batch[:number_of_inputs], tuple(map(_array, batch[number_of_inputs:]))
+        inputs, targets = arrays[:number_of_inputs], arrays[number_of_inputs:]
         task.check_targets(number, *targets)
+        for array in arrays:
+            host_arrays.check_numbers(f"an array of batch {number}", array)
         inputs, targets = (tuple(_extended(array, size) for array in arrays) for arrays in (inputs, targets))
         yield ScoredBatch(inputs, targets, np.arange(size) < n)
 
 
-def _num_examples(batch: Any, number: int, task: Task) -> int:
+def arrays_of(batch: Sequence[Any], number: int) -> tuple[Any, ...]:
+    """The members of a batch, nested lists too, as arrays of jax or numpy. ``number`` is that of the batch, for a message."""
+    return tuple(host_arrays.array(f"a member of batch {number}", member) for member in batch)
+
+
+def _check_length(batch: Any, number: int, task: Task) -> None:
     if not isinstance(batch, tuple | list) or len(batch) < 1 + len(task.target_names):
         names = " and the ".join(task.target_names)
         expected = f"the network's inputs and, last, the {names}" if names else "arrays, which the function gets"
@@ -63,18 +73,17 @@ def _num_examples(batch: Any, number: int, task: Task) -> int:
             f"batch {number} is a {found}. A batch is a tuple of {expected}. A single batch is a list of one tuple: "
             f"[({example}{'' if names else ','})]."
         )
-    shapes = [np.shape(array) for array in batch]
+
+
+def _num_examples(arrays: tuple[Any, ...], number: int) -> int:
+    shapes = [array.shape for array in arrays]
     lengths = {shape[0] if shape else None for shape in shapes}
     if len(lengths) != 1 or None in lengths or 0 in lengths:
         raise ValueError(
             f"the arrays of batch {number} have the shapes {', '.join(str(list(shape)) for shape in shapes)}. Their leading "
             "axis must be the same number of examples, at least 1."
         )
-    return shapes[0][0]
-
-
-def _array(targets: Any) -> Any:
-    return np.asarray(targets) if isinstance(targets, list | tuple) else targets
+    return int(shapes[0][0])
 
 
 def _extended(array: Any, size: int) -> Any:

@@ -7,8 +7,8 @@ from typing import Any, TypedDict, Unpack, overload
 import jax
 
 from jsubspace import arguments, subspaces, tree
-from jsubspace.batch_stats import weighed
-from jsubspace.evaluation import networks, rows
+from jsubspace.batch_stats import check_weights, weighed
+from jsubspace.evaluation import networks, options, rows
 from jsubspace.evaluation.batches import Batches, padded
 from jsubspace.evaluation.devices import Devices
 from jsubspace.evaluation.evaluator import Evaluator
@@ -103,7 +103,7 @@ def measure(
       random_points: kinds of random points (`positions.KINDS`). By default "random" for a subspace of several endpoints that
         is no path, and nothing else.
       ensemble: alphas of one more ensemble.
-      num_resamples: the number of bootstrap resamples of the examples, or 0 for no intervals of scores.
+      num_resamples: the number of bootstrap resamples of the examples, at least 20, or 0 for no intervals of scores.
       key: for random points.
       devices: where the programs run (`evaluation.devices.Devices`), for example `training.parallel.DataParallel`. The
         default is one `jax.jit`.
@@ -113,7 +113,7 @@ def measure(
 
     Raises:
       ValueError: if endpoints and subspace do not fit, batches or labels are missing, the outputs or the targets do not fit the
-        task, or only one of stats_fn and train_batches is given.
+        task, an option is of a wrong kind, or only one of stats_fn and train_batches is given.
 
     Example:
       >>> import jax.numpy as jnp
@@ -129,10 +129,12 @@ def measure(
         raise ValueError("measure: give test_batches, or validation_batches to choose a point by. One of the two.")
     read = {"test_batches" if validation_batches is None else "validation_batches": batches}
     call = "measure(predict_fn, endpoints, subspace, test_batches)"
-    check_inputs("measure", call, predict_fn, endpoints, subspace, read, stats_fn, train_batches)
+    check_inputs("measure", call, predict_fn, endpoints, subspace, read, stats_fn, train_batches, weights)
+    num_resamples = options.num_resamples("measure: num_resamples", num_resamples)
+    options.check_devices("measure: devices", devices)
     task = Classification() if task is None else checked(task)
     kinds = usual_kinds(subspace) if random_points is None else random_points
-    key = jax.random.key(0) if key is None else key
+    key = jax.random.key(0) if key is None else arguments.key("measure: key", key)
     plan = survey(subspace, num_points, num_random_points, key, kinds, ensemble)
     evaluator = Evaluator(networks.from_functions(predict_fn, stats_fn), task, plan, devices)
     all_rows = evaluator.rows(endpoints, subspace, key)
@@ -152,19 +154,21 @@ def check_inputs(
     batches: Mapping[str, Any],
     stats_fn: Any,
     train_batches: Any,
+    weights: Any = None,
 ) -> None:
     """Raises a ValueError if an argument is of a wrong kind, or endpoints and subspace do not fit.
 
     Args:
       name: what the measuring function is called, for a message.
       call: shows the order of its arguments in a message.
-      predict_fn, endpoints, subspace, stats_fn, train_batches: its arguments.
+      predict_fn, endpoints, subspace, stats_fn, train_batches, weights: its arguments.
       batches: its other arguments that hold batches, by name.
     """
     arguments.function(f"{name}: predict_fn", predict_fn, "(point, *inputs) -> logits", call)
     for argument, value in batches.items():
         arguments.check_batches(f"{name}: {argument}", value, call)
     check_statistics(name, stats_fn, train_batches)
+    check_weights(weights)
     m = tree.num_endpoints(endpoints, call)
     if m != arguments.subspace(subspace, call).num_endpoints:
         raise ValueError(f"{name}: {subspace} has {subspace.num_endpoints} endpoints but {m} were given.")

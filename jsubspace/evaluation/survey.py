@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import subspaces
+from jsubspace import arguments, subspaces
 from jsubspace.evaluation import connectors
 from jsubspace.evaluation.positions import (
     CENTER,
@@ -115,7 +115,10 @@ def survey(
       >>> [(found.name, found.kind) for found in plan.ensembles]
       [('0.00 & 1.00', 'ends')]
     """
-    _check(num_points, num_random, kinds)
+    _check_kinds(kinds)
+    num_points = arguments.count("num_points", num_points, 2, "A grid with its center has 3 points.")
+    num_random = arguments.count("num_random_points", num_random, 1 if kinds else 0)
+    _check_ensemble(ensemble)
     positions = with_names_of_their_own(shown(subspace, num_points))
     along = len(positions) if subspaces.is_path(subspace) else 0
     ensembles = _of_ends(subspace, positions)
@@ -161,13 +164,19 @@ def affine(weights: np.ndarray) -> Survey:
     return Survey(names, weights.astype(np.float32))
 
 
-def _check(num_points: int, num_random: int, kinds: tuple[str, ...]) -> None:
-    if num_points < 2:
-        raise ValueError(f"num_points is {num_points}. A grid has at least 2 points, and 3 with its center.")
-    if isinstance(kinds, str) or not set(kinds) <= set(KINDS):
+def _check_kinds(kinds: Any) -> None:
+    if not isinstance(kinds, tuple | list) or not all(isinstance(kind, str) and kind in KINDS for kind in kinds):
         raise ValueError(f"the kinds of random points are {kinds!r}. They must be a tuple of {', '.join(KINDS)}.")
-    if kinds and num_random < 1:
-        raise ValueError(f"num_random is {num_random}, but at least one random point of each kind is drawn.")
+
+
+def _check_ensemble(ensemble: Any) -> None:
+    """Raises a ValueError if the alphas are no list of numbers. `positions.weights_of` knows their shapes."""
+    is_list = isinstance(ensemble, tuple | list) or (hasattr(ensemble, "dtype") and np.ndim(ensemble) > 0)
+    if not is_list or not all(arguments.are_real_numbers(alpha) and np.isfinite(alpha).all() for alpha in ensemble):
+        raise ValueError(
+            f"ensemble is {arguments.described(ensemble)}. It must hold the alphas of its members, finite numbers as in "
+            "(0.25, 0.75), or on a simplex tuples of weights."
+        )
 
 
 def _has_mesh(subspace: Subspace) -> bool:

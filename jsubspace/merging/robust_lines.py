@@ -8,7 +8,7 @@ import numpy as np
 
 from jsubspace import arguments, subspaces
 from jsubspace.errors import UsageError
-from jsubspace.evaluation import measure, networks, paired
+from jsubspace.evaluation import measure, networks, options, paired
 from jsubspace.evaluation.batches import Batches, padded
 from jsubspace.evaluation.evaluator import Evaluator
 from jsubspace.evaluation.report import Report
@@ -102,7 +102,7 @@ def robust_line(
       task: how the outputs are scored. The default is `jsubspace.Classification`.
       num_points: the number of points, at least 2.
       stats_fn, train_batches, weights: for networks with BatchNorm (`jsubspace.measure`).
-      num_resamples: the number of bootstrap resamples for the intervals of scores, at least 1.
+      num_resamples: the number of bootstrap resamples for the intervals of scores, at least 20.
 
     Returns:
       A `RobustLine`.
@@ -127,15 +127,10 @@ def robust_line(
     found = given.checked({"pretrained": pretrained, "fine_tuned": fine_tuned}, "robust_line", _CALL)
     endpoints, line = found.stacked(), subspaces.Line()
     read = {f"the distribution {name!r}": batches for name, batches in distributions.items()}
-    measure.check_inputs("robust_line", _CALL, predict_fn, endpoints, line, read, stats_fn, train_batches)
-    counts = [
-        arguments.integer("robust_line: num_points", num_points),
-        arguments.integer("num_resamples", num_resamples),
-    ]
-    if counts[0] < 2 or counts[1] < 1:
-        raise UsageError(
-            f"robust_line: num_points is {num_points} and num_resamples is {num_resamples}, but they must be at least 2 and 1."
-        )
+    measure.check_inputs("robust_line", _CALL, predict_fn, endpoints, line, read, stats_fn, train_batches, weights)
+    num_points = arguments.count("robust_line: num_points", num_points, 2)
+    least = options.LEAST_RESAMPLES
+    num_resamples = arguments.count("robust_line: num_resamples", num_resamples, least, f"{options.REASON}.")
     task = Classification() if task is None else checked(task)
     plan = survey(line, num_points)._replace(ensembles=())
     evaluator = Evaluator(networks.from_functions(predict_fn, stats_fn), task, plan)

@@ -10,6 +10,7 @@ from typing import Any
 
 from jsubspace import centers
 from jsubspace.data import sets
+from jsubspace.evaluation import options
 from jsubspace.evaluation.positions import KINDS
 from jsubspace.runs.allowed import Allowed, Check, Choice, Range, Words
 from jsubspace.subspaces import MOST_BENDS
@@ -215,7 +216,7 @@ SETTINGS = (
     Setting("evaluation.ensemble", (), Check(f"alphas: numbers {_ALPHAS.words()}, or tuples of m weights on a simplex", _are_alphas),
         "These alphas are the members of one more ensemble, as (-0.05, 1.05)."),
     Setting("evaluation.num_bins", 20, Range(1, 10_000), "This is the number of bins of the calibration error."),
-    Setting("evaluation.num_resamples", 1000, Range(1, 10**6),
+    Setting("evaluation.num_resamples", 1000, Range(options.LEAST_RESAMPLES, 10**6, because=f"because {options.REASON.lower()}"),
         "This is the number of times that the bootstrap draws the test examples again."),
     Setting("evaluation.num_stats_batches", 0, _BATCHES,
         "The BatchNorm statistics of a point come from this number of training batches (0 means one epoch, as in the paper)."),

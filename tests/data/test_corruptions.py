@@ -81,7 +81,7 @@ def test_evaluation_under_shift(with_tensorflow, tiny_config):
     """Every point and ensemble on each corrupted set, and the clean set's BatchNorm statistics."""
     tiny_config.data.name, tiny_config.data.dir = "cifar10", with_tensorflow
     tiny_config.model.width = 2
-    tiny_config.evaluation.corruptions, tiny_config.evaluation.num_resamples = "glass_blur_2,fog_1", 1
+    tiny_config.evaluation.corruptions, tiny_config.evaluation.num_resamples = "glass_blur_2,fog_1", 20
     run = build.build(tiny_config)
     endpoints = run.devices.run_once(run.init_state).endpoints
     measured = results.measure(run, endpoints)

@@ -118,6 +118,7 @@ def test_without_an_augmentation_no_place_travels():
     assert [(leaf.shape, leaf.dtype) for leaf in KINDS["arrays"]().example()] == [((2,), np.float32), ((), np.int32)]
 
 
+<<<<<<< HEAD
 def test_arrays_in_memory_are_those_that_batches_are_made_of():
     data = KINDS["arrays"]()
     for split, rows in (("training", slice(None)), ("test", slice(None)), ("validation", slice(3))):
@@ -132,6 +133,43 @@ def test_arrays_in_memory_are_those_that_batches_are_made_of():
     assert data.in_memory("test") is None
     assert data.in_memory("validation") is None
     assert data.in_memory("training") is not None
+=======
+@pytest.mark.parametrize("number", [2**31, 2**32 + 5, -(2**31) - 1, 2**63 - 1, 2**64])
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("split", ["train", "test", "validation"])
+def test_integers_that_jax_would_change_are_refused(number, place, split):
+    """Before, a device had 5 for 2^32 + 5."""
+    arrays = [np.arange(N), np.arange(N)]
+    splits = {name: tuple(arrays) for name in ("train", "test", "validation")}
+    arrays[place] = [*range(N - 1), number]
+    with pytest.raises(
+        UsageError, match=f"an array of {split} holds the integer {number}, which jax would|type object"
+    ):
+        ArrayData(**splits | {split: tuple(arrays)}, batch_size=4)
+
+
+def test_integers_of_64_bits_are_kept_where_jax_keeps_them(x64):
+    x = np.array([2**32 + 5, 7])
+    data = ArrayData(train=(x,), test=(x,), batch_size=2)
+    assert jax.device_put(next(data.test_batches(WHOLE_BATCH))[0][0]).tolist() == [2**32 + 5, 7]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train": ([[1.0], [1.0, 2.0]], [0, 1])}, "a member of train is a list that is no array"),
+        ({"train": (jax.random.split(jax.random.key(0), N), Y)}, "holds an array of the type key"),
+        ({"train": (X.astype(str), Y)}, "holds an array of the type <U"),
+        ({"train": (X * 1j, Y)}, "holds an array of the type complex"),
+        ({"seed": -1}, "ArrayData: seed is -1, but it must be at least 0"),
+        ({"seed": 0.5}, "ArrayData: seed is 0.5, but it must be an integer"),
+        ({"augment": 3}, "ArrayData: augment is 3, but it must be a function"),
+    ],
+)
+def test_what_is_no_array_data(options, message):
+    with pytest.raises(ValueError, match=message):
+        ArrayData(**{"train": (X, Y), "test": (X, Y), "batch_size": 4} | options)
+>>>>>>> options
 
 
 class NoPosition:

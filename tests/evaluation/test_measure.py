@@ -296,6 +296,36 @@ def test_bad_input(call, message):
         call()
 
 
+def of_batch(x, y, **options):
+    return jsubspace.measure(predict_fn, TWO, LINE, [(x, y)], num_points=3, num_resamples=0, **options)
+
+
+@pytest.mark.parametrize("number", [2**31, 2**32, 2**32 + 5, -(2**31) - 1, 2**63 - 1, 2**64])
+def test_integers_that_jax_would_change_are_refused(number):
+    """Before, the labels y + 2^32 were measured as y."""
+    large = [int(y) for y in Y[1:]] + [number]
+    for given in (large, np.array(large)):
+        with pytest.raises(ValueError, match=f"batch 0 holds the integer {number}|a label of batch 0 is -|object"):
+            of_batch(X, given)
+        inputs = np.stack([np.asarray(given)] * 4, axis=1)
+        with pytest.raises(ValueError, match=f"an array of batch 0 holds the integer {number}|object"):
+            of_batch(inputs, Y)
+
+
+def test_integers_of_every_type_that_jax_can_hold_are_the_same():
+    expected = of_batch(X, Y.astype(np.int32)).to_json()
+    for dtype in (np.int8, np.uint8, np.int64, np.uint64):
+        assert of_batch(X, Y.astype(dtype)).to_json() == expected
+
+
+def test_nested_lists_are_arrays():
+    assert of_batch(X.tolist(), Y.tolist()).to_json() == of_batch(X, Y).to_json()
+    with pytest.raises(ValueError, match=r"a member of batch 0 is a list that is no array. .*equal lengths"):
+        of_batch([[1.0], *X.tolist()[1:]], Y.tolist())
+    with pytest.raises(ValueError, match=r"an array of batch 0 is <U1\[8\]. Arrays hold numbers"):
+        of_batch(np.full(8, "a"), Y)
+
+
 class Interval:
     """A path over [0, 360], whose float32 alphas are no float64 numbers of a user."""
 

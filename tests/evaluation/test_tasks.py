@@ -188,6 +188,8 @@ def test_a_gain_is_better_when_higher():
         (plain(higher_is_better={"gain": None}), "the main score of Plain is 'gain'. It must be one of"),
         (plain(higher_is_better={}), "higher_is_better of Plain is empty"),
         (plain(main="loss"), "the main score of Plain is 'loss'"),
+        (plain(tolerance=-1), "tolerance is -1. It must be a finite number of at least 0"),
+        (plain(lambda members: {"gain": 1j * members[0]}), "'gain' as complex64, but scores are real numbers"),
         (plain(fractions=("loss",)), r"the fractions of Plain are \('loss',\)"),
         (plain(lambda members: members), "per_example returned a .* It must return a dictionary of arrays"),
         (plain(lambda members: {"gain": members.mean()}), r"'gain' with the shape \[\]. It must be \[44\]"),
@@ -221,6 +223,51 @@ def test_a_task_that_cannot_work_is_refused(task, message):
 def test_outputs_that_do_not_fit_a_task_are_one_message(predict, batch, task, message):
     with pytest.raises(ValueError, match=message):
         jsubspace.measure(predict, W, LINE, [batch], task=task, num_points=3)
+
+
+OUTPUTS = {
+    **{name: CASES[name] for name in ("tokens", "regression", "likelihood")},
+    "classification": (jsubspace.Classification(), lambda p, x: x * p["w"], (X, X.argmax(-1))),
+    "features": (jsubspace.Classification(), lambda p, x: (x + p["w"], x), (X, X.argmax(-1))),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize("change", [lambda found: found * (1 + 5j), lambda found: found > 0], ids=["complex", "bool"])
+def test_complex_and_bool_outputs_are_refused(name, change):
+    """Before, the imaginary part was dropped, and the network was measured as its real part."""
+    task, predict, arrays = OUTPUTS[name]
+
+    def changed(point, *inputs):
+        return jax.tree.map(change, predict(point, *inputs))
+
+    with pytest.raises(ValueError, match=r"(complex64|bool)"):
+        jsubspace.measure(changed, W, LINE, [arrays], task=task, num_points=3, num_resamples=0)
+    with pytest.raises(ValueError, match=r"(complex64|bool)"):
+        task.losses(changed({"w": W["w"][0]}, X), *map(jnp.asarray, arrays[1:]))
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_integers_are_outputs_like_their_floats(name):
+    task, predict, arrays = OUTPUTS[name]
+
+    def scores(dtype):
+        def rounded(point, *inputs):
+            found = jax.tree.map(lambda leaf: jnp.round(3 * leaf).astype(int), predict(point, *inputs))
+            return jax.tree.map(lambda leaf: leaf.astype(dtype), found)
+
+        report = jsubspace.measure(rounded, W, LINE, [arrays], task=task, num_points=3, num_resamples=0)
+        return [dict(row.scores) for row in (*report.points, *report.ensembles)]
+
+    assert scores(int) == scores(jnp.float32)
+
+
+def test_numbers_of_numpy_are_options_and_become_floats():
+    task = Regression(scale=np.float32(0.5), levels=np.array([0.5, 0.75]), tolerance=np.float64(0.25))
+    assert (task.scale, task.levels, task.tolerance) == (0.5, (0.5, 0.75), 0.25)
+    assert all(type(value) is float for value in (task.scale, *task.levels, task.tolerance))
+    assert hash(task) == hash(Regression(scale=0.5, levels=(0.5, 0.75), tolerance=0.25))
+    assert type(jsubspace.Classification(label_smoothing=np.float32(0.5)).label_smoothing) is float
 
 
 def test_the_checked_task_is_the_task():

@@ -313,7 +313,7 @@ def test_each_batch_is_read_once(endpoints):
 
 
 def test_other_subspaces_and_a_table():
-    data = {"validation_batches": cut(examples(100, 0)), "test_batches": cut(examples(80, 1)), "num_resamples": 5}
+    data = {"validation_batches": cut(examples(100, 0)), "test_batches": cut(examples(80, 1)), "num_resamples": 0}
     for subspace, networks in ((Point(), 1), (Simplex(3), 5)):
         start = jsubspace.init_endpoints(jax.random.key(1), init_fn, subspace)
         found = jsubspace.uncertainty(predict_fn, start, subspace, **data)
@@ -337,6 +337,15 @@ def test_other_subspaces_and_a_table():
         ({"test_batches": [(np.zeros((5, 6)), np.full(5, 9))]}, "test_batches: .*a label is no class"),
         ({"test_batches": [np.zeros((5, 6))]}, "test_batches: batch 0 is a ndarray"),
         ({"miscoverage": 0}, "miscoverage is 0"),
+        ({"seed": -1}, "seed is -1, but it must be at least 0"),
+        ({"seed": "a"}, "seed is 'a', but it must be an integer"),
+        ({"num_bins": 0}, "num_bins is 0, but it must be at least 1"),
+        ({"num_resamples": 1}, "num_resamples is 1, but it must be 0 for no intervals, or at least 20"),
+        ({"weights": "bogus"}, "weights is 'bogus'"),
+        (
+            {"outside_batches": [([[1.0], [1.0, 2.0]],)]},
+            "outside_batches: a member of batch 0 is a list that is no array",
+        ),
         ({"stats_fn": len}, "stats_fn and train_batches belong together"),
         ({"subspace": Simplex(3)}, "has 3 endpoints but 2 were given"),
     ],

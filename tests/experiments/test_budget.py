@@ -308,7 +308,7 @@ def gpu(monkeypatch, data_dir, tmp_path):
         "data.batch_size": 8,
         **MLP,
         "evaluation.num_points": 3,
-        "evaluation.num_resamples": 2,
+        "evaluation.num_resamples": 20,
     }
 
     def finish(declared, root, at_once, after):

@@ -190,7 +190,7 @@ DIGITS = scenarios.Scenario(
         ("optimizer.warmup_epochs", 1),
         ("data.batch_size", 479),
         ("evaluation.num_points", 3),
-        ("evaluation.num_resamples", 2),
+        ("evaluation.num_resamples", 20),
         ("num_devices", 1),
     ),
     one_core=True,

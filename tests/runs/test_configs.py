@@ -41,7 +41,7 @@ def smoke(settings, data_dir):
     data = pipeline.make_pipeline(settings.data.name, data_dir, Batching(1, 1, seed=0, num_workers=0))
     settings.data.batch_size = data.steps_per_epoch
     settings.evaluation.num_points, settings.evaluation.num_random_points = 3, 2
-    settings.evaluation.num_resamples = 10
+    settings.evaluation.num_resamples = 20
     settings.evaluation.num_stats_batches = min(settings.evaluation.num_stats_batches, 2)
     settings.optimizer.num_epochs, settings.optimizer.warmup_epochs = 2, 1
     settings.log_every_steps = settings.checkpoint_every_epochs = settings.num_devices = 1

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 
 TINY = {
     "model.name": "mlp", "model.depth": 1, "model.width": 4, "optimizer.num_epochs": 2, "optimizer.warmup_epochs": 1,
-    "evaluation.num_points": 3, "evaluation.num_resamples": 10, "evaluation.batch_size": 128, "num_devices": 1,
+    "evaluation.num_points": 3, "evaluation.num_resamples": 20, "evaluation.batch_size": 128, "num_devices": 1,
 }  # fmt: skip
 """A run of digits that starts at once."""
 

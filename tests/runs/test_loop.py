@@ -88,7 +88,7 @@ def test_kill_9_and_sigterm_and_again(data_dir, tmp_path):
     settings = {"data.dir": data_dir, "model.name": "mlp", "model.depth": 1, "model.width": 8}
     settings |= {"data.batch_size": 479, "num_devices": 1}  # three steps an epoch
     settings |= {"optimizer.num_epochs": 40, "checkpoint_every_epochs": 1, "log_every_steps": 1}
-    settings |= {"evaluation.num_points": 3, "evaluation.num_resamples": 10}
+    settings |= {"evaluation.num_points": 3, "evaluation.num_resamples": 20}
     overrides = [f"--config.{field}={value}" for field, value in settings.items()]
     folder = tmp_path / "killed"
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsubspace import arguments
 from jsubspace.evaluation import ensembles, estimates, metrics
 from jsubspace.evaluation.metrics import Difference, Scores
 from jsubspace.evaluation.tasks import checks
@@ -24,7 +25,10 @@ class Classification(Task):
 
     Args:
       num_bins: the number of bins of the calibration errors.
-      label_smoothing: s, the part of a label's probability that training spreads over all classes.
+      label_smoothing: s, the part of a label's probability that training spreads over all classes, less than 1.
+
+    Raises:
+      ValueError: if num_bins is no integer of at least 1, or label_smoothing is not from 0 to less than 1.
     """
 
     num_bins: int = 20
@@ -37,6 +41,13 @@ class Classification(Task):
     fractions: ClassVar[tuple[str, ...]] = ("accuracy",)
     target_names: ClassVar[tuple[str, ...]] = ("labels",)
     described: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_bins", arguments.count("num_bins", self.num_bins, 1))
+        smoothing = checks.number(
+            "label_smoothing", self.label_smoothing, lambda given: 0 <= given < 1, "a number from 0 to less than 1"
+        )
+        object.__setattr__(self, "label_smoothing", smoothing)
 
     def check_targets(self, number: int, *targets: Any) -> None:
         """Raises ValueError if the labels are not one class per example."""
@@ -59,9 +70,7 @@ class Classification(Task):
         """
         del targets
         logits, features = _logits_and_features(outputs)
-        if not jnp.issubdtype(logits.dtype, jnp.floating):
-            logits = logits.astype(jnp.float32)
-        return logits, features if combined else None
+        return _floating(logits), None if features is None or not combined else _floating(features)
 
     def losses(self, outputs: Any, *targets: Any) -> jax.Array:
         """(1 - s) NLL + s times the mean over classes of -log p, for every example ``[n]``."""
@@ -167,4 +176,10 @@ def _logits_and_features(outputs: Any) -> tuple[jax.Array, jax.Array | None]:
             "two classes, or a tuple (logits, features [n, f]). For other outputs pass another task (Tokens, Regression, "
             "Likelihood)."
         )
+    checks.check_real(outputs, "predict_fn", "logits and features")
     return logits, features
+
+
+def _floating(array: jax.Array) -> jax.Array:
+    """The array, with integers as float32."""
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.float32)

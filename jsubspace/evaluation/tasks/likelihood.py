@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 
-from jsubspace import tree
+from jsubspace import arguments
 from jsubspace.evaluation import ensembles
 from jsubspace.evaluation.tasks import checks
 from jsubspace.evaluation.tasks.task import Task
@@ -22,6 +21,9 @@ class Likelihood(Task):
 
     Args:
       tolerance: how much larger the NLL may be along a connector than at its ends.
+
+    Raises:
+      ValueError: if the tolerance is no finite number of at least 0.
 
     Example:
       >>> import jsubspace
@@ -38,19 +40,21 @@ class Likelihood(Task):
     higher_is_better: ClassVar[Mapping[str, bool]] = {"nll": False}
     target_names: ClassVar[tuple[str, ...]] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tolerance", checks.tolerance(self.tolerance))
+
     def reduce(self, outputs: Any, *targets: Any) -> jax.Array:
         """The log-probabilities ``[n]``, in float32 or wider.
 
         Raises:
           ValueError: if the function returned something else.
         """
-        is_number = hasattr(outputs, "dtype") and jnp.issubdtype(outputs.dtype, jnp.floating)
-        if getattr(outputs, "ndim", None) != 1 or not is_number:
+        if getattr(outputs, "ndim", None) != 1 or not arguments.are_real_numbers(outputs):
             raise ValueError(
                 f"log_prob_fn returned {checks.in_words(outputs)}. For a likelihood it must return one real log-probability per "
                 "example, [n]. Sum over the other axes, and do not average over examples."
             )
-        return outputs.astype(tree.accumulator(outputs.dtype))
+        return checks.wide(outputs)
 
     def losses(self, outputs: Any, *targets: Any) -> jax.Array:
         """The negative log-likelihoods ``[n]``."""

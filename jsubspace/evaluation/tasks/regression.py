@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import tree
+from jsubspace import arguments
 from jsubspace.evaluation import ensembles
 from jsubspace.evaluation.tasks import checks
 from jsubspace.evaluation.tasks.task import Task
@@ -37,6 +37,9 @@ class Regression(Task):
       quantiles: probabilities of quantiles.
       tolerance: how much larger the NLL may be along a connector than at its ends.
 
+    Raises:
+      ValueError: if an option is something else.
+
     References:
       Grimit, Gneiting, Berrocal and Johnson, "The continuous ranked probability score for circular variables and its
       application to mesoscale forecast ensemble verification", 2006, has the CRPS of a mixture.
@@ -50,15 +53,13 @@ class Regression(Task):
     main: ClassVar[str] = "nll"
 
     def __post_init__(self) -> None:
-        if self.scale is not None and not (isinstance(self.scale, int | float) and 0 < self.scale < math.inf):
-            raise ValueError(
-                f"scale is {self.scale!r}. It must be a positive number, the standard deviation of the noise."
-            )
+        if self.scale is not None:
+            expected = "a positive number, the standard deviation of the noise"
+            scale = checks.number("scale", self.scale, lambda given: 0 < given < math.inf, expected)
+            object.__setattr__(self, "scale", scale)
+        object.__setattr__(self, "tolerance", checks.tolerance(self.tolerance))
         for name in ("levels", "quantiles"):
-            given = getattr(self, name)
-            is_tuple = isinstance(given, Iterable) and all(isinstance(level, int | float) for level in given)
-            if not is_tuple or not all(0 < level < 1 for level in given):
-                raise ValueError(f"{name} are {given!r}. They must be a tuple of probabilities between 0 and 1.")
+            object.__setattr__(self, name, _probabilities(name, getattr(self, name)))
 
     @property
     def higher_is_better(self) -> Mapping[str, bool | None]:
@@ -92,7 +93,8 @@ class Regression(Task):
         shape = jnp.shape(targets[0])
         is_pair = isinstance(outputs, tuple | list) and len(outputs) == 2
         mean, log_variance = outputs if is_pair else (outputs, None)
-        if is_pair == (self.scale is not None) or not all(map(_is_real, outputs if is_pair else (outputs,))):
+        arrays = outputs if is_pair else (outputs,)
+        if is_pair == (self.scale is not None) or not all(hasattr(array, "dtype") for array in arrays):
             expected = (
                 "the mean alone, since the task has a scale" if self.scale is not None else "(mean, log_variance)"
             )
@@ -100,13 +102,14 @@ class Regression(Task):
                 f"predict_fn returned {checks.in_words(outputs)}. For this regression it must return {expected}. "
                 "Regression(scale=...) takes networks that return the mean alone."
             )
+        checks.check_real(outputs, "predict_fn", "means and log-variances")
         fits = mean.shape == shape and (log_variance is None or _broadcasts(log_variance.shape, shape))
         if not fits:
             raise ValueError(
                 f"predict_fn returned {checks.in_words(outputs)} for targets of the shape {list(shape)}. The mean must have the shape "
                 "of the targets, and so must the log-variance, or be one number. Squeeze a last axis of length 1."
             )
-        mean = mean.astype(tree.accumulator(mean.dtype))
+        mean = checks.wide(mean)
         if log_variance is None:
             log_variance = jnp.asarray(2 * math.log(self.scale or 1), mean.dtype)
         log_variance = jnp.broadcast_to(log_variance.astype(mean.dtype), shape)
@@ -160,14 +163,17 @@ def _mean_absolute(mean: jax.Array, scale: jax.Array) -> jax.Array:
     return 2 * scale * density + mean * jax.scipy.special.erf(ratio / math.sqrt(2))
 
 
+def _probabilities(name: str, levels: Any) -> tuple[float, ...]:
+    expected = "a tuple of probabilities between 0 and 1"
+    if not isinstance(levels, list | tuple) and not (hasattr(levels, "dtype") and np.ndim(levels) == 1):
+        raise ValueError(f"{name} is {arguments.described(levels)}. It must be {expected}.")
+    return tuple(checks.number(name, level, lambda given: 0 < given < 1, expected) for level in levels)
+
+
 def _name(kind: str, level: float) -> str:
     """``coverage_90`` for 0.9, ``quantile_05`` for 0.05, ``coverage_97_5`` for 0.975."""
     whole, _, rest = f"{100 * level:.10g}".partition(".")
     return f"{kind}_{whole:0>2}{'_' if rest else ''}{rest}"
-
-
-def _is_real(array: Any) -> bool:
-    return hasattr(array, "dtype") and jnp.issubdtype(array.dtype, jnp.floating)
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

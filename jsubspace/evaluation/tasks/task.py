@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import tree
 from jsubspace.evaluation import summaries
 from jsubspace.evaluation.summaries import PerExample
 from jsubspace.evaluation.tasks import checks
@@ -253,7 +252,12 @@ class Task:
                     f"{type(self).__name__}.per_example returned {name!r} with the shape {list(value.shape)}. It must be [{n}], one "
                     "number per example. Average over other axes."
                 )
-        return {name: _wide(value) for name, value in arrays.items()}
+            if jnp.issubdtype(value.dtype, jnp.complexfloating):
+                raise ValueError(
+                    f"{type(self).__name__}.per_example returned {name!r} as {value.dtype}, but scores are real numbers. Return "
+                    "jnp.real(...) or jnp.abs(...), whichever the task means."
+                )
+        return {name: checks.wide(value) for name, value in arrays.items()}
 
 
 def checked(task: Any) -> Task:
@@ -284,9 +288,22 @@ def checked(task: Any) -> Task:
         )
     if not set(task.fractions) <= set(task.higher_is_better):
         raise ValueError(f"measure: the fractions of {name} are {task.fractions}, and must be among its scores.")
+    checks.tolerance(task.tolerance)
     return task
 
 
+<<<<<<< HEAD
 def _wide(numbers: jax.Array) -> jax.Array:
     is_float = jnp.issubdtype(numbers.dtype, jnp.floating)
     return numbers.astype(tree.accumulator(numbers.dtype) if is_float else jnp.float32)
+=======
+def is_name(score: Any) -> bool:
+    """Whether a score may have this name in a row.
+
+    Example:
+      >>> is_name("rmse"), is_name("alpha"), is_name("a b")
+      (True, False, False)
+    """
+    is_short = isinstance(score, str) and len(score) <= _LONGEST and score.isascii()
+    return is_short and score.isidentifier() and not score.startswith("_") and score not in _TAKEN
+>>>>>>> options

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsubspace import tree
+from jsubspace import arguments
 from jsubspace.evaluation import ensembles
 from jsubspace.evaluation.tasks import checks
 from jsubspace.evaluation.tasks.task import Outcomes, Task
@@ -37,6 +37,9 @@ class Tokens(Task):
       masked: whether the last array of a batch is a mask ``[n, T]``, behind the labels. A token counts where the mask is True
         or 1.
       tolerance: how much larger the NLL may be along a connector than at its ends.
+
+    Raises:
+      ValueError: if an option is something else.
     """
 
     token_bytes: float | Sequence[float] | None = None
@@ -46,9 +49,9 @@ class Tokens(Task):
     main: ClassVar[str] = "nll"
 
     def __post_init__(self) -> None:
-        given = np.asarray(0 if self.token_bytes is None else self.token_bytes)
-        is_right = given.ndim <= 1 and given.dtype.kind in "iuf" and given.size and np.isfinite(given).all()
-        if not is_right or given.min() < 0 or (self.token_bytes is not None and given.max() == 0):
+        object.__setattr__(self, "masked", arguments.truth("masked", self.masked))
+        object.__setattr__(self, "tolerance", checks.tolerance(self.tolerance))
+        if self.token_bytes is not None and not _are_sizes(self.token_bytes):
             raise ValueError(
                 f"token_bytes is {self.token_bytes!r}. It must be a positive number of bytes, or one number for every token of the "
                 "vocabulary."
@@ -96,6 +99,8 @@ class Tokens(Task):
           ValueError: if the outputs are not logits that fit the labels.
         """
         labels = targets[0]
+        if getattr(outputs, "ndim", 0) == 3:
+            checks.check_real(outputs, "predict_fn", "logits")
         if getattr(outputs, "ndim", 0) != 3 or outputs.shape[:2] != labels.shape or outputs.shape[2] < 2:
             raise ValueError(
                 f"predict_fn returned {checks.in_words(outputs)} for labels of the shape {list(labels.shape)}. For tokens it must return "
@@ -107,7 +112,7 @@ class Tokens(Task):
                 f"token_bytes has {sizes.size} numbers, but the logits are of {size} tokens. Give one number for every "
                 "token."
             )
-        wide = outputs.astype(tree.accumulator(outputs.dtype))
+        wide = checks.wide(outputs)
         places = jnp.clip(labels, 0, size - 1)[..., None]
         log_probs = jnp.take_along_axis(wide, places, axis=-1)[..., 0] - jax.nn.logsumexp(wide, axis=-1)
         return log_probs, jnp.any(self._counts(*targets) & (labels >= size), axis=-1)
@@ -158,7 +163,19 @@ class Tokens(Task):
         return counts & targets[1].astype(bool) if self.masked else counts
 
 
+<<<<<<< HEAD
 def _check_mask(number: int, mask: Any, shape: tuple[int, ...]) -> None:
+=======
+def _are_sizes(token_bytes: Any) -> bool:
+    """Whether this is a positive number, or a list of numbers of at least 0 that are not all 0."""
+    if not arguments.are_real_numbers(token_bytes):
+        return False
+    sizes = np.asarray(token_bytes)
+    return sizes.ndim <= 1 and bool(np.isfinite(sizes).all() and sizes.min() >= 0 and sizes.max() > 0)
+
+
+def _checked_mask(number: int, mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+>>>>>>> options
     if np.shape(mask) != shape:
         raise ValueError(
             f"the mask of batch {number} has the shape {list(np.shape(mask))}, but the labels have {list(shape)}. The mask has one "

@@ -11,11 +11,17 @@ import numpy as np
 from jsubspace import arguments
 from jsubspace.evaluation import bounds, networks
 from jsubspace.evaluation import measure as measuring
+<<<<<<< HEAD
 from jsubspace.evaluation.batches import Batches, padded
+=======
+from jsubspace.evaluation import networks, options
+from jsubspace.evaluation.batches import Batches, arrays_of, padded
+>>>>>>> options
 from jsubspace.evaluation.devices import Devices
 from jsubspace.evaluation.evaluator import Evaluator
 from jsubspace.evaluation.positions import name_of
 from jsubspace.evaluation.survey import Survey, survey
+from jsubspace.evaluation.tasks import checks
 from jsubspace.evaluation.tasks.classification import Classification
 from jsubspace.evaluation.tasks.task import Outcomes
 from jsubspace.evaluation.uncertainty import conformal, detection, selective, temperature
@@ -60,8 +66,9 @@ def uncertainty(
       ensemble: alphas of one more ensemble.
       stats_fn, train_batches, weights: for networks with BatchNorm, as in `jsubspace.measure`.
       num_bins: the number of bins of the calibration errors.
-      num_resamples: the number of bootstrap resamples of the examples.
-      seed: of the uniform numbers that the adaptive sets draw.
+      num_resamples: the number of bootstrap resamples of the examples, at least 20, or 0 for no intervals of scores. Areas under
+        risks and FPR95 then have the interval from 0 to 1.
+      seed: at least 0, of the uniform numbers that the adaptive sets draw.
       devices: where the programs run, as in `jsubspace.measure`.
 
     Returns:
@@ -69,7 +76,7 @@ def uncertainty(
 
     Raises:
       ValueError: if endpoints and subspace do not fit, there is no validation or test batch, labels are missing, the other data set
-        has inputs of other shapes, or no temperature fits.
+        has inputs of other shapes, an option is of a wrong kind, or no temperature fits.
 
     Example:
       >>> import jax.numpy as jnp
@@ -78,20 +85,23 @@ def uncertainty(
       >>> x, y = jnp.tile(jnp.eye(2), (20, 1)), jnp.tile(jnp.arange(2), 20).at[0].set(1)
       >>> predict_fn = lambda point, x: x @ point["kernel"]
       >>> report = uncertainty(
-      ...     predict_fn, endpoints, jsubspace.Line(), validation_batches=[(x, y)], test_batches=[(x, y)], num_resamples=9
+      ...     predict_fn, endpoints, jsubspace.Line(), validation_batches=[(x, y)], test_batches=[(x, y)], num_resamples=0
       ... )
       >>> round(report.center.temperature, 3)  # The NLL is lowest where 39 of 40 labels have a probability of 39/40.
       0.409
     """
-    if not arguments.are_real_numbers(miscoverage) or np.shape(miscoverage) != () or not 0 < miscoverage < 1:
-        raise ValueError(
-            f"miscoverage is {arguments.described(miscoverage)}. It must be between 0 and 1, for example 0.1."
-        )
+    miscoverage = checks.number(
+        "miscoverage", miscoverage, lambda given: 0 < given < 1, "between 0 and 1, for example 0.1"
+    )
     read = {"validation_batches": validation_batches, "test_batches": test_batches}
     if outside_batches is not None:
         read["outside_batches"] = outside_batches
     call = "uncertainty(predict_fn, endpoints, subspace, *, validation_batches=..., test_batches=...)"
-    measuring.check_inputs("uncertainty", call, predict_fn, endpoints, subspace, read, stats_fn, train_batches)
+    measuring.check_inputs("uncertainty", call, predict_fn, endpoints, subspace, read, stats_fn, train_batches, weights)
+    num_resamples = options.num_resamples("uncertainty: num_resamples", num_resamples)
+    num_bins = arguments.count("uncertainty: num_bins", num_bins, 1)
+    seed = arguments.count("uncertainty: seed", seed, 0)
+    options.check_devices("uncertainty: devices", devices)
     plan = survey(subspace, num_points=3, ensemble=ensemble)
     network, count = networks.from_functions(predict_fn, stats_fn), 1 if devices is None else devices.count
     calibrating = Evaluator(network, Calibrating(), plan, devices)
@@ -143,14 +153,15 @@ def _with_uniform(batches: Batches, seed: int, shapes: list[Any]) -> Iterator[tu
             raise ValueError(
                 f"batch {number} is a {type(batch).__name__}. It must be a tuple of inputs and, last, the labels."
             )
-        _check_shapes(number, batch[:-1], shapes)
-        yield (*batch, rng.uniform(size=np.shape(batch[-1])[:1]).astype(np.float32))
+        arrays = arrays_of(batch, number)
+        _check_shapes(number, arrays[:-1], shapes)
+        yield (*arrays, rng.uniform(size=np.shape(arrays[-1])[:1]).astype(np.float32))
 
 
 def _inputs_alone(batches: Batches, shapes: list[Any]) -> Iterator[tuple[Any, ...]]:
     """Batches of another data set without their labels, if there are any."""
     for number, batch in enumerate(batches):
-        arrays = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+        arrays = arrays_of(batch if isinstance(batch, tuple | list) else (batch,), number)
         inputs = arrays[: len(shapes[0])]
         _check_shapes(number, inputs, shapes)
         yield inputs
