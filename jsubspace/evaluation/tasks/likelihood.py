@@ -26,6 +26,7 @@ class Likelihood(Task):
       ValueError: if the tolerance is no finite number of at least 0.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> import jsubspace
       >>> def log_prob_fn(point, x):
       ...     return jax.scipy.stats.norm.logpdf(x, point["mean"])
