@@ -118,7 +118,6 @@ def test_without_an_augmentation_no_place_travels():
     assert [(leaf.shape, leaf.dtype) for leaf in KINDS["arrays"]().example()] == [((2,), np.float32), ((), np.int32)]
 
 
-<<<<<<< HEAD
 def test_arrays_in_memory_are_those_that_batches_are_made_of():
     data = KINDS["arrays"]()
     for split, rows in (("training", slice(None)), ("test", slice(None)), ("validation", slice(3))):
@@ -133,7 +132,8 @@ def test_arrays_in_memory_are_those_that_batches_are_made_of():
     assert data.in_memory("test") is None
     assert data.in_memory("validation") is None
     assert data.in_memory("training") is not None
-=======
+
+
 @pytest.mark.parametrize("number", [2**31, 2**32 + 5, -(2**31) - 1, 2**63 - 1, 2**64])
 @pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize("split", ["train", "test", "validation"])
@@ -169,7 +169,6 @@ def test_integers_of_64_bits_are_kept_where_jax_keeps_them(x64):
 def test_what_is_no_array_data(options, message):
     with pytest.raises(ValueError, match=message):
         ArrayData(**{"train": (X, Y), "test": (X, Y), "batch_size": 4} | options)
->>>>>>> options
 
 
 class NoPosition:

@@ -8,16 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-<<<<<<< HEAD
+from jsubspace import arguments, tree
+
 LONGEST_NAME = 40
 TAKEN_NAMES = frozenset({
     "name", "names", "kind", "roles", "alpha", "weights", "members", "networks", "scores", "intervals", "differences",
     "mean_probability", "mean_logit", "to_json", "epoch", "step", "tested_on",
 })  # fmt: skip
 """Names of a row's other fields."""
-=======
-from jsubspace import arguments, tree
->>>>>>> options
 
 
 def check_integers(number: int, labels: Any, ndim: int, expected: str) -> None:
@@ -26,7 +24,6 @@ def check_integers(number: int, labels: Any, ndim: int, expected: str) -> None:
         raise ValueError(f"the last array of batch {number} is {dtype_of(labels)}{list(np.shape(labels))}. {expected}")
 
 
-<<<<<<< HEAD
 def check_below(number: int, labels: np.ndarray, size: int, kind: str) -> None:
     """Raises ValueError if a label of batch ``number`` is not below the number of logits. ``kind`` says what the logits are of."""
     if labels.size and int(labels.max()) >= size:
@@ -36,7 +33,6 @@ def check_below(number: int, labels: np.ndarray, size: int, kind: str) -> None:
         )
 
 
-=======
 def number(name: str, value: Any, is_right: Callable[[Any], bool], expected: str) -> float:
     """An option of a task as a float.
 
@@ -86,7 +82,6 @@ def wide(numbers: jax.Array) -> jax.Array:
     return numbers.astype(tree.accumulator(numbers.dtype) if is_float else jnp.float32)
 
 
->>>>>>> options
 def dtype_of(array: Any) -> Any:
     """The dtype of an array on the host or on a device, also of text and objects."""
     return getattr(array, "dtype", None) or np.asarray(array).dtype

@@ -290,20 +290,3 @@ def checked(task: Any) -> Task:
         raise ValueError(f"measure: the fractions of {name} are {task.fractions}, and must be among its scores.")
     checks.tolerance(task.tolerance)
     return task
-
-
-<<<<<<< HEAD
-def _wide(numbers: jax.Array) -> jax.Array:
-    is_float = jnp.issubdtype(numbers.dtype, jnp.floating)
-    return numbers.astype(tree.accumulator(numbers.dtype) if is_float else jnp.float32)
-=======
-def is_name(score: Any) -> bool:
-    """Whether a score may have this name in a row.
-
-    Example:
-      >>> is_name("rmse"), is_name("alpha"), is_name("a b")
-      (True, False, False)
-    """
-    is_short = isinstance(score, str) and len(score) <= _LONGEST and score.isascii()
-    return is_short and score.isidentifier() and not score.startswith("_") and score not in _TAKEN
->>>>>>> options

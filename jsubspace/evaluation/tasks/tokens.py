@@ -163,9 +163,6 @@ class Tokens(Task):
         return counts & targets[1].astype(bool) if self.masked else counts
 
 
-<<<<<<< HEAD
-def _check_mask(number: int, mask: Any, shape: tuple[int, ...]) -> None:
-=======
 def _are_sizes(token_bytes: Any) -> bool:
     """Whether this is a positive number, or a list of numbers of at least 0 that are not all 0."""
     if not arguments.are_real_numbers(token_bytes):
@@ -174,8 +171,7 @@ def _are_sizes(token_bytes: Any) -> bool:
     return sizes.ndim <= 1 and bool(np.isfinite(sizes).all() and sizes.min() >= 0 and sizes.max() > 0)
 
 
-def _checked_mask(number: int, mask: Any, shape: tuple[int, ...]) -> np.ndarray:
->>>>>>> options
+def _check_mask(number: int, mask: Any, shape: tuple[int, ...]) -> None:
     if np.shape(mask) != shape:
         raise ValueError(
             f"the mask of batch {number} has the shape {list(np.shape(mask))}, but the labels have {list(shape)}. The mask has one "

@@ -9,14 +9,9 @@ import jax
 import numpy as np
 
 from jsubspace import arguments
-from jsubspace.evaluation import bounds, networks
+from jsubspace.evaluation import bounds, networks, options
 from jsubspace.evaluation import measure as measuring
-<<<<<<< HEAD
-from jsubspace.evaluation.batches import Batches, padded
-=======
-from jsubspace.evaluation import networks, options
 from jsubspace.evaluation.batches import Batches, arrays_of, padded
->>>>>>> options
 from jsubspace.evaluation.devices import Devices
 from jsubspace.evaluation.evaluator import Evaluator
 from jsubspace.evaluation.positions import name_of
