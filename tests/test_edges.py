@@ -119,6 +119,23 @@ def test_the_loss_of_a_label_that_is_no_class_is_nan(label):
     assert np.isnan(metrics.cross_entropies(jnp.zeros((2, 3)), jnp.array([0, label]))[1])
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16])
+@pytest.mark.parametrize("num_classes", [100, 200, 256, 257, 40_000])
+def test_narrow_labels_are_the_same_classes(dtype, num_classes):
+    """A number of classes that the labels' dtype does not have must not wrap."""
+    logits = jax.random.normal(jax.random.key(1), (3, num_classes))
+    labels = np.array([0, 97, min(num_classes - 1, np.iinfo(dtype).max)], dtype)
+    wide = labels.astype(np.int32)
+    np.testing.assert_array_equal(metrics.cross_entropies(logits, labels), metrics.cross_entropies(logits, wide))
+    found, expected = (metrics.score(jax.nn.log_softmax(logits), jnp.asarray(given)) for given in (labels, wide))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert np.isfinite(found.nll).all()
+    tokens = (jsubspace.Tokens().losses(logits[None], given[None]) for given in (labels, wide))
+    np.testing.assert_array_equal(*tokens)
+    if np.issubdtype(dtype, np.signedinteger):
+        assert np.isnan(metrics.cross_entropies(logits, np.array([-1, 0, 0], dtype))[0])
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_loss_of_a_sure_network_in_bfloat16_is_not_zero(smoothing):
     """Nor is the gradient of the label's logit. Both are those of the same logits in float32."""

@@ -6,7 +6,7 @@ The intervals have a level of 95 %. They show how much a number would change wit
 show how much it would change with another training seed. docs/statistics.md has their coverage in a simulation.
 
 - accuracy: Wilson's interval (`bounds.of_fraction`). It has a width even if every example is right.
-- nll, brier: the 2.5 and 97.5 percentiles over bootstrap resamples of the test examples. All rows of a call use the same
+- nll, brier: the 2.5 and 97.5 percentiles over bootstrap resamples of the test examples, moved away for few examples (`expanded`). All rows of a call use the same
   resamples, and so do all calls with the same number of examples. If losses are rare and large, as with a certain network,
   a small test set may contain no such loss, and the interval is then too short. An impossible label has an infinite
   NLL. The upper bound is then infinite, and the lower bound is finite if many resamples leave the label out.
@@ -58,8 +58,8 @@ def intervals(
     counts = resamples(n, num_resamples)
     by_width, by_mass = (calibration.error_interval(sums, level) for sums in _binned(host, num_bins))
     return found | {
-        "nll": _of_mean(counts, host.nll, level),
-        "brier": _of_mean(counts, host.brier, level),
+        "nll": np.clip(_of_mean(counts, host.nll, level), *_POSSIBLE["nll"]),
+        "brier": np.clip(_of_mean(counts, host.brier, level), *_POSSIBLE["brier"]),
         "ece": by_width,
         "ece_debiased": by_width,
         "adaptive_ece": by_mass,
@@ -109,6 +109,17 @@ def percentiles(resampled: np.ndarray, level: float = 0.95) -> np.ndarray:
     return np.array([low, high])
 
 
+def expanded(ends: np.ndarray, score: float, n: int, level: float = 0.95) -> np.ndarray:
+    """Percentiles of resampled scores, moved away from the score of the n examples themselves.
+
+    Resamples spread by sqrt((n - 1) / n) less than samples do, and their spread is itself an estimate. Both ends move away by the factor
+    t / z sqrt(n / (n - 1)), with the quantiles of Student's t with n - 1 degrees of freedom and of a normal variable. The mean of
+    normal numbers then has its t interval (Hesterberg, 2015, expands the percentiles by the same factor).
+    """
+    factor = bounds.t_quantile(n - 1, level) / bounds.normal_quantile(level) * (n / (n - 1)) ** 0.5
+    return score + factor * (ends - score) if np.isfinite([*ends, score]).all() else ends
+
+
 def reliability(scores: Scores, num_bins: int = 20) -> dict[str, Any]:
     """Count, mean confidence and accuracy of every bin for the scores ``[n]`` of one network, None for an empty bin."""
     host = _on_host(scores)
@@ -151,8 +162,11 @@ def _binned(host: Scores, num_bins: int) -> tuple[calibration.Binned, calibratio
 
 def _of_mean(counts: np.ndarray, values: np.ndarray, level: float) -> np.ndarray:
     """Bootstrap intervals of means: ``[..., n] -> [..., 2]``."""
-    means = resampled_means(counts, values).reshape(len(counts), -1)
-    return np.stack([percentiles(column, level) for column in means.T]).reshape(*values.shape[:-1], 2)
+    n, of_values = values.shape[-1], values.reshape(-1, values.shape[-1])
+    means = resampled_means(counts, of_values).reshape(len(counts), -1)
+    pairs = zip(means.T, of_values, strict=True)
+    found = [expanded(percentiles(column, level), one.mean(), n, level) for column, one in pairs]
+    return np.stack(found).reshape(*values.shape[:-1], 2)
 
 
 def _on_host(scores: Scores) -> Scores:

@@ -48,6 +48,7 @@ def score(log_probs: jax.Array, labels: jax.Array) -> Scores:
     log_probs = _wide(log_probs)
     num_classes = log_probs.shape[-1]
     _check_labels(labels, num_classes)
+    labels = wide_labels(labels)
     probs = jnp.exp(log_probs)
     one_hot = jnp.broadcast_to(jax.nn.one_hot(labels, num_classes, dtype=log_probs.dtype), log_probs.shape)
     is_class = (labels >= 0) & (labels < num_classes)
@@ -69,11 +70,22 @@ def cross_entropies(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0
     above 0.998 is 1, and its loss and the gradient of its logit would be 0.
     """
     log_probs = jax.nn.log_softmax(_wide(logits))
+    labels = wide_labels(labels)
     labels = jnp.where(labels < 0, logits.shape[-1], labels)  # A negative label would count from the last class.
     nll = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
     if not smoothing:
         return nll
     return (1 - smoothing) * nll - smoothing * jnp.mean(log_probs, axis=-1)
+
+
+def wide_labels(labels: Any) -> Any:
+    """Integer labels in int32 or wider. In int8, the number of 200 classes would be -56.
+
+    Example:
+      >>> wide_labels(jnp.zeros(2, jnp.uint8)).dtype
+      dtype('int32')
+    """
+    return labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
 
 
 def is_right(outputs: jax.Array, labels: jax.Array) -> jax.Array:

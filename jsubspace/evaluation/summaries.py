@@ -46,7 +46,8 @@ def intervals(
 ) -> dict[str, np.ndarray]:
     """Intervals of `scores`: ``[..., 2]`` by name, from numbers per example ``[..., n]``.
 
-    A single example has no spread. The interval of a score that is no fraction is then all numbers.
+    They are percentiles of resampled scores, which `estimates.expanded` moves away for few examples. A single example has no spread.
+    The interval of a score that is no fraction is then all numbers.
     """
     host = _on_host(per_example)
     found, n = scores(host, summary), next(iter(host.values())).shape[-1]
@@ -60,9 +61,11 @@ def intervals(
         elif n == 1:
             intervals[name] = everything
         else:
-            columns = resampled[name].reshape(num_resamples, -1).T
-            intervals[name] = np.stack([estimates.percentiles(column, level) for column in columns])
-            intervals[name] = intervals[name].reshape(everything.shape)
+            pairs = zip(resampled[name].reshape(num_resamples, -1).T, np.ravel(values), strict=True)
+            ends = [
+                estimates.expanded(estimates.percentiles(column, level), score, n, level) for column, score in pairs
+            ]
+            intervals[name] = np.stack(ends).reshape(everything.shape)
     return intervals
 
 

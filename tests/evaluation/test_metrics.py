@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 
 from jsubspace.evaluation import estimates, metrics
@@ -114,8 +115,11 @@ def test_intervals_by_resampling_one_at_a_time(predictions):
     assert (counts.sum(-1) == 97).all()
     bounds = estimates.intervals(scores, num_resamples=50)
     for name in ("nll", "brier"):
-        values = [getattr(scores, name)[:, np.repeat(np.arange(97), row)].mean(-1) for row in counts]
-        np.testing.assert_allclose(bounds[name], np.percentile(values, [2.5, 97.5], axis=0).T, rtol=1e-9)
+        of_examples = getattr(scores, name)
+        values = [of_examples[:, np.repeat(np.arange(97), row)].mean(-1) for row in counts]
+        mean, factor = of_examples.mean(-1)[:, None], stats.t.ppf(0.975, 96) / stats.norm.ppf(0.975) * (97 / 96) ** 0.5
+        expected = mean + factor * (np.percentile(values, [2.5, 97.5], axis=0).T - mean)
+        np.testing.assert_allclose(bounds[name], expected, rtol=1e-6)
 
 
 def test_three_networks_disagree_over_all_their_pairs_together():

@@ -192,6 +192,16 @@ def test_bad_options(options):
         Regression(**options)
 
 
+def test_targets_that_float32_rounds_are_refused(x64):
+    task, seconds = Regression(scale=1.0), 1.7e9 + np.arange(40.0)
+    task.check_targets(0, seconds)  # float64 keeps them.
+    with jax.enable_x64(False):
+        with pytest.raises(ValueError, match=r"float32 rounds them by up to .* Subtract their mean"):
+            task.check_targets(0, seconds)
+        task.check_targets(0, seconds - seconds.mean())
+        task.check_targets(0, np.full(3, 0.1))
+
+
 def test_levels_have_names_of_their_own():
     assert Regression(levels=(0.975, 0.99), quantiles=(0.05, 0.005)).fractions == (
         "coverage_97_5", "coverage_99", "quantile_05", "quantile_00_5"

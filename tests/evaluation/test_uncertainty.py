@@ -290,6 +290,24 @@ def test_the_interval_of_the_area_under_the_risks_holds_the_truth():
     assert low == 0 < high < 0.1
 
 
+@pytest.mark.parametrize(("n", "error", "power"), [(100, 0.01, 0), (100, 0.02, 1), (400, 0.01, 0)])
+def test_the_interval_of_the_area_covers_with_few_errors(n, error, power):
+    """About one to four errors. With the quantile of a normal variable, the upper bound would be too low in every sixth case."""
+
+    def drawn(rng, size):
+        confidence = np.sort(rng.uniform(size=size))
+        chance = error * (power + 1) * (1 - confidence) ** power
+        return confidence, rng.uniform(size=size) >= chance, chance
+
+    *_, chance = drawn(np.random.default_rng(0), 500_000)
+    truth = (np.cumsum(chance[::-1]) / np.arange(1, len(chance) + 1)).mean()
+    rng, missed = np.random.default_rng(1), 0
+    for _ in range(150):
+        low, high = selective.selective(*drawn(rng, n)[:2], num_resamples=100).aurc_interval
+        missed += not low <= truth <= high
+    assert 1 - missed / 150 > 0.92
+
+
 def test_each_batch_is_read_once(endpoints):
     read = []
 

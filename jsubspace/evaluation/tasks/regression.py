@@ -72,16 +72,24 @@ class Regression(Task):
         return (*(_name("coverage", level) for level in self.levels), *(_name("quantile", q) for q in self.quantiles))
 
     def check_targets(self, number: int, *targets: Any) -> None:
-        """Raises ValueError if the targets are not finite real numbers."""
+        """Raises ValueError if the targets are not finite real numbers, or float32 rounds their differences away."""
         (given,) = targets
         dtype = checks.dtype_of(given)
         if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
             raise ValueError(
                 f"the targets of batch {number} are {dtype}. The targets of a regression are real numbers."
             )
-        if not np.isfinite(np.asarray(given)).all():
+        exact = np.asarray(given, np.float64)
+        if not np.isfinite(exact).all():
             raise ValueError(
                 f"a target of batch {number} is not finite. Leave the examples out that have no target, or correct the data."
+            )
+        kept, spread = jnp.result_type(float), np.ptp(exact) if exact.size else 0.0
+        lost = np.max(np.abs(exact - exact.astype(kept)), initial=0)
+        if lost > 1e-3 * spread > 0:
+            raise ValueError(
+                f"the targets of batch {number} lie between {exact.min():.10g} and {exact.max():.10g}, and {jnp.dtype(kept).name} "
+                f"rounds them by up to {lost:.3g}. Subtract their mean and divide by their spread, or use jax_enable_x64."
             )
 
     def reduce(self, outputs: Any, *targets: Any) -> tuple[jax.Array, jax.Array]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsubspace import arguments
-from jsubspace.evaluation import ensembles
+from jsubspace.evaluation import ensembles, metrics
 from jsubspace.evaluation.tasks import checks
 from jsubspace.evaluation.tasks.task import Outcomes, Task
 
@@ -113,6 +113,7 @@ class Tokens(Task):
                 "token."
             )
         wide = checks.wide(outputs)
+        labels = metrics.wide_labels(labels)
         places = jnp.clip(labels, 0, size - 1)[..., None]
         log_probs = jnp.take_along_axis(wide, places, axis=-1)[..., 0] - jax.nn.logsumexp(wide, axis=-1)
         return log_probs, jnp.any(self._counts(*targets) & (labels >= size), axis=-1)

@@ -81,7 +81,7 @@ def selective(
     rng = np.random.default_rng(0)
     resampled = [np.sort(rng.integers(0, n, n)) for _ in range(num_resamples if n > 1 else 0)]
     areas = np.array([_risks(confidence[drawn], wrong[drawn]).mean() for drawn in resampled])
-    interval = _interval(area, areas, n, level)
+    interval = _interval(area, areas, int(wrong.sum()), n, level)
     places = np.unique(np.linspace(0, n - 1, min(num_points, n)).round().astype(int))
     return Selective(
         area,
@@ -99,16 +99,17 @@ def _risks(confidence: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     return np.cumsum(mean[group]) / np.arange(1, len(wrong) + 1)
 
 
-def _interval(area: float, resampled: np.ndarray, n: int, level: float) -> tuple[float, float]:
-    """A normal interval of the logarithm, with the standard deviation over resamples.
+def _interval(area: float, resampled: np.ndarray, num_wrong: int, n: int, level: float) -> tuple[float, float]:
+    """An interval of the logarithm, with the standard deviation over resamples.
 
-    Percentiles are too short for a few hundred examples. Without an error among n examples, the area is at most the error rate, of which
-    Wilson's bound is known.
+    Percentiles are too short for a few hundred examples. The errors alone say how much the area varies, so the standard deviation has
+    as many degrees of freedom as there are errors. Without an error among n examples, the area is at most the error rate, and
+    Wilson's interval bounds this rate.
     """
     if not len(resampled):
         return (0.0, 1.0)
     if area == 0:
         return (0.0, float(bounds.of_fraction(np.array(0), n, level)[1]))
     positive = resampled[resampled > 0]
-    half = bounds.normal_quantile(level) * float(np.std(np.log(positive))) * (n / (n - 1)) ** 0.5
-    return (area * math.exp(-half), min(area * math.exp(half), 1.0))
+    half = bounds.t_quantile(num_wrong, level) * float(np.std(np.log(positive))) * (n / (n - 1)) ** 0.5
+    return (area * math.exp(-half), min(area * math.exp(min(half, 700.0)), 1.0))
