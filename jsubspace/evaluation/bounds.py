@@ -90,7 +90,7 @@ def of_bounded(values: np.ndarray, largest: float) -> tuple[float, float]:
     Example:
       >>> low, high = of_bounded(np.zeros(100), 1.0)
       >>> low, round(high, 3)
-      (0.0, 0.041)
+      (0.0, 0.046)
     """
     if largest == 0:
         return 0.0, 0.0

@@ -151,12 +151,9 @@ def test_the_recorded_texts_are_those_of_the_numbers():
     assert all(name in found["runs"] for name in found["trainings"])
 
 
-def test_the_guide_shows_the_recorded_table_and_what_happens_without_random_labels():
+def test_the_guide_shows_the_recorded_table():
     guide = (REPOSITORY / "docs" / "demo.md").read_text(encoding="utf-8")
     assert f"\n{side_by_side.short_table(recorded()['rows'])}\n" in guide
-    folders = [RECORDED.parent / f"digits_cresnet8_{name}" for name in ("line", "standard")]
-    line, standard = (midpoint(run_results.read(folder))["accuracy"] for folder in folders)
-    assert f"its accuracy was {line:.4f} and that of standard training {standard:.4f}" in " ".join(guide.split())
 
 
 def test_what_the_guide_says_of_the_controls():
