@@ -73,4 +73,12 @@ def _numbered(groups: Any, num_examples: int, caller: str) -> np.ndarray:
             f"{caller}: groups is {arguments.described(groups)}, but it must hold one label per example, [{num_examples}], in the "
             "order of the batches."
         )
+    given = np.asarray(groups, object)  # Beside a text, numpy makes the text "nan" of a NaN.
+    missing = np.flatnonzero((labels != labels) | (given != given))
+    if len(missing):
+        raise UsageError(
+            f"{caller}: groups holds {labels[missing[0]]} for {len(missing)} of {num_examples} examples, the first of them example "
+            f"{missing[0]}. Every example must have a label. If such an example depends on no other, give it a label of its own. "
+            "Else leave it out of the batches."
+        )
     return np.unique(labels, return_inverse=True)[1]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import jsubspace
 from experiments import coverage
@@ -132,6 +133,44 @@ def test_groups_widen_the_interval_of_examples_that_repeat():
     assert np.ptp(alone.interval) < 0.6 * np.ptp(many.interval)
 
 
+SIZES = {
+    "equal": [4] * 40,
+    "one is half": [120] + [4] * 30,
+    "two are two thirds": [112] * 2 + [4] * 28,
+    "falling": [max(240 // k, 1) for k in range(1, 61)],
+}
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("alike", [0.0, 0.5, 1.0])
+def test_the_interval_holds_the_truth_for_groups_of_unequal_sizes(sizes, alike):
+    """600 simulations: 0.93 of them for every share of the variance that examples of a group have in common."""
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    split, rng = folds.folds(len(group), group), np.random.default_rng(0)
+    covered = 0
+    for _ in range(600):
+        common, own = rng.normal(size=len(sizes))[group], rng.normal(size=len(group))
+        differences = alike**0.5 * common + (1 - alike) ** 0.5 * own
+        low, high = gains.gain(np.zeros(len(group)), differences, split, "it", 0.01).interval
+        covered += low <= 0 <= high
+    assert covered / 600 >= 0.93
+
+
+def test_the_jackknife_and_the_effective_number_of_groups():
+    """A group as large as all others together leaves three effective groups, by hand, and three decide nothing."""
+    sizes = np.array([40] + [1] * 40)
+    group, rng = np.repeat(np.arange(41), sizes), np.random.default_rng(0)
+    differences = 5 + rng.normal(size=80)
+    split = folds.Folds(np.arange(80) % 5, group, 5)
+    found = gains.gain(np.zeros(80), differences, split, "it", 0.01)
+    left_out = [differences[group != g].mean() for g in range(41)]
+    error = np.sqrt(40 / 41 * np.sum((left_out - differences.mean()) ** 2))
+    effective = int(80**2 / (sizes**2).sum())
+    assert effective == 3
+    assert found.interval[1] - found.value == pytest.approx(stats.t.ppf(0.975, effective - 1) * error, rel=1e-5)
+    assert (found.interval[0] > 0, found.verdict) == (True, "undecided")
+
+
 @pytest.mark.parametrize(("n", "verdict"), [(5, "undecided"), (29, "undecided"), (30, "gain")])
 def test_a_few_examples_show_no_gain(n, verdict):
     """Five equal gains have an interval without width."""
@@ -165,6 +204,17 @@ def test_validation_examples_among_the_training_examples_are_warned_of():
         jsubspace.fit_alpha(log_prob_fn, endpoints, LINE, batches, training_batches=new, num_steps=2)
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(np.float32, np.float64), (np.float64, np.float32), (np.int32, np.int64)])
+def test_overlap_does_not_depend_on_the_dtype(ours, theirs):
+    """jax makes float32 of float64, and of the last batch that it pads."""
+    x = (np.random.default_rng(0).normal(size=(60, 5)) * 100).astype(np.int32 if ours is np.int32 else np.float64)
+    endpoints, given = planted(LINE, jnp.float32(0.3))
+    batches = [(x[:40].astype(ours), given[0][1]), (x[40:].astype(ours), given[1][1])]
+    training = [(x[:50].astype(theirs),), (x[50:].tolist(),)]
+    with pytest.warns(UserWarning, match="60 of 60 validation examples are training examples"):
+        jsubspace.fit_alpha(log_prob_fn, endpoints, LINE, batches, training_batches=training, num_steps=2)
+
+
 WRONG = [
     ({"objective": "loss"}, 'objective is \'loss\', but it must be "log_prob" or "entropy"'),
     ({"method": "newton"}, "method is 'newton'"),
@@ -174,6 +224,9 @@ WRONG = [
     ({"num_steps": 2.0}, "num_steps is 2.0, but it must be an integer"),
     ({"tolerance": -1}, "tolerance is -1"),
     ({"groups": [0, 1]}, r"groups is a list .*one label per example, \[60\]"),
+    ({"groups": np.r_[np.arange(30.0), [np.nan] * 30]}, "groups holds nan for 30 of 60 examples, the first of them example 30"),
+    ({"groups": ["a"] * 59 + [float("nan")]}, "groups holds nan for 1 of 60 examples, the first of them example 59"),
+    ({"groups": np.array(["NaT"] + ["2020-01-01"] * 59, "M8[D]")}, "groups holds NaT for 1 of 60"),
     ({"groups": [0] * 60}, "there are 1 groups, but 5 folds need at least 5"),
     ({"training_batches": 3}, "training_batches is 3, but it must be a list of batches"),
     ({"subspace": TRIANGLE}, r"Simplex\(num_endpoints=3\) has 3 endpoints but 2 were given"),
