@@ -30,6 +30,10 @@ class Folds(NamedTuple):
         seen = np.concatenate([np.ones((1, len(self.fold)), bool), self.fold != np.arange(self.num_folds)[:, None]])
         return seen / seen.sum(-1, keepdims=True)
 
+    def seen(self, losses: np.ndarray) -> np.ndarray:
+        """``[1 + folds, p]``: of losses ``[p, n]``, the mean over the examples that every fit sees (`means`)."""
+        return np.stack([means(losses, of_fit) for of_fit in self.weights])
+
     def unseen(self, losses: np.ndarray) -> np.ndarray:
         """``[n]``: of the losses ``[1 + folds, n]`` of all fits, each example's loss by the fit that has not seen it."""
         return losses[1 + self.fold, np.arange(len(self.fold))]
@@ -64,6 +68,16 @@ def folds(num_examples: int, groups: Any = None, count: int = FEWEST, caller: st
     of_group = np.empty(num_groups, int)
     of_group[np.random.default_rng(0).permutation(num_groups)] = np.arange(num_groups) % count
     return Folds(of_group[group], group, count)
+
+
+def means(losses: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted means of losses ``[..., n]`` with weights ``[..., n]``. A loss of weight 0 does not count, even if infinite.
+
+    A mean that is no finite number is infinite, so that nothing prefers it.
+    """
+    with np.errstate(invalid="ignore"):
+        found: np.ndarray = np.sum(np.where(weights > 0, losses, 0) * weights, axis=-1)
+    return np.where(np.isfinite(found), found, np.inf)
 
 
 def _numbered(groups: Any, num_examples: int, caller: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Validation examples that are training examples: a choice by such examples prefers networks that memorise."""
 
 import warnings
+
 import jax
 import numpy as np
 

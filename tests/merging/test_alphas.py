@@ -78,6 +78,82 @@ def test_the_grid_finds_the_planted_point_of_the_grid(subspace, alpha):
     assert found.gain.verdict == "gain"
 
 
+def hidden_log_prob(point, x, y):
+    return -((jnp.tanh(x @ point["a"]["w"]) @ point["b"]["w"] - y) ** 2)
+
+
+def independent(m, seed):
+    """Networks with barriers between them, and data of another network."""
+    rng = np.random.default_rng(seed)
+    endpoints = {"a": {"w": 2 * rng.normal(size=(m, 2, 3))}, "b": {"w": 2 * rng.normal(size=(m, 3))}}
+    x = rng.normal(size=(40, 2))
+    y = np.tanh(x @ rng.normal(size=(2, 3))) @ rng.normal(size=3)
+    return jax.tree.map(np.float32, endpoints), [(x.astype(np.float32), y.astype(np.float32))]
+
+
+def on_data(subspace, endpoints, batch, alphas):
+    """The losses ``[s, n]`` at alphas."""
+    points = [jsubspace.interpolate(endpoints, jnp.asarray(alpha, jnp.float32), subspace) for alpha in alphas]
+    return np.stack([-hidden_log_prob(point, *batch) for point in points])
+
+
+@pytest.mark.parametrize(
+    ("subspace", "by"),
+    [(LINE, None), (LINE, "layer"), (CURVE, None), (TRIANGLE, None), (jsubspace.Simplex(4), "layer")],
+    ids=str,
+)
+def test_a_fit_is_never_worse_than_its_starts(subspace, by):
+    """A descent from the center alone ends at a worse place than an end or a point of the grid in some of these cases."""
+    for seed in (0, 1, 2):
+        endpoints, batches = independent(subspace.num_endpoints, seed)
+        found = jsubspace.fit_alpha(hidden_log_prob, endpoints, subspace, batches, by=by)
+        starts = [subspace.center, *subspace.ends, *subspace.grid(11)]
+        of_starts = on_data(subspace, endpoints, batches[0], starts)
+        assert found.loss <= of_starts.mean(-1).min() + 1e-5
+        assert found.loss_at_center == pytest.approx(of_starts[0].mean(), rel=1e-5)
+        if by is None:
+            of_folds = on_data(subspace, endpoints, batches[0], found.fold_alphas[:, 0])
+            for weights, losses in zip(folds.folds(40).weights[1:], of_folds, strict=True):
+                assert weights @ losses <= (of_starts @ weights).min() + 1e-5
+
+
+def test_the_top_of_a_barrier_is_no_optimum():
+    """Both ends have the loss 0, and the center is the top between them, where the slope is 0."""
+    x = jnp.linspace(-1, 1, 50)
+    networks, batches = [jnp.array([2.0, 1.0]), jnp.array([-2.0, -1.0])], [(x, jnp.tanh(2 * x))]
+
+    def double(point, x, y):
+        return -((y - jnp.tanh(x * point[0]) * point[1]) ** 2)
+
+    found = jsubspace.fit_alpha(double, jsubspace.stack(networks), LINE, batches)
+    assert (found.alpha in (0, 1), found.loss, found.gain.verdict) == (True, pytest.approx(0, abs=1e-12), "gain")
+    report = jsubspace.soup(double, networks, batches, how="fitted").report
+    assert (report.loss, report.over_center.verdict) == (pytest.approx(0, abs=1e-12), "gain")
+
+
+def test_a_fit_chooses_its_start_without_its_fold():
+    """Other labels in fold 0 change the other fits, and not the fit without fold 0."""
+    endpoints, [(x, y)] = independent(2, 0)
+    other = np.where(folds.folds(40).fold == 0, y + 30, y).astype(np.float32)
+    one, two = (jsubspace.fit_alpha(hidden_log_prob, endpoints, LINE, [(x, each)]).fold_alphas for each in (y, other))
+    np.testing.assert_allclose(one[0], two[0], atol=1e-4)
+    assert np.abs(one - two).max() > 0.1
+
+
+@pytest.mark.parametrize("method", ["grid", "gradient"])
+@pytest.mark.parametrize("broken", [np.inf, -np.inf, np.nan])
+def test_a_position_with_a_loss_that_is_not_finite_is_not_chosen(method, broken):
+    """One example has no loss at alpha = 1. The fit without it chooses by the other examples alone."""
+
+    def log_prob(point, x):
+        return jnp.where((point["w"] == 1) & (x == 7), broken, -((point["w"] - 0.3) ** 2) - 0 * x)
+
+    endpoints, batches = {"w": jnp.array([0.0, 1.0])}, [(jnp.arange(30.0),)]
+    found = jsubspace.fit_alpha(log_prob, endpoints, LINE, batches, method=method)
+    assert found.alpha == pytest.approx(0.3, abs=1e-4)
+    np.testing.assert_allclose(found.fold_alphas, 0.3, atol=1e-4)
+
+
 def test_no_gain_is_an_answer():
     """Where the center is the best point and labels are drawn, the fit follows noise and gains nothing."""
     endpoints, batches = planted(LINE, jnp.float32(0.5), n=2000)

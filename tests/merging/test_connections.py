@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+import scipy.stats
 
 import jsubspace
 from jsubspace.errors import UsageError
@@ -103,8 +103,11 @@ def test_many_networks_are_judged_without_draws(monkeypatch):
     found, _ = plan.judged([str(i) for i in range(15)], losses, 0.02)
     excess = losses[15:24] - ((1 - plan.positions)[1:-1, None] * losses[0] + plan.positions[1:-1, None] * losses[1])
     tail = 0.05 / 106 / 2
-    wide = stats.t.isf(tail, 49) / stats.norm.isf(tail) * stats.sem(excess, axis=-1)
-    expected = [(excess.mean(-1) - stats.norm.isf(tail / 9) * wide).max(), (excess.mean(-1) + stats.norm.isf(tail) * wide).max()]
+    wide = scipy.stats.t.isf(tail, 49) / scipy.stats.norm.isf(tail) * scipy.stats.sem(excess, axis=-1)
+    expected = [
+        (excess.mean(-1) - scipy.stats.norm.isf(tail / 9) * wide).max(),
+        (excess.mean(-1) + scipy.stats.norm.isf(tail) * wide).max(),
+    ]
     np.testing.assert_allclose(found[0].interval, np.maximum(expected, 0), rtol=1e-4)
 
 
