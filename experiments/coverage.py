@@ -186,9 +186,12 @@ def _fitted_gain(
         return found
 
     center = np.full((1, 1, m), 1 / m)
-    fits, unseen, at_center, _ = alphas.cross_fitted(slopes, per_example, center, domains.onto_simplex, split, 60)
+    starts = np.concatenate([center, np.eye(m)[:, None]])
+    of_starts = per_example(starts)
+    fits = alphas.cross_fitted(slopes, starts, of_starts, domains.onto_simplex, split, 60)
+    unseen = split.unseen(per_example(fits.positions))
     excess = [0.5 * float(np.sum(((c - best) @ networks) ** 2)) for c in (center[0, 0], fits.positions[0, 0])]
-    return gains.gain(unseen, at_center, split, alphas.CENTER, 0.01), excess[0] - excess[1]
+    return gains.gain(unseen, of_starts[0], split, alphas.CENTER, 0.01), excess[0] - excess[1]
 
 
 def _confidences(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -> np.ndarray:

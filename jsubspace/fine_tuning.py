@@ -43,8 +43,8 @@ def deltas(
       not divided.
 
     Raises:
-      ValueError: if m < 1, the base looks like stacked endpoints, a leaf or the dtype is not of floating-point numbers, the key
-        is no PRNG key, or one of key and scale is given without the other.
+      ValueError: if m < 1, the base looks like stacked endpoints, a leaf or the dtype is not of floating-point numbers, the base
+        holds NaN or an infinity (outside jit, where its numbers are known), the key is no PRNG key, or one of key and scale is given without the other.
 
     Example:
       >>> base = {"kernel": jnp.ones((3, 4)), "bias": jnp.zeros(4)}
@@ -104,6 +104,13 @@ def _check_base(base: Params, m: int) -> None:
             raise ValueError(
                 f"leaf {tree.leaf_name(path)} of the base has dtype {jnp.result_type(leaf)}, and only floating-point leaves have "
                 "deltas. Keep counters, keys and other state apart from the parameters."
+            )
+    known = [(path, leaf) for path, leaf in leaves if not isinstance(leaf, jax.core.Tracer)]
+    for (path, _), is_finite in zip(known, parameters.are_finite([leaf for _, leaf in known]), strict=True):
+        if not is_finite:
+            raise ValueError(
+                f"leaf {tree.leaf_name(path)} of the base holds NaN or an infinity. Every network would hold it, too. Give the "
+                "pretrained network as it was before, such as an earlier checkpoint."
             )
     if len(leaves) > 1 and all(jnp.shape(leaf)[:1] == (m,) for _, leaf in leaves):
         raise ValueError(

@@ -6,10 +6,11 @@ optimizer and never updated, and tied weights would part, all without an error. 
 their names or by their classes' names, because no framework is imported.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jsubspace import arguments, axis_names
@@ -90,6 +91,18 @@ def checked(init_fn: Callable[[jax.Array], Params]) -> Callable[[jax.Array], Par
         return network
 
     return init
+
+
+def are_finite(leaves: Sequence[Any]) -> list[bool]:
+    """Whether all numbers of each array are finite. The arrays are read once, where they lie. They must not be traced."""
+    with jax.ensure_compile_time_eval():  # Arrays may be constants of a program that is traced.
+        found = _are_finite(list(leaves))
+    return [bool(is_finite) for is_finite in jax.device_get(found)]
+
+
+@jax.jit
+def _are_finite(leaves: list[Any]) -> list[jax.Array]:
+    return [jnp.all(jnp.isfinite(leaf)) for leaf in leaves]
 
 
 def _is_state(node: Any) -> bool:

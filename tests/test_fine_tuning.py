@@ -177,6 +177,8 @@ def test_modules_and_names_of_axes():
         ({"apply": jnp.tanh, "w": jnp.ones(3)}, 2, {}, r"leaf \['apply'\] is a .* and no array"),
         ({"params": base_network(), "batch_stats": {"mean": jnp.ones(3)}}, 2, {}, "linen's collection 'batch_stats' beside"),
         (jsubspace.deltas(base_network(), 2), 2, {}, r"all leaves .* length 2, .*stacked endpoints.*unstack.*jnp.zeros\(\(2,"),
+        (base_network() | {"scale": jnp.array([1, jnp.nan])}, 2, {}, r"leaf \['scale'\] of the base holds NaN or an infinity"),
+        (base_network() | {"bias": np.full(5, -np.inf)}, 2, {"key": KEY, "scale": 0.1}, r"leaf \['bias'\] of the base holds"),
         (base_network(), 2, {"key": KEY}, "takes key and scale together"),
         (base_network(), 2, {"scale": 0.1}, "takes key and scale together"),
         (base_network(), 2, {"key": KEY, "scale": -1.0}, "scale is -1.0, but the size of the deltas is finite and at least"),
@@ -189,3 +191,15 @@ def test_modules_and_names_of_axes():
 def test_what_is_no_base_is_refused(base, subspace, options, message):
     with pytest.raises(ValueError, match=message):
         jsubspace.deltas(base, subspace, **options)
+
+
+def test_a_base_is_checked_where_its_numbers_are_known():
+    """A base that is a constant of a compiled function has numbers, and an argument has none."""
+    base = base_network() | {"scale": jnp.array([1, jnp.nan])}
+    start = jax.jit(lambda base: jsubspace.deltas(base, 2, key=KEY, scale=0.1))(base)
+    assert np.isnan(start["scale"]).all()
+    with pytest.raises(ValueError, match="holds NaN or an infinity"):
+        jax.jit(lambda key: jsubspace.deltas(base, 2, key=key, scale=0.1))(KEY)
+    good = base_network()
+    within = jax.jit(lambda key: jsubspace.deltas(good, 2, key=key, scale=0.1))(KEY)
+    close(within, jsubspace.deltas(good, 2, key=KEY, scale=0.1), rtol=1e-5, atol=1e-7)

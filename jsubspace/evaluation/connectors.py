@@ -22,7 +22,11 @@ import numpy as np
 
 from jsubspace.evaluation import bounds
 
-_DRAWS = 2000  # of the largest error of all points, for a level of 0.95. A level nearer to 1 needs more.
+_DRAWS = 2000
+"""Draws of the largest error of all points, for levels up to `_HIGHEST_DRAWN`."""
+
+_HIGHEST_DRAWN = 0.95
+"""A level nearer to 1 would need more draws. There the union bound is nearly exact, unless most points are alike."""
 
 
 def verdict(
@@ -100,7 +104,8 @@ def of_largest(deficits: np.ndarray, is_fraction: bool, level: float = 0.95) -> 
 
     The upper bound is the largest of the points' own upper bounds, since one of them belongs to the point with the largest
     true deficit. The lower bound must hold for all points at once. It is the largest of the points' lower bounds with a
-    quantile of the largest of p correlated normal errors. Four examples are added to the n as in `bounds.of_differences`, if the scores lie between 0 and 1.
+    quantile of the largest of p correlated normal errors. Up to the level 0.95 this quantile is simulated. Above, it is the
+    quantile of one error at the level 1 - (1 - level) / p, which is never too small (the union bound). Four examples are added to the n as in `bounds.of_differences`, if the scores lie between 0 and 1.
     """
     p, n = deficits.shape
     extra, widest = (bounds.EXTRA, 1.0) if is_fraction else (0, np.inf)
@@ -115,16 +120,19 @@ def of_largest(deficits: np.ndarray, is_fraction: bool, level: float = 0.95) -> 
     error = np.sqrt(np.diag(covariance) / total)
     if not is_fraction:  # A t interval, from the variance with n - 1 degrees of freedom.
         error *= bounds.t_quantile(n - 1, level) / bounds.normal_quantile(level) * math.sqrt(n / (n - 1))
-    spread = np.sqrt(np.diag(covariance))
-    at_once = bounds.normal_quantile(level)
-    if p > 1:
-        draws = max(_DRAWS, round(_DRAWS * 0.05 / (1 - level)))
-        errors = (
-            np.random.default_rng(0).normal(size=(draws, p)) @ _root(covariance).T / np.where(spread > 0, spread, 1)
-        )
-        at_once = float(np.quantile(errors.max(-1), (1 + level) / 2))
+    at_once = _at_once(covariance, level)
     low, high = (mean - at_once * error).max(), (mean + bounds.normal_quantile(level) * error).max()
     return [float(np.clip(low, 0, widest)), float(np.clip(high, 0, widest))]
+
+
+def _at_once(covariance: np.ndarray, level: float) -> float:
+    """The number that all of p normal errors with this covariance stay below with probability (1 + level) / 2, in standard deviations."""
+    p = len(covariance)
+    if p == 1 or level > _HIGHEST_DRAWN:
+        return bounds.normal_quantile(1 - (1 - level) / p)
+    spread = np.sqrt(np.diag(covariance))
+    errors = np.random.default_rng(0).normal(size=(_DRAWS, p)) @ _root(covariance).T / np.where(spread > 0, spread, 1)
+    return float(np.quantile(errors.max(-1), (1 + level) / 2))
 
 
 def _unknown(scores: np.ndarray, num_draws: int, tolerance: float) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from jsubspace import arguments, tree
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import connectors
 from jsubspace.evaluation.batches import Batches
-from jsubspace.evaluation.positions import name_of
+from jsubspace.evaluation.positions import CENTER_ROLE, name_of, shown
 from jsubspace.merging import descent, domains, folds, gains, parts
 from jsubspace.merging.losses import LOG_PROB, OBJECTIVES, Losses, loss_function
 from jsubspace.merging.overlap import warn_of_overlap
-from jsubspace.subspaces import Subspace, takes_weights
+from jsubspace.subspaces import Subspace, is_path, takes_weights
 from jsubspace.types import Alpha, Endpoints, Params
 
 GRADIENT, GRID = "gradient", "grid"
@@ -23,6 +23,9 @@ CENTER = "the center"
 _MOST_ON_GRID = 3
 _PRECISION = 1e-5
 """A fit in float32 ends when a step moves no number by more."""
+
+_COARSE_PATH, _COARSE = 11, 5
+"""The points of the coarse grid that shows where a fit may start: on a path, and along each axis elsewhere."""
 
 _CALL = "fit_alpha(log_prob_fn, endpoints, subspace, batches)"
 
@@ -40,7 +43,7 @@ class FittedAlpha(NamedTuple):
       by_part: the position of every part by its name, ``[*alpha_shape]``. Without parts it has the one name "whole".
       fold_alphas: ``[folds, parts, *alpha_shape]``, the positions that were fitted without each fold.
       num_examples: the number of validation examples.
-      steps: how many gradients each fit took, or the points of the grid.
+      steps: how many gradients the longest descent took, or the points of the grid.
       is_done: whether all fits ended before their steps were used up.
     """
 
@@ -86,12 +89,15 @@ def fit_alpha(
     training_batches: Batches | None = None,
     tolerance: float = 0.01,
 ) -> FittedAlpha:
-    """The position in a subspace with the lowest mean loss on validation data, and its gain over the center.
+    """The best position in a subspace for validation data that a descent or a grid finds, and its gain over the center.
 
     The endpoints stay as they are. The gain comes from cross-fitting: the position is fitted again without each of five folds,
     and every example is scored by the fit that has not seen it. The answer may be "no gain".
 
-    By gradient, every step takes one gradient of one network per batch and fit, and the center is the start. The loss is
+    By gradient, the position is a local minimum of the mean loss, and there may be a lower one. The center, the ends and a coarse
+    grid are scored first, in one forward pass (11 networks on a line). Every fit descends from the center, and also from the best
+    of these positions if this is another one, and keeps the lower end. On the examples of the fit, the position is never worse
+    than any of them. Every step takes one gradient of one network per batch and descent. The loss is
     dL / dc_i = <g, omega_i> steep along the coefficient of endpoint i. Positions stay inside of the subspace. By grid, every
     batch is read once for all points.
 
@@ -110,7 +116,7 @@ def fit_alpha(
       groups: one label per example in the order of the batches, if examples depend on each other, as images of one patient.
         A group is in one fold, and the interval is over groups.
       num_folds: the number of folds, at least 5.
-      num_steps: how many gradients each fit takes at most.
+      num_steps: how many gradients each descent takes at most. A fit has one or two descents.
       num_points: the number of points along each axis of the grid.
       training_batches: the training data of the networks, to warn of validation examples among them.
       tolerance: the smallest gain that matters, in nats. The verdict is "no gain" if the interval lies below it.
@@ -141,15 +147,15 @@ def fit_alpha(
     split = folds.folds(losses.num_examples, groups, num_folds)
     center = np.broadcast_to(np.asarray(subspace.center, np.float64), (1, len(found.names), *subspace.alpha_shape))
     if method == GRID:
-        fits, unseen, at_center, loss = _on_grid(losses, subspace, center, split, num_points, found)
+        fits, scored, at_center = _on_grid(losses, subspace, center, split, num_points, found)
     else:
-        fits, unseen, at_center, loss = _by_gradient(losses, subspace, center, split, num_steps)
+        fits, scored, at_center = _by_gradient(losses, subspace, center, split, num_steps)
     best = fits.positions[0]
     return FittedAlpha(
         found.alpha(jnp.asarray(best)),
         losses.point(best),
-        gains.gain(unseen, at_center, split, CENTER, tolerance),
-        loss,
+        gains.gain(split.unseen(scored), at_center, split, CENTER, tolerance),
+        float(scored[0].mean()),
         float(at_center.mean()),
         dict(zip(found.names, best, strict=True)),
         fits.positions[1:],
@@ -159,39 +165,52 @@ def fit_alpha(
     )
 
 
-Fits = tuple[descent.Found, np.ndarray, np.ndarray, float]
-"""The fits, the losses ``[n]`` on unseen examples, the losses ``[n]`` at the center, and the mean loss of the first fit."""
-
-
 def cross_fitted(
     slopes: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
-    per_example: Callable[[np.ndarray], np.ndarray],
-    center: np.ndarray,
+    starts: np.ndarray,
+    of_starts: np.ndarray,
     project: domains.Projection,
     split: folds.Folds,
     num_steps: int,
     precision: float = _PRECISION,
-) -> Fits:
+) -> descent.Found:
     """The fits of all examples and of all but each fold, by gradient.
+
+    Every fit descends from the center, and from the start that is best for the examples that the fit sees. It keeps the lower
+    end, so it is never worse than a start.
 
     Args:
       slopes: of `losses.Losses.slopes`.
-      per_example: of `losses.Losses.per_example`.
-      center: ``[1, parts, *alpha_shape]``, where all fits start.
+      starts: ``[s, parts, *alpha_shape]``, where a fit may start, with the center first.
+      of_starts: ``[s, n]``, the losses there.
       project: of `domains.projection`.
       split: the folds.
-      num_steps: how many gradients each fit takes at most.
-      precision: a fit ends when a step moves no number by more.
+      num_steps: how many gradients each descent takes at most.
+      precision: a descent ends when a step moves no number by more.
     """
-    start = np.repeat(center, 1 + split.num_folds, axis=0)
-    fits = descent.minimised(lambda points: slopes(points, split.weights), start, project, num_steps, precision)
-    found = per_example(np.concatenate([fits.positions, center]))
-    return fits, split.unseen(found[:-1]), found[-1], float(found[0].mean())
+    best = split.seen(of_starts).argmin(-1)
+    others, num_fits = np.flatnonzero(best), len(best)
+    fit = np.concatenate([np.arange(num_fits), others])
+    start = starts[np.concatenate([np.zeros(num_fits, int), best[others]])]
+    weights = split.weights[fit]
+    ends = descent.minimised(lambda points: slopes(points, weights), start, project, num_steps, precision)
+    kept = np.arange(num_fits)
+    kept[others] = np.where(ends.losses[num_fits:] < ends.losses[others], np.arange(num_fits, len(fit)), others)
+    return descent.Found(ends.positions[kept], ends.losses[kept], ends.steps, ends.is_done[kept])
 
 
-def _by_gradient(losses: Losses, subspace: Subspace, center: np.ndarray, split: folds.Folds, num_steps: int) -> Fits:
-    check_finite(losses.per_example(center)[0], "fit_alpha", CENTER)
-    return cross_fitted(losses.slopes, losses.per_example, center, domains.projection(subspace), split, num_steps)
+Scored = tuple[descent.Found, np.ndarray, np.ndarray]
+"""The fits, their losses ``[1 + folds, n]``, and the losses ``[n]`` at the center."""
+
+
+def _by_gradient(losses: Losses, subspace: Subspace, center: np.ndarray, split: folds.Folds, num_steps: int) -> Scored:
+    seen = shown(subspace, _COARSE_PATH if is_path(subspace) else _COARSE)
+    alphas = [one.alpha for one in seen if one.alpha is not None and CENTER_ROLE not in one.roles]
+    starts = np.concatenate([center, *(np.broadcast_to(alpha, center.shape) for alpha in alphas)])
+    of_starts = losses.per_example(starts)
+    check_finite(of_starts[0], "fit_alpha", CENTER)
+    fits = cross_fitted(losses.slopes, starts, of_starts, domains.projection(subspace), split, num_steps)
+    return fits, losses.per_example(fits.positions), of_starts[0]
 
 
 def _on_grid(
@@ -201,7 +220,7 @@ def _on_grid(
     split: folds.Folds,
     num_points: int,
     found: parts.Parts,
-) -> Fits:
+) -> Scored:
     """The best point of the grid for every fit. The center is a point of the grid, and the first of equals."""
     m = subspace.num_endpoints
     if not found.is_whole or m > _MOST_ON_GRID:
@@ -215,10 +234,10 @@ def _on_grid(
     points = np.concatenate([center, points.reshape(-1, *center.shape[1:])])
     scored = losses.per_example(points)
     check_finite(scored[0], "fit_alpha", CENTER)
-    means = split.weights @ np.where(np.isfinite(scored), scored, np.inf).T
+    means = split.seen(scored)
     best = np.argmin(means, axis=-1)
     fits = descent.Found(points[best], means[np.arange(len(best)), best], len(points), np.ones(len(best), bool))
-    return fits, split.unseen(scored[best]), scored[0], float(scored[best[0]].mean())
+    return fits, scored[best], scored[0]
 
 
 def check_finite(losses: np.ndarray, caller: str, place: str) -> None:

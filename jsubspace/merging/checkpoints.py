@@ -185,12 +185,17 @@ def _places(steps: Any) -> Sequence[float]:
     if not is_list:
         return list(range(_count("steps", steps)))
     places = steps if hasattr(steps, "dtype") else list(steps)
-    if not arguments.are_real_numbers(places) or not len(places) or not (np.diff(np.asarray(places)) > 0).all():
+    if not (arguments.are_real_numbers(places) and np.ndim(places) == 1 and len(places) and _are_increasing(places)):
         raise UsageError(
-            f"steps is {arguments.described(steps)}, but the steps of the checkpoints must be increasing numbers, or the number of "
-            "checkpoints."
+            f"steps is {arguments.described(steps)}, but the steps of the checkpoints must be finite, increasing numbers, as in "
+            "[100, 200, 300], or the number of checkpoints."
         )
     return [float(place) for place in places]
+
+
+def _are_increasing(places: Any) -> bool:
+    numbers = np.asarray(places)
+    return bool(np.isfinite(numbers).all() and (np.diff(numbers) > 0).all())
 
 
 def _rates(rates: Any) -> np.ndarray:

@@ -73,7 +73,8 @@ class Connections:
         Raises:
           UsageError: if there is no such pair.
         """
-        wanted = {self.names[one] if isinstance(one, int) and one < len(self.names) else one for one in (a, b)}
+        m = len(self.names)
+        wanted = {self.names[one] if isinstance(one, int) and -m <= one < m else one for one in (a, b)}
         for pair in self.pairs:
             if {*pair.names} == wanted:
                 return pair

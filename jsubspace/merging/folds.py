@@ -30,6 +30,10 @@ class Folds(NamedTuple):
         seen = np.concatenate([np.ones((1, len(self.fold)), bool), self.fold != np.arange(self.num_folds)[:, None]])
         return seen / seen.sum(-1, keepdims=True)
 
+    def seen(self, losses: np.ndarray) -> np.ndarray:
+        """``[1 + folds, p]``: of losses ``[p, n]``, the mean over the examples that every fit sees (`means`)."""
+        return np.stack([means(losses, of_fit) for of_fit in self.weights])
+
     def unseen(self, losses: np.ndarray) -> np.ndarray:
         """``[n]``: of the losses ``[1 + folds, n]`` of all fits, each example's loss by the fit that has not seen it."""
         return losses[1 + self.fold, np.arange(len(self.fold))]
@@ -66,11 +70,29 @@ def folds(num_examples: int, groups: Any = None, count: int = FEWEST, caller: st
     return Folds(of_group[group], group, count)
 
 
+def means(losses: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted means of losses ``[..., n]`` with weights ``[..., n]``. A loss of weight 0 does not count, even if infinite.
+
+    A mean that is no finite number is infinite, so that nothing prefers it.
+    """
+    with np.errstate(invalid="ignore"):
+        found: np.ndarray = np.sum(np.where(weights > 0, losses, 0) * weights, axis=-1)
+    return np.where(np.isfinite(found), found, np.inf)
+
+
 def _numbered(groups: Any, num_examples: int, caller: str) -> np.ndarray:
     labels = np.asarray(groups)
     if labels.shape != (num_examples,) or labels.dtype == object:
         raise UsageError(
             f"{caller}: groups is {arguments.described(groups)}, but it must hold one label per example, [{num_examples}], in the "
             "order of the batches."
+        )
+    given = np.asarray(groups, object)  # Beside a text, numpy makes the text "nan" of a NaN.
+    missing = np.flatnonzero((labels != labels) | (given != given))
+    if len(missing):
+        raise UsageError(
+            f"{caller}: groups holds {labels[missing[0]]} for {len(missing)} of {num_examples} examples, the first of them example "
+            f"{missing[0]}. Every example must have a label. If such an example depends on no other, give it a label of its own. "
+            "Else leave it out of the batches."
         )
     return np.unique(labels, return_inverse=True)[1]

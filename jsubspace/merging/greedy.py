@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jsubspace.evaluation import paired
+from jsubspace.merging.folds import Folds, means
 
 
 class Step(NamedTuple):
@@ -45,7 +46,7 @@ class Soups(NamedTuple):
 def greedy(
     per_example: Callable[[np.ndarray], np.ndarray],
     singles: np.ndarray,
-    weights: np.ndarray,
+    split: Folds,
     networks: Sequence[str],
     part_names: Sequence[str],
 ) -> Soups:
@@ -57,12 +58,13 @@ def greedy(
     Args:
       per_example: ``positions [p, parts, m] -> losses [p, n]``.
       singles: ``[m, n]``, the losses of the networks.
-      weights: ``[f, n]``, what each fit sees, as weights of the examples that sum to 1.
+      split: what each of the f fits sees.
       networks: m names.
       part_names: one name per part.
     """
+    weights = split.weights
     fits = np.arange(len(weights))
-    order = np.argsort(np.stack([means(singles, of_fit) for of_fit in weights]), axis=-1, kind="stable")
+    order = np.argsort(split.seen(singles), axis=-1, kind="stable")
     inside = np.zeros((len(weights), len(part_names), len(networks)), bool)
     inside[fits, :, order[:, 0]] = True
     losses, steps = singles[order[:, 0]], []
@@ -77,12 +79,6 @@ def greedy(
             inside = np.where(is_kept[:, None, None], tried, inside)
             losses = np.where(is_kept[:, None], found, losses)
     return Soups(inside / inside.sum(-1, keepdims=True), tuple(steps))
-
-
-def means(losses: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted means of losses ``[..., n]`` with weights ``[..., n]``. A loss of weight 0 does not count, even if infinite."""
-    found: np.ndarray = np.sum(np.where(weights > 0, losses, 0) * weights, axis=-1)
-    return np.where(np.isnan(found), np.inf, found)
 
 
 def _step(network: str, part: str, before: np.ndarray, after: np.ndarray, is_kept: bool) -> Step:

@@ -142,7 +142,7 @@ def _check_numbers(network: Params, place: str) -> None:
                 f"leaf {tree.leaf_name(path)} of {place} is float64, but jax computes in float32 here. Switch float64 on by the "
                 "environment variable JAX_ENABLE_X64=1, or cast the network to float32."
             )
-    finite = jax.device_get(_are_finite([leaf for _, leaf in leaves]))
+    finite = parameters.are_finite([leaf for _, leaf in leaves])
     for (path, _), is_finite in zip(leaves, finite, strict=True):
         if not is_finite:
             raise UsageError(
@@ -249,11 +249,6 @@ def _shape_hint(shape: tuple[int, ...], other: tuple[int, ...]) -> str:
 def _dtype(leaf: Any) -> Any:
     """The dtype of an array as it is, or what jax makes of a Python number."""
     return np.dtype(leaf.dtype) if hasattr(leaf, "dtype") else jnp.result_type(leaf)
-
-
-@jax.jit
-def _are_finite(leaves: list[Any]) -> list[jax.Array]:
-    return [jnp.all(jnp.isfinite(leaf)) for leaf in leaves]
 
 
 def _warn_of_copies(names: tuple[str, ...], points: tuple[Params, ...], caller: str) -> None:

@@ -1,8 +1,8 @@
 """Validation examples that are training examples: a choice by such examples prefers networks that memorise."""
 
 import warnings
-from typing import Any
 
+import jax
 import numpy as np
 
 from jsubspace import arguments
@@ -12,7 +12,8 @@ from jsubspace.evaluation.batches import Batches, ScoredBatch
 def warn_of_overlap(validation: list[ScoredBatch], training_batches: Batches | None, caller: str) -> None:
     """Warns if validation examples are also training examples. They are compared by the bytes of their first array.
 
-    An example that was augmented or scaled has other bytes and is not noticed.
+    Both are compared in the dtype that jax computes in, so float64 and float32 are alike unless float64 is switched on. An example
+    that was augmented or scaled has other bytes and is not noticed.
 
     Args:
       validation: the batches of `losses.held`.
@@ -39,7 +40,10 @@ def warn_of_overlap(validation: list[ScoredBatch], training_batches: Batches | N
         )
 
 
-def _rows(array: Any) -> list[int]:
+def _rows(array: np.ndarray) -> list[int]:
     """A hash of every example's shape, dtype and bytes. Two different rows agree with a probability of 2^-64."""
+    if array.dtype.kind in "iufc":
+        with np.errstate(over="ignore"):
+            array = array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
     kind = f"{array.dtype}{array.shape[1:]}"
     return [hash((kind, row.tobytes())) for row in np.ascontiguousarray(array)]

@@ -13,7 +13,7 @@ from jsubspace.merging import networks as given
 from jsubspace.merging.alphas import check_finite, cross_fitted
 from jsubspace.merging.angles import angles
 from jsubspace.merging.domains import onto_simplex
-from jsubspace.merging.greedy import Step, greedy, means
+from jsubspace.merging.greedy import Step, greedy
 from jsubspace.merging.losses import Losses, loss_function, point_at
 from jsubspace.merging.overlap import warn_of_overlap
 from jsubspace.merging.soup_report import SoupReport
@@ -60,7 +60,8 @@ def soup(
 
     - "uniform" gives all networks the same weight.
     - "greedy" tries networks in the order of their losses and keeps those that do not raise the loss (Wortsman et al., 2022).
-    - "fitted" learns the weights by gradient, at least 0 and with the sum 1 (`jsubspace.fit_alpha`).
+    - "fitted" learns the weights by gradient, at least 0 and with the sum 1 (`jsubspace.fit_alpha`). They may be a local minimum. On
+      the examples of the fit, it is never worse than the uniform soup or a single network.
     - "stock" goes from the pretrained network towards the average, as far as the angles between the networks say (Jang et al.,
       2024). It needs no data.
 
@@ -178,18 +179,20 @@ def _chosen(
     average = np.full(m, 1 / (m - has_origin))
     average[:has_origin] = 0
     center = np.broadcast_to(average, (1, count, m))
-    known = losses.per_example(np.concatenate([corners, center]))
+    points = np.concatenate([corners, center])
+    known = losses.per_example(points)
     singles, at_center = known[:-1], known[-1]
-    order = np.stack([means(singles[has_origin:], of_fit) for of_fit in split.weights]).argmin(-1) + has_origin
+    order = split.seen(singles[has_origin:]).argmin(-1) + has_origin
     best = singles[order]
     steps: tuple[Step, ...] = ()
     check_finite(best[0], "soup", names[order[0]])
     if how == GREEDY:
-        positions, steps = greedy(losses.per_example, singles, split.weights, names, part.names)
+        positions, steps = greedy(losses.per_example, singles, split, names, part.names)
         scored = losses.per_example(positions)
     elif how == FITTED:
         check_finite(at_center, "soup", "the uniform soup")
-        fits, *_ = cross_fitted(losses.slopes, losses.per_example, center, onto_simplex, split, num_steps)
+        starts, of_starts = (np.concatenate([each[-1:], each[:-1]]) for each in (points, known))
+        fits = cross_fitted(losses.slopes, starts, of_starts, onto_simplex, split, num_steps)
         positions = fits.positions
         scored = losses.per_example(positions)
     else:

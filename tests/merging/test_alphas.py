@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import jsubspace
 from experiments import coverage
@@ -77,6 +78,82 @@ def test_the_grid_finds_the_planted_point_of_the_grid(subspace, alpha):
     assert found.gain.verdict == "gain"
 
 
+def hidden_log_prob(point, x, y):
+    return -((jnp.tanh(x @ point["a"]["w"]) @ point["b"]["w"] - y) ** 2)
+
+
+def independent(m, seed):
+    """Networks with barriers between them, and data of another network."""
+    rng = np.random.default_rng(seed)
+    endpoints = {"a": {"w": 2 * rng.normal(size=(m, 2, 3))}, "b": {"w": 2 * rng.normal(size=(m, 3))}}
+    x = rng.normal(size=(40, 2))
+    y = np.tanh(x @ rng.normal(size=(2, 3))) @ rng.normal(size=3)
+    return jax.tree.map(np.float32, endpoints), [(x.astype(np.float32), y.astype(np.float32))]
+
+
+def on_data(subspace, endpoints, batch, alphas):
+    """The losses ``[s, n]`` at alphas."""
+    points = [jsubspace.interpolate(endpoints, jnp.asarray(alpha, jnp.float32), subspace) for alpha in alphas]
+    return np.stack([-hidden_log_prob(point, *batch) for point in points])
+
+
+@pytest.mark.parametrize(
+    ("subspace", "by"),
+    [(LINE, None), (LINE, "layer"), (CURVE, None), (TRIANGLE, None), (jsubspace.Simplex(4), "layer")],
+    ids=str,
+)
+def test_a_fit_is_never_worse_than_its_starts(subspace, by):
+    """A descent from the center alone ends at a worse place than an end or a point of the grid in some of these cases."""
+    for seed in (0, 1, 2):
+        endpoints, batches = independent(subspace.num_endpoints, seed)
+        found = jsubspace.fit_alpha(hidden_log_prob, endpoints, subspace, batches, by=by)
+        starts = [subspace.center, *subspace.ends, *subspace.grid(11)]
+        of_starts = on_data(subspace, endpoints, batches[0], starts)
+        assert found.loss <= of_starts.mean(-1).min() + 1e-5
+        assert found.loss_at_center == pytest.approx(of_starts[0].mean(), rel=1e-5)
+        if by is None:
+            of_folds = on_data(subspace, endpoints, batches[0], found.fold_alphas[:, 0])
+            for weights, losses in zip(folds.folds(40).weights[1:], of_folds, strict=True):
+                assert weights @ losses <= (of_starts @ weights).min() + 1e-5
+
+
+def test_the_top_of_a_barrier_is_no_optimum():
+    """Both ends have the loss 0, and the center is the top between them, where the slope is 0."""
+    x = jnp.linspace(-1, 1, 50)
+    networks, batches = [jnp.array([2.0, 1.0]), jnp.array([-2.0, -1.0])], [(x, jnp.tanh(2 * x))]
+
+    def double(point, x, y):
+        return -((y - jnp.tanh(x * point[0]) * point[1]) ** 2)
+
+    found = jsubspace.fit_alpha(double, jsubspace.stack(networks), LINE, batches)
+    assert (found.alpha in (0, 1), found.loss, found.gain.verdict) == (True, pytest.approx(0, abs=1e-12), "gain")
+    report = jsubspace.soup(double, networks, batches, how="fitted").report
+    assert (report.loss, report.over_center.verdict) == (pytest.approx(0, abs=1e-12), "gain")
+
+
+def test_a_fit_chooses_its_start_without_its_fold():
+    """Other labels in fold 0 change the other fits, and not the fit without fold 0."""
+    endpoints, [(x, y)] = independent(2, 0)
+    other = np.where(folds.folds(40).fold == 0, y + 30, y).astype(np.float32)
+    one, two = (jsubspace.fit_alpha(hidden_log_prob, endpoints, LINE, [(x, each)]).fold_alphas for each in (y, other))
+    np.testing.assert_allclose(one[0], two[0], atol=1e-4)
+    assert np.abs(one - two).max() > 0.1
+
+
+@pytest.mark.parametrize("method", ["grid", "gradient"])
+@pytest.mark.parametrize("broken", [np.inf, -np.inf, np.nan])
+def test_a_position_with_a_loss_that_is_not_finite_is_not_chosen(method, broken):
+    """One example has no loss at alpha = 1. The fit without it chooses by the other examples alone."""
+
+    def log_prob(point, x):
+        return jnp.where((point["w"] == 1) & (x == 7), broken, -((point["w"] - 0.3) ** 2) - 0 * x)
+
+    endpoints, batches = {"w": jnp.array([0.0, 1.0])}, [(jnp.arange(30.0),)]
+    found = jsubspace.fit_alpha(log_prob, endpoints, LINE, batches, method=method)
+    assert found.alpha == pytest.approx(0.3, abs=1e-4)
+    np.testing.assert_allclose(found.fold_alphas, 0.3, atol=1e-4)
+
+
 def test_no_gain_is_an_answer():
     """Where the center is the best point and labels are drawn, the fit follows noise and gains nothing."""
     endpoints, batches = planted(LINE, jnp.float32(0.5), n=2000)
@@ -132,6 +209,44 @@ def test_groups_widen_the_interval_of_examples_that_repeat():
     assert np.ptp(alone.interval) < 0.6 * np.ptp(many.interval)
 
 
+SIZES = {
+    "equal": [4] * 40,
+    "one is half": [120] + [4] * 30,
+    "two are two thirds": [112] * 2 + [4] * 28,
+    "falling": [max(240 // k, 1) for k in range(1, 61)],
+}
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("alike", [0.0, 0.5, 1.0])
+def test_the_interval_holds_the_truth_for_groups_of_unequal_sizes(sizes, alike):
+    """600 simulations: 0.93 of them for every share of the variance that examples of a group have in common."""
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    split, rng = folds.folds(len(group), group), np.random.default_rng(0)
+    covered = 0
+    for _ in range(600):
+        common, own = rng.normal(size=len(sizes))[group], rng.normal(size=len(group))
+        differences = alike**0.5 * common + (1 - alike) ** 0.5 * own
+        low, high = gains.gain(np.zeros(len(group)), differences, split, "it", 0.01).interval
+        covered += low <= 0 <= high
+    assert covered / 600 >= 0.93
+
+
+def test_the_jackknife_and_the_effective_number_of_groups():
+    """A group as large as all others together leaves three effective groups, by hand, and three decide nothing."""
+    sizes = np.array([40] + [1] * 40)
+    group, rng = np.repeat(np.arange(41), sizes), np.random.default_rng(0)
+    differences = 5 + rng.normal(size=80)
+    split = folds.Folds(np.arange(80) % 5, group, 5)
+    found = gains.gain(np.zeros(80), differences, split, "it", 0.01)
+    left_out = [differences[group != g].mean() for g in range(41)]
+    error = np.sqrt(40 / 41 * np.sum((left_out - differences.mean()) ** 2))
+    effective = int(80**2 / (sizes**2).sum())
+    assert effective == 3
+    assert found.interval[1] - found.value == pytest.approx(stats.t.ppf(0.975, effective - 1) * error, rel=1e-5)
+    assert (found.interval[0] > 0, found.verdict) == (True, "undecided")
+
+
 @pytest.mark.parametrize(("n", "verdict"), [(5, "undecided"), (29, "undecided"), (30, "gain")])
 def test_a_few_examples_show_no_gain(n, verdict):
     """Five equal gains have an interval without width."""
@@ -165,6 +280,17 @@ def test_validation_examples_among_the_training_examples_are_warned_of():
         jsubspace.fit_alpha(log_prob_fn, endpoints, LINE, batches, training_batches=new, num_steps=2)
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(np.float32, np.float64), (np.float64, np.float32), (np.int32, np.int64)])
+def test_overlap_does_not_depend_on_the_dtype(ours, theirs):
+    """jax makes float32 of float64, and of the last batch that it pads."""
+    x = (np.random.default_rng(0).normal(size=(60, 5)) * 100).astype(np.int32 if ours is np.int32 else np.float64)
+    endpoints, given = planted(LINE, jnp.float32(0.3))
+    batches = [(x[:40].astype(ours), given[0][1]), (x[40:].astype(ours), given[1][1])]
+    training = [(x[:50].astype(theirs),), (x[50:].tolist(),)]
+    with pytest.warns(UserWarning, match="60 of 60 validation examples are training examples"):
+        jsubspace.fit_alpha(log_prob_fn, endpoints, LINE, batches, training_batches=training, num_steps=2)
+
+
 WRONG = [
     ({"objective": "loss"}, 'objective is \'loss\', but it must be "log_prob" or "entropy"'),
     ({"method": "newton"}, "method is 'newton'"),
@@ -174,6 +300,9 @@ WRONG = [
     ({"num_steps": 2.0}, "num_steps is 2.0, but it must be an integer"),
     ({"tolerance": -1}, "tolerance is -1"),
     ({"groups": [0, 1]}, r"groups is a list .*one label per example, \[60\]"),
+    ({"groups": np.r_[np.arange(30.0), [np.nan] * 30]}, "groups holds nan for 30 of 60 examples, the first of them example 30"),
+    ({"groups": ["a"] * 59 + [float("nan")]}, "groups holds nan for 1 of 60 examples, the first of them example 59"),
+    ({"groups": np.array(["NaT"] + ["2020-01-01"] * 59, "M8[D]")}, "groups holds NaT for 1 of 60"),
     ({"groups": [0] * 60}, "there are 1 groups, but 5 folds need at least 5"),
     ({"training_batches": 3}, "training_batches is 3, but it must be a list of batches"),
     ({"subspace": TRIANGLE}, r"Simplex\(num_endpoints=3\) has 3 endpoints but 2 were given"),

@@ -110,8 +110,11 @@ def test_what_is_wrong_is_one_message():
     for call, message in [
         (lambda: jsubspace.checkpoint_weights("cubic", 3), "schedule is 'cubic', but it must be one of \"linear\""),
         (lambda: jsubspace.checkpoint_weights("linear", 1), "there is one checkpoint, and a decay needs two"),
-        (lambda: jsubspace.checkpoint_weights("linear", [3, 2]), "must be increasing numbers"),
+        (lambda: jsubspace.checkpoint_weights("linear", [3, 2]), "must be finite, increasing numbers"),
         (lambda: jsubspace.checkpoint_weights("linear", "ab"), "steps is 'ab'"),
+        (lambda: jsubspace.checkpoint_weights("linear", [[0, 10]]), "must be finite, increasing numbers"),
+        (lambda: jsubspace.checkpoint_weights("linear", [0, 10, np.inf]), "must be finite, increasing numbers"),
+        (lambda: jsubspace.checkpoint_weights("uniform", [np.nan]), "must be finite, increasing numbers"),
         (lambda: jsubspace.checkpoint_weights("linear", 3, decay=0.5), 'decay is 0.5, and schedule is "linear"'),
         (lambda: jsubspace.checkpoint_weights("ema", 3), 'decay is None, and schedule is "ema"'),
         (lambda: jsubspace.checkpoint_weights("ema", 3, decay=2), "decay is 2, but it must be a number from 0 to 1"),
