@@ -39,11 +39,10 @@ def with_digest(settings: ml_collections.ConfigDict, workdir: pathlib.Path | Non
     if not settings.start.network:
         return settings
     given = settings.start.digest
-    is_recorded = workdir is not None and (workdir / config_files.CONFIG).exists()
-    if is_recorded and not places.located(settings.start.network, "start.network").exists():
-        digest = config_files.load(workdir).start.digest or _stored(settings).digest()
-    else:
-        digest = _stored(settings).digest()
+    recorded = ""
+    if workdir is not None and not places.located(settings.start.network, "start.network").exists():
+        recorded = config_files.load(workdir).start.digest if (workdir / config_files.CONFIG).exists() else ""
+    digest = recorded or _stored(settings).digest()
     if given not in ("", digest):
         raise UsageError(
             f"start.digest is {given}, but {settings.start.network} (of start.network) has {digest}. The file has changed, or it is "
