@@ -46,13 +46,13 @@ DIVERGED = 3
 """Exit code after `TrainingDiverged`. Do not retry."""
 
 PREEMPTED = 75
-"""Exit code of every program after `Preempted` (SIGTERM, SIGINT, SIGHUP, a preemption of the machine): run it again.
+"""Exit code of every program after `Preempted` (`preemption.SIGNALS`, a preemption of the machine): run it again.
 
 A host that has lost another host of its run ends with this code, too.
 
-It is EX_TEMPFAIL of sysexits.h, "temporary failure, try again". A second signal ends a program at once, with 128 and the
-number of the signal: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP. If the work was done when the signal came, the code is
-0. Before Python has read the first line of this library (some hundredths of a second), a signal ends the process itself.
+It is EX_TEMPFAIL of sysexits.h, "temporary failure, try again". Another SIGINT or SIGTERM more than two seconds later ends a program at
+once, with 128 and the number of the signal: 130 for SIGINT, 143 for SIGTERM. If the work was done when the signal came, the
+code is 0. Before Python has read the first line of this library (some hundredths of a second), a signal ends the process itself.
 """
 
 INTERRUPTED = 130

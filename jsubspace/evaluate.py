@@ -17,7 +17,7 @@ import ml_collections
 from jsubspace import program, runs
 from jsubspace.data import prepare, sets
 from jsubspace.errors import UsageError
-from jsubspace.runs import build, command_line, config, config_files, limits, memory, results
+from jsubspace.runs import build, command_line, config, config_files, limits, memory, results, settings_table
 from jsubspace.runs.problem import Problem
 from jsubspace.runs.run import MakeProblem, checked_problem
 from jsubspace.storage import checkpoint, checkpoint_files, lock, places, steps
@@ -49,6 +49,11 @@ def evaluate(
     for field, given in (changes or {}).items():
         if not field.startswith("evaluation."):
             raise UsageError(f"config.{field} belongs to training. Only config.evaluation fields can be changed now.")
+        if field in settings_table.OF_TESTS:
+            raise UsageError(
+                f"config.{field} belongs to the tests during training, and cannot be changed now. Leave it out, or train another run "
+                "with it."
+            )
         config.change(settings, field, given)
     limits.validate(settings)
     run = build.build(settings, checked_problem(settings, problem))

@@ -1,7 +1,7 @@
 """Signals that ask a program to end, at any moment of its life.
 
 A program listens from the import of this module to its last line (`endings.run`). The first signal ends it with exit code
-75, and a second signal ends it at once. The library asks `check` between two units of work. Outside of programs nothing
+75, and a later decision of a person ends it at once. The library asks `check` between two units of work. Outside of programs nothing
 listens and `check` does nothing: in a notebook Ctrl-C raises KeyboardInterrupt as always.
 
 This file imports the standard library alone, because it must work before anything else is imported.
@@ -14,6 +14,7 @@ import signal
 import stat
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -21,8 +22,16 @@ from typing import Any
 
 from jsubspace.errors import PREEMPTED, Preempted
 
-SIGNALS = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
-"""SIGTERM of a scheduler, SIGINT of Ctrl-C, and SIGHUP of a terminal that was closed."""
+DECISIONS = ("SIGTERM", "SIGINT")
+"""The signals by which a person or a scheduler decides that a program ends: ``kill`` and Ctrl-C."""
+
+WARNINGS = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+"""A terminal was closed, a scheduler's limit is near (as Slurm's ``--signal=USR1@60`` asks for), or CPU time is used up."""
+
+SIGNALS = tuple(signal.Signals[name] for name in (*DECISIONS, *WARNINGS) if hasattr(signal, name))
+
+PAUSE_SECONDS = 2.0
+"""Decisions that follow each other faster are one decision. A service manager and a nervous finger send several signals."""
 
 _DROPPED = b"\0"
 """What the thread reads when Python has dropped an exception of ours. It is the number of no signal."""
@@ -35,10 +44,12 @@ class Preemption:
     While a loop runs under `held`, the signal is kept for `received` instead. Python drops an exception that is raised in a
     weakref callback, a ``__del__`` or the garbage collector. It is then raised once more, and `check` raises it too.
 
-    A second signal ends the process at once with 128 + its number, even while the main thread compiles or waits for a disk,
-    because a separate thread listens for it.
+    After a SIGTERM or SIGINT, another one that comes more than `PAUSE_SECONDS` later ends the process at once with 128 + its
+    number, even while the main thread compiles or waits for a disk, because a separate thread listens for it. All other
+    signals after the first are ignored: a service manager sends SIGTERM and SIGHUP together, and a scheduler warns before
+    it sends SIGTERM.
 
-    SIGHUP stays ignored where it is ignored already, as under nohup. It listens to nothing if it is not entered.
+    `WARNINGS` stay ignored where they are ignored already, as SIGHUP under nohup. It listens to nothing if it is not entered.
 
     If several hosts train together, they must end at the same step, and it listens to nothing unless it is given
     ``announce``. A signal that would be kept is announced then, and `received` stays None.
@@ -148,13 +159,13 @@ class Preemption:
         self.leave()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        """Python calls this in the main thread, between two instructions. The thread acts on a second signal."""
+        """Python calls this in the main thread, between two instructions. The thread acts on later signals."""
+        if signal.Signals(number).name == "SIGHUP":
+            _leave_terminal()
         if self._received is not None and not self._dropped:
             return
         if self._received is None:
             self._received = signal.Signals(number)
-            if self._received.name == "SIGHUP":
-                _leave_terminal()
             if self._held and self._announce is not None:
                 self._announce()
         self.check()
@@ -179,8 +190,9 @@ class Preemption:
 
     def _listen(self, pipe: int) -> None:
         """Reads the number of each signal from a pipe. Python writes it there whatever the main thread does."""
-        count = echoes = 0
+        echoes = 0
         pause: float | None = None
+        decided: float | None = None  # When the first decision was made.
         while True:
             if not select.select([pipe], [], [], pause)[0]:
                 woken = self._wake()
@@ -196,13 +208,17 @@ class Preemption:
             elif number[0] in SIGNALS and echoes:
                 echoes -= 1
             elif number[0] in SIGNALS:
-                if self._first is not None and self._first.name == signal.Signals(number[0]).name == "SIGHUP":
-                    continue  # A terminal that is closed hangs up twice: its shell does, and the kernel does.
-                count, pause = count + 1, 0.1
-                if count > 1:
-                    os._exit(128 + number[0])
-                self._first = signal.Signals(number[0])
-                _say(f"{self._first.name}: ending as soon as possible. Send it once more to end at once.")
+                received, now = signal.Signals(number[0]), time.monotonic()
+                decides = received.name in DECISIONS
+                if decides and decided is not None and now - decided > PAUSE_SECONDS:
+                    os._exit(128 + received)
+                how = f" Send it again after {PAUSE_SECONDS:g} seconds to end at once." if decides else ""
+                if self._first is None or (decides and decided is None):
+                    _say(f"{received.name}: ending as soon as possible.{how}")
+                if decides and decided is None:
+                    decided = now
+                if self._first is None:
+                    self._first, pause = received, 0.1
 
     def _wake(self) -> bool:
         """Sends the first signal to the main thread again if the handler has not run there, or its exception was dropped.
@@ -251,7 +267,8 @@ def is_our_program() -> bool:
 
 
 def _wanted() -> list[signal.Signals]:
-    return [number for number in SIGNALS if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN]
+    """The signals to listen to: not the warnings that are ignored already."""
+    return [number for number in SIGNALS if number.name in DECISIONS or signal.getsignal(number) != signal.SIG_IGN]
 
 
 def _several_hosts() -> bool:

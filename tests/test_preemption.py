@@ -29,7 +29,7 @@ def steps_in(workdir):
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_kept_where_a_loop_holds_it_and_raises_elsewhere(number):
     before = [signal.getsignal(n) for n in SIGNALS]
     message = f"stopped by {number.name}. Run the same command again."
@@ -184,9 +184,12 @@ def test_a_second_signal_ends_even_what_does_not_return_to_python(number, code):
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(number)
     assert (
-        f"{number.name}: ending as soon as possible. Send it once more to end at once.".encode()
+        f"{number.name}: ending as soon as possible. Send it again after 2 seconds to end at once.".encode()
         in process.stderr.readline()
     )
+    assert process.poll() is None
+    process.send_signal(number)
+    time.sleep(preemption_lib.PAUSE_SECONDS + 0.2)
     assert process.poll() is None
     process.send_signal(number)
     process.communicate(timeout=20)
@@ -214,7 +217,13 @@ def test_a_run_goes_on_from_the_very_step(tiny_mlp, tmp_path, monkeypatch):
         with Preemption() as preemption:
             return train_endpoints(run, tmp_path / "stopped", preemption)
 
-    interrupt_at(17, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    def terminated():
+        """What systemd sends with SendSIGHUP=yes."""
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    interrupt_at(17, terminated)
     with pytest.raises(SystemExit) as exit_info:
         program.call(stopped)
     assert exit_info.value.code == errors.PREEMPTED == 75

@@ -170,6 +170,13 @@ COMMANDS = {
         (["--workdir={bad}"], "config.optimizer.learning_rate is -1.0. It must be more than 0"),
         (["--workdir={new}"], "has no checkpoint yet"),
         (["--workdir={run}", "--config.seed=1"], "config.seed belongs to training"),
+        *(
+            (
+                ["--workdir={run}", f"--config.evaluation.{field}={value}"],
+                f"{field} belongs to the tests during training",
+            )
+            for field, value in {"every_epochs": 1, "patience": 1, "early_stopping": "validation"}.items()
+        ),
         (["--workdir={run}", "--config.evaluation.num_points=4"], "num_points is 4. It must be odd"),
         (["--workdir={run}", "--config.evaluation.num_point=5"], "did you mean config.evaluation.num_points"),
         (["--workdir={run}", "--config.evaluation.num_bins=many"], "num_bins is 'many'. It must be of type int"),

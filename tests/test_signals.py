@@ -146,10 +146,19 @@ ENDS = {
     "weakref_kill(TERM); time.sleep(9)": 75,
     "weakref_kill(TERM)": 0,  # Its work was done.
     "signals().hold(); kill(TERM)": 0,
-    "signals().hold(); kill(TERM); kill(TERM); time.sleep(9)": 143,
-    "signals().hold(); kill(INT); kill(INT); time.sleep(9)": 130,
+    "kill(USR1); time.sleep(9)": 75,
+    "kill(USR2); time.sleep(9)": 75,
+    "kill(XCPU); time.sleep(9)": 75,
+    "signals().hold(); kill(TERM); time.sleep(2.2); kill(TERM); time.sleep(9)": 143,
+    "signals().hold(); kill(INT); time.sleep(2.2); kill(INT); time.sleep(9)": 130,
+    "signals().hold(); kill(TERM); time.sleep(2.2); kill(INT); time.sleep(9)": 130,
+    "signals().hold(); kill(INT); kill(INT); kill(INT); time.sleep(1)": 0,  # One decision of a nervous finger.
+    "signals().hold(); kill(INT); kill(INT); time.sleep(2.2); kill(INT); time.sleep(9)": 130,
+    "signals().hold(); kill(TERM); time.sleep(0.01); kill(HUP); time.sleep(1)": 0,  # systemd with SendSIGHUP=yes
+    "signals().hold(); kill(TERM); time.sleep(2.2); kill(HUP); kill(USR1); kill(XCPU); time.sleep(1)": 0,
+    "signals().hold(); kill(USR1); time.sleep(2.2); kill(TERM); time.sleep(1)": 0,  # The limit that Slurm warned of.
+    "signals().hold(); kill(USR1); kill(TERM); time.sleep(2.2); kill(TERM); time.sleep(9)": 143,
     "signals().hold(); kill(HUP); kill(HUP)": 0,  # A terminal that is closed hangs up twice.
-    "signals().hold(); kill(TERM); kill(HUP); time.sleep(9)": 129,
     "swallowed(TERM); raise RuntimeError('a library was interrupted')": 75,
     "swallowed(TERM); raise UsageError('the disk is full')": 2,
     "wrapped(TERM)": 75,
@@ -164,7 +173,7 @@ ENDS = {
 
 PROGRAM = """
 import atexit, os, sys, time, weakref
-from signal import SIGHUP as HUP, SIGINT as INT, SIGTERM as TERM
+from signal import SIGHUP as HUP, SIGINT as INT, SIGTERM as TERM, SIGUSR1 as USR1, SIGUSR2 as USR2, SIGXCPU as XCPU
 from jsubspace import endings
 from jsubspace.errors import UsageError
 from jsubspace.preemption import Preemption
@@ -198,7 +207,7 @@ class Killing:
         sys.stderr = self.stream
         kill(TERM)
 
-for number in (HUP, INT, TERM):
+for number in (HUP, INT, TERM, USR1, USR2, XCPU):
     import signal
     signal.signal(number, signal.default_int_handler if number == INT else signal.SIG_DFL)  # pytest may ignore some.
 for case in sys.argv[1:]:
@@ -220,7 +229,7 @@ def test_how_a_process_ends():
     assert "stopped by SIGTERM, with RuntimeError: a library was interrupted." in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_while_a_program_imports(number, tmp_path):
     """The first import of all is jax, and here it is interrupted."""
     (tmp_path / "jax.py").write_text(f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(9)\n")
@@ -249,14 +258,16 @@ def test_a_process_that_only_imports_the_library_is_left_alone(tmp_path):
     assert done.stdout == "True\nTrue\n"
 
 
-def test_under_nohup_a_closed_terminal_ends_nothing():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_warning_that_is_ignored_already_ends_nothing(number):
+    """Under nohup a closed terminal ends nothing."""
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with Preemption() as signals:
-            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), number)
             assert signals.received() is None
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(number, before)
 
 
 @pytest.mark.parametrize("stream", [1, 2])

@@ -1,6 +1,7 @@
 """How the batches of training reach the step: made by the host, or gathered by the step from examples on the devices."""
 
 import functools
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ from jsubspace.data.resident import Resident
 from jsubspace.runs.build import Run
 from jsubspace.training.train_step import Given, TrainStep
 from jsubspace.types import Params
+
+log = logging.getLogger(__name__)
 
 RESIDENT_BYTES = 2 * 1024**3
 """Examples that take more memory on a device stay on the host. The CPU devices of a machine share this limit."""
@@ -35,7 +38,12 @@ def feed(run: Run, origin: Params | None = None) -> Feed:
         return Feed(lambda count: step, *_from_host(run))
     examples = run.devices.put(found.arrays)
     program = functools.cache(lambda count: run.compiled_step(Given(origin, examples), count))
-    most = steps_per_dispatch(run)
+    most, asked = steps_per_dispatch(run), run.settings.steps_per_dispatch
+    if most < asked:
+        log.warning(
+            "steps_per_dispatch is %d, but the network may have convolutions, which are slow in a loop on the CPU. Each step is a call "
+            "of its own.", asked
+        )  # fmt: skip
 
     def batches(start: int, position: Any) -> Iterator[tuple[range, Any]]:
         del position

@@ -82,7 +82,7 @@ def check_own(settings: ml_collections.ConfigDict, optimizer: Any, point: Params
     """Checks a problem's optimizer on the shapes of a network.
 
     Raises:
-      UsageError: if it is not an optimizer, the settings name another one, or it fails.
+      UsageError: if it is not an optimizer, the settings name another one, it accumulates gradients, or it fails.
     """
     if optimizer is None:
         return
@@ -106,6 +106,12 @@ def check_own(settings: ml_collections.ConfigDict, optimizer: Any, point: Params
         raise UsageError(f"the optimizer of the problem failed on one network: {error}") from error
     if jax.tree.map(lambda leaf: leaf.shape, found) != jax.tree.map(lambda leaf: leaf.shape, point):
         raise UsageError("the optimizer of the problem returns updates of other shapes than the network's parameters.")
+    if any(map(_accumulates, jax.tree.leaves(state, is_leaf=_accumulates))):
+        raise UsageError(
+            "the optimizer of the problem has an optax.MultiSteps in it. Its schedule would count updates and not steps, and would end "
+            "too early. Give the optimizer inside of it to training.Problem(..., optimizer=), and set optimizer.accumulate_steps=k "
+            "for an update from k steps."
+        )
     if any(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(state)):
         raise UsageError(
             "the optimizer of the problem has a typed key of jax.random in its state, which no checkpoint holds. Keep the key as "
@@ -122,6 +128,10 @@ def _made(own: Any, schedule: optax.Schedule) -> Any:
             "optax.adafactor(1e-3), or a function from the schedule to such an object, such as optax.adafactor."
         )
     return made.gradient_transformation() if hasattr(made, "gradient_transformation") else made
+
+
+def _accumulates(state: Any) -> bool:
+    return isinstance(state, optax.MultiStepsState)
 
 
 def _is_optimizer(value: Any) -> bool:

@@ -4,6 +4,7 @@ With an origin the penalty compares the task vectors, the differences of the end
 the origin too, unless ``start.runs`` names other networks.
 """
 
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,23 +16,33 @@ from jsubspace import arguments, axis_names, tree
 from jsubspace.errors import UsageError
 from jsubspace.exchange import leaf_files, matching
 from jsubspace.exchange.leaf_files import Stored
+from jsubspace.runs import config_files
 from jsubspace.runs.build import Run
 from jsubspace.runs.settings_table import ORIGIN
 from jsubspace.storage import places
 from jsubspace.types import Endpoints, Params
 
 
-def with_digest(settings: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The settings with the digest of the file that ``start.network`` names. Without such a file, they are the same settings.
+def with_digest(settings: ml_collections.ConfigDict, workdir: pathlib.Path | None = None) -> ml_collections.ConfigDict:
+    """The settings with the digest of the file that ``start.network`` names. Without ``start.network`` they are the same settings.
 
-    The digest identifies the run. The file may be moved, and a changed file is refused.
+    The digest identifies the run. The file may be moved, and a changed file is refused. A run that has its first checkpoint
+    needs the file no more, unless it is the origin. So the digest of a file that has vanished comes from the run's folder.
+
+    Args:
+      settings: the settings.
+      workdir: the run's folder, or None if there is none.
 
     Raises:
       UsageError: if there is no network, it is damaged, or the settings have the digest of another file.
     """
     if not settings.start.network:
         return settings
-    digest, given = _stored(settings).digest(), settings.start.digest
+    given = settings.start.digest
+    recorded = ""
+    if workdir is not None and not places.located(settings.start.network, "start.network").exists():
+        recorded = config_files.load(workdir).start.digest if (workdir / config_files.CONFIG).exists() else ""
+    digest = recorded or _stored(settings).digest()
     if given not in ("", digest):
         raise UsageError(
             f"start.digest is {given}, but {settings.start.network} (of start.network) has {digest}. The file has changed, or it is "
@@ -50,6 +61,12 @@ def is_start(settings: ml_collections.ConfigDict) -> bool:
 def has_origin(settings: ml_collections.ConfigDict) -> bool:
     """Whether the penalty compares the differences of the endpoints from the network of ``start.network``."""
     return bool(settings.start.network) and settings.start.role == ORIGIN
+
+
+def check_file(settings: ml_collections.ConfigDict) -> None:
+    """Raises a UsageError if no network is where ``start.network`` says. No array is read."""
+    if settings.start.network:
+        _stored(settings)
 
 
 def check(run: Run) -> None:

@@ -124,7 +124,7 @@ def _train(
 ) -> dict[str, Any]:
     workdir = places.located(workdir, "the run's folder")
     limits.validate(config)
-    config = pretrained.with_digest(config)
+    config = pretrained.with_digest(config, workdir)
     may_differ = settings.may_differ_between_hosts()
     hosts.check_same({field: value for field, value in config_lib.fields(config).items() if field not in may_differ})
     config_files.check_same_run(workdir, config)
@@ -134,6 +134,8 @@ def _train(
         return written
     folders.check_folder(workdir)
     starts = not steps.steps_in(workdir / checkpoint.FOLDER)
+    if starts or pretrained.has_origin(config):
+        pretrained.check_file(config)
     if starts:
         stacks.start_runs(config)  # Checked before any data is read.
     run = build.build(config, checked_problem(config, problem))

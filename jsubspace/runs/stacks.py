@@ -81,8 +81,7 @@ def collected(run: Run, checkpoints: Checkpoints[TrainState]) -> Endpoints:
     """
     like = run.state_shape
     states = [checkpoints.restore(like, run.devices.replicated, step)[0] for step in run.collected_steps]
-    stack = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(state.endpoints for state in states))
-    return run.devices.put(stack)
+    return run.devices.put(_joined([state.endpoints for state in states]))
 
 
 def checked(endpoints: Endpoints, folder: pathlib.Path) -> Endpoints:
@@ -97,6 +96,10 @@ def checked(endpoints: Endpoints, folder: pathlib.Path) -> Endpoints:
             "were changed. Restore an earlier checkpoint, or train again with a lower optimizer.learning_rate."
         )
     return endpoints
+
+
+def _joined(endpoints: list[Endpoints]) -> Endpoints:
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *endpoints)
 
 
 def _check_validation(here: ml_collections.ConfigDict, there: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
@@ -121,12 +124,19 @@ def _check_validation(here: ml_collections.ConfigDict, there: ml_collections.Con
 
 
 def _network(run: Run, folder: pathlib.Path) -> Params:
-    """The midpoint at the end of the run in ``folder``, leaves ``[*s]``."""
+    """The network of the run in ``folder`` that `export` writes, leaves ``[*s]``: the midpoint at the end of the run.
+
+    It is the mean of the networks if the run collected networks.
+    """
     settings = config_files.load(folder)
     checkpoints: Checkpoints[TrainState]
     with Checkpoints(folder / FOLDER, read_only=True) as checkpoints:
-        endpoints = checkpoints.restore_part("endpoints", run.devices.replicated)
-    return points.midpoint(checked(endpoints, folder), parts.make_subspace(settings))
+        steps_per_epoch = (checkpoints.latest_step() or 0) // max(settings.optimizer.num_epochs, 1)
+        epochs = parts.collection_epochs(settings, steps_per_epoch)
+        steps = [epoch * steps_per_epoch for epoch in epochs] or [None]
+        found = [checkpoints.restore_part("endpoints", run.devices.replicated, step) for step in steps]
+    endpoints = _joined(found)
+    return points.midpoint(checked(endpoints, folder), parts.make_evaluated(settings))
 
 
 def _arranged(networks: list[Params], run: Run, paths: list[pathlib.Path]) -> Endpoints:

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,8 +13,13 @@ import numpy as np
 
 from jsubspace.errors import TrainingDiverged
 
+log = logging.getLogger(__name__)
+
 TRAIN = "train"
 """The kind of the rows that are means over windows of steps."""
+
+TESTS = ("validation", "test")
+"""The kinds of the rows that are scores of tests. Such a score may be infinite although training is well."""
 
 
 @jax.tree_util.register_dataclass
@@ -73,6 +79,7 @@ class Journal:
         self._rows: list[Row] = []
         self._sums: dict[str, float] = dict(state["sums"]) if state else {}
         self._count: int = state["count"] if state else 0
+        self._warned = False
 
     def add(self, step: int, report: Report) -> None:
         """Takes the report of a step, or of several steps from this one on, that have been started. The first step is 1.
@@ -85,7 +92,11 @@ class Journal:
         self._take(TRAIN, step, report)
 
     def note(self, kind: str, step: int, values: Mapping[str, jax.Array | float]) -> None:
-        """Takes numbers that become a row of their own as soon as they are computed. Raises as `add` does."""
+        """Takes numbers that become a row of their own as soon as they are computed.
+
+        Raises:
+          TrainingDiverged: as `add`, but not for the scores of `TESTS`. The log warns of them once.
+        """
         self._take(kind, step, values)
 
     def finish(self) -> None:
@@ -114,8 +125,21 @@ class Journal:
                 self._count_in(step + later, values)
         else:
             values = {name: float(value) for name, value in jax.device_get(on_device).items()}
-            _check_finite(step, values)
+            if kind in TESTS:
+                self._warn(kind, step, values)
+            else:
+                _check_finite(step, values)
             self._rows.append(Row(kind, step, values))
+
+    def _warn(self, kind: str, step: int, values: dict[str, float]) -> None:
+        """Says once in the log that scores of a test are not finite: one example may have the probability 0."""
+        wrong = [name for name, value in values.items() if not math.isfinite(value)]
+        if wrong and not self._warned:
+            self._warned = True
+            log.warning(
+                "the %s on the %s data after step %d is %s. Training continues, metrics.jsonl has null in its place, and such a test is "
+                "never the best. Later tests of this kind are not mentioned again.", wrong[0], kind, step, values[wrong[0]]
+            )  # fmt: skip
 
     def _count_in(self, step: int, values: dict[str, float]) -> None:
         _check_finite(step, values)

@@ -147,7 +147,7 @@ def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preem
             Writer(workdir, start) if hosts.is_first() else Silent() as writer,
             Progress(start, cadence.total_steps, training.shown, training.speed) as progress,
             Sinks(training.sinks if hosts.is_first() else ()) as sinks,
-            Profile(cadence.profile_steps if hosts.is_first() else (), workdir) as profile,
+            Profile(cadence.profile_steps if hosts.is_first() else (), workdir, cadence.total_steps) as profile,
             preemption.held(),
         ):
             for steps, batch in training.batches(start, notes.get(POSITION)):

@@ -21,12 +21,13 @@ class Patience:
     def __init__(self, most: int, notes: Mapping[str, Any]) -> None:
         self._most = most
         before = notes.get(NOTE, {})
-        self._best: float = before.get("best", -math.inf)
+        self._best: float = before.get("best", -math.inf)  # Such a result is not noted, because JSON has no infinity.
         self._tests: int = before.get("tests", 0)
 
     def see(self, rank: float) -> None:
-        """Takes the result of a test. A larger number is better, and an equal one is no improvement."""
-        self._best, self._tests = (rank, 0) if rank > self._best else (self._best, self._tests + 1)
+        """Takes the result of a test. A larger number is better. An equal one, or one that is not finite, is no improvement."""
+        is_better = math.isfinite(rank) and rank > self._best
+        self._best, self._tests = (rank, 0) if is_better else (self._best, self._tests + 1)
 
     def is_over(self) -> bool:
         """Whether training ends."""
@@ -34,6 +35,7 @@ class Patience:
 
     def notes(self) -> dict[str, Any]:
         """What a checkpoint notes, by the name `NOTE`. Nothing if there is no end or no test yet."""
-        if not self._most or self._best == -math.inf:
+        if not self._most or (self._best == -math.inf and not self._tests):
             return {}
-        return {NOTE: {"best": self._best, "tests": self._tests}}
+        best = {} if self._best == -math.inf else {"best": self._best}
+        return {NOTE: best | {"tests": self._tests}}

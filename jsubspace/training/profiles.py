@@ -21,14 +21,20 @@ class Profile:
     Args:
       steps: the numbers of the first and the last step, or empty for no trace.
       workdir: the run's folder, on a disk.
+      total_steps: the number of steps of the run.
     """
 
-    def __init__(self, steps: tuple[int, ...], workdir: pathlib.Path) -> None:
+    def __init__(self, steps: tuple[int, ...], workdir: pathlib.Path, total_steps: int) -> None:
         self._first, self._last = steps or (0, 0)
         self._folder, self._runs = workdir / FOLDER, False
         if steps and in_bucket(workdir):
             log.warning("profile_steps is set, but the profiler writes no trace into a bucket. Use a folder on a disk.")
             self._last = 0
+        elif self._last > total_steps:
+            log.warning(
+                "profile_steps is (%d, %d), but the run has %d steps. %s", self._first, self._last, total_steps,
+                "No step is traced." if self._first > total_steps else "The later steps are missing in the trace.",
+            )  # fmt: skip
 
     def before(self, step: int) -> None:
         """Starts the trace if the step is traced. A run that resumes among these steps traces the rest of them."""

@@ -143,6 +143,33 @@ def test_a_run_resumes_to_the_same_bits_but_not_with_another_file(file, tmp_path
     assert logged < float(jsubspace.cosine_squared(last, 0, 1)) - 0.05
 
 
+def test_a_run_that_has_begun_needs_its_start_no_more(file, tmp_path):
+    settings, problem, folder = settings_of(file), classifier(), tmp_path / "run"
+    with pytest.raises(Preempted, match="saved after step 2"):
+        training.train(problem, settings, folder, StopAt(2))
+    digest = pretrained.with_digest(settings).start.digest
+    file.rename(tmp_path / "moved.safetensors")
+    found = training.train(problem, settings, folder, StopAt(0))
+    assert found["config"]["start"]["digest"] == digest
+    assert training.train(never, settings, folder) == found
+    settings.start.digest = "0" * 64
+    with pytest.raises(UsageError, match="The file has changed"):
+        training.train(never, settings, folder)
+    settings.start.digest = ""
+    for other in (tmp_path / "new", tmp_path / "begun"):
+        with pytest.raises(UsageError, match=r"base.safetensors does not exist"):
+            training.train(never, settings, other)
+        (tmp_path / "begun").mkdir(exist_ok=True)  # A folder with a config.json and without a checkpoint.
+        (tmp_path / "begun" / "config.json").write_text((folder / "config.json").read_text())
+
+
+def test_a_finished_run_around_an_origin_is_found_without_the_file(file, tmp_path):
+    settings = settings_of(file, "origin")
+    found = training.train(classifier(), settings, tmp_path / "run")
+    file.unlink()
+    assert training.train(never, settings, tmp_path / "run") == found
+
+
 @pytest.fixture(scope="module")
 def short_run(tmp_path_factory):
     """The folder of a run of an epoch, its settings and its problem."""

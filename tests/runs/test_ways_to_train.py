@@ -47,7 +47,7 @@ def test_an_optimizer_of_a_problem_has_the_bits_of_the_named_one(tmp_path):
     assert rows[0][0]["learning_rate"] == rows[1][0]["learning_rate"] > 0
     other = settings_of(optimizer__name="problem")
     (tmp_path / "fixed").mkdir()
-    run = build.build(other, problem_with(optax.MultiSteps(optax.adafactor(0.1), 2)))
+    run = build.build(other, problem_with(optax.adafactor(0.1)))
     train_endpoints(run, tmp_path / "fixed", StopAt(0))
     assert "learning_rate" not in read_rows(tmp_path / "fixed", "train")[0]
 
@@ -72,6 +72,17 @@ def failing(schedule):
         ),
         (lambda schedule: None, {"optimizer__name": "problem"}, "the optimizer of the problem is of type NoneType"),
         (failing, {"optimizer__name": "problem"}, "the optimizer of the problem failed on one network"),
+        (
+            lambda schedule: optax.MultiSteps(optax.sgd(schedule), 2),
+            {"optimizer__name": "problem", "optimizer__ema_decay": 0.9},
+            "has an optax.MultiSteps in it. Its schedule would count updates and not steps, and would end too early. Give the "
+            "optimizer inside of it to training.Problem(..., optimizer=), and set optimizer.accumulate_steps=k",
+        ),
+        (
+            optax.chain(optax.clip(1.0), optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation()),
+            {"optimizer__name": "problem"},
+            "has an optax.MultiSteps in it",
+        ),
         (None, {"optimizer__accumulate_steps": 4}, "accumulate_steps is 4, but the run has only 3 steps"),
     ],
 )
@@ -120,6 +131,18 @@ def test_images_bring_no_optimizer_and_collected_networks_have_no_average():
     made.optimizer.ema_decay = 0.9
     with pytest.raises(UsageError, match=r"ema_decay is 0\.9\. It must be 0 with the schedule snapshot"):
         limits.validate(made)
+
+
+def test_a_run_that_starts_from_collected_networks_has_their_mean(tmp_path):
+    """As export has it, and not the last iterate."""
+    fields = {"subspace__name": "point", "optimizer__num_epochs": 6, "optimizer__schedule": "swa_cyclic"}
+    settings = settings_of(**fields, optimizer__num_collected=2, optimizer__learning_rate=3.0)
+    collected = training.train(classifier(), settings, tmp_path / "swa", StopAt(0))
+    starts = settings_of(subspace__name="point", optimizer__num_epochs=0, start__runs=tmp_path / "swa")
+    started = training.train(classifier(), starts, tmp_path / "point", StopAt(0))
+    scores = {row["name"]: row["nll"] for row in collected["points"]}
+    assert started["points"][0]["nll"] == pytest.approx(scores["center"], rel=1e-6)
+    assert abs(scores["center"] - scores["corner 2"]) > 1e-3
 
 
 def test_methods_are_called_by_their_optimizers():
@@ -181,16 +204,25 @@ def test_patience_needs_validation_data():
 
 
 def test_a_trace_is_written_and_a_trace_that_fails_ends_no_run(tmp_path, caplog):
-    with Profile((2, 2), tmp_path) as profile:
+    with Profile((2, 2), tmp_path, 3) as profile:
         for step in (1, 2, 3):
             profile.before(step)
             profile.after(step, jnp.ones(3) * step)
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "profile").write_text("not a folder")
-    with caplog.at_level("WARNING"), Profile((1, 5), tmp_path / "run") as profile:
+    with caplog.at_level("WARNING"), Profile((1, 5), tmp_path / "run", 5) as profile:
         profile.before(1)
     assert "no trace of the steps was written" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"), [((2, 3), None), ((3, 4), "later steps are missing"), ((4, 5), "No step is")]
+)
+def test_a_trace_beyond_the_last_step_is_said(steps, said, tmp_path, caplog):
+    Profile(steps, tmp_path, 3)
+    Profile((), tmp_path, 3)
+    assert [said in record.getMessage() for record in caplog.records] == [True] * (said is not None)
 
 
 def test_blocks_that_are_computed_twice_have_the_same_parameters_and_gradients():

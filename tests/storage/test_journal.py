@@ -65,6 +65,18 @@ def test_a_report_of_several_steps_is_as_many_reports():
         journal.add(5, Report(info(0).names, losses.at[1, 0].set(jnp.nan)))
 
 
+@pytest.mark.parametrize("kind", ["test", "validation"])
+def test_a_score_that_is_not_finite_ends_nothing_and_is_said_once(kind, caplog):
+    journal = Journal(100, 0)
+    for step, score in ((1, 2.0), (2, jnp.inf), (3, jnp.nan)):
+        journal.note(kind, step, {"nll": score})
+    assert [row.values["nll"] for row in journal.take_rows()[:2]] == [2.0, jnp.inf]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"the nll on the {kind} data after step 2 is inf. Training continues")
+    with pytest.raises(TrainingDiverged, match="the l2 of step 4 is inf"):
+        journal.note("endpoints", 4, {"l2": jnp.float32(jnp.inf)})
+
+
 @pytest.mark.parametrize("loss", [jnp.nan, jnp.inf, -jnp.inf])
 def test_a_loss_that_is_not_finite_names_its_step(loss):
     journal = Journal(100, AHEAD)

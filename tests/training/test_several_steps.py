@@ -76,10 +76,13 @@ def test_steps_are_cut_where_the_loop_needs_the_state():
 
 
 @pytest.mark.parametrize("network", ["mlp", "cresnet"])
-def test_convolutions_on_the_cpu_take_single_steps(tiny_config, network):
+def test_convolutions_on_the_cpu_take_single_steps(tiny_config, network, caplog):
     tiny_config.model.name, tiny_config.steps_per_dispatch = network, 3
     tiny_config.model.depth = {"mlp": 1, "cresnet": 8}[network]
-    assert feeding.steps_per_dispatch(build.build(tiny_config)) == {"mlp": 3, "cresnet": 1}[network]
+    run = build.build(tiny_config)
+    assert feeding.steps_per_dispatch(run) == {"mlp": 3, "cresnet": 1}[network]
+    feeding.feed(run)
+    assert caplog.text.count("steps_per_dispatch is 3, but the network may have convolutions") == (network == "cresnet")
 
 
 @pytest.mark.parametrize(("count", "multiple"), [(1, 1), (2, 1), (2, 3)])

@@ -1,0 +1,60 @@
+"""A setting that would change nothing is refused, and no config and no recorded run has such a setting."""
+
+import json
+import runpy
+
+import pytest
+from places import CONFIGS, REPOSITORY
+
+from jsubspace.errors import UsageError
+from jsubspace.runs import config, limits
+
+POINT, NETWORK = {"subspace.name": "point"}, {"start.network": "base.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model.inner_width": 2}, "inner_width is 2. It must be 1 unless config.model.name is resnet"),
+        ({"model.stem": "imagenet"}, "stem is 'imagenet'. It must be tiny unless config.model.name is resnet"),
+        ({"model.name": "mlp", "model.inner_width": 2}, "inner_width is 2. It must be 1 unless"),
+        ({"model.name": "mlp", "model.stem": "imagenet"}, "stem is 'imagenet'. It must be tiny"),
+        ({"model.name": "mlp", "model.unbiased_batch_stats": True}, "False for an mlp, which has no BatchNorm"),
+        (POINT | {"subspace.layerwise": True}, "layerwise is True. It must be False for a point, which has no alpha"),
+        (NETWORK | {"subspace.shared_init": True}, "shared_init is True. It must be False with config.start.network"),
+        (POINT | NETWORK | {"start.role": "origin"}, "role is 'origin'. It must be start for a point"),
+        ({"evaluation.early_stopping": "test"}, "must be auto unless config.evaluation.every_epochs asks for tests"),
+    ],
+)
+def test_what_changes_nothing_is_refused(fields, message):
+    settings = config.default()
+    limits.validate(settings)
+    settings.update_from_flattened_dict(fields)
+    with pytest.raises(UsageError) as refused:
+        limits.validate(settings)
+    assert message in str(refused.value)
+
+
+def test_layerwise_points_of_collected_networks_are_measured():
+    settings = config.default()
+    fields = {"subspace.layerwise": True, "optimizer.schedule": "swa_cyclic", "optimizer.num_collected": 3}
+    settings.update_from_flattened_dict(POINT | fields)
+    limits.validate(settings)
+
+
+def test_configs_of_the_library_pass():
+    for path in CONFIGS.glob("*.py"):
+        limits.validate(runpy.run_path(str(path))["get_config"]())
+
+
+def test_recorded_runs_pass():
+    found = [path for path in REPOSITORY.glob("experiments/results/**/*.json") if path.name == "results.json"]
+    assert found
+    for path in found:
+        settings = config.default()
+        recorded = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in config.settings.flat(json.loads(path.read_text())["config"]).items()
+        }
+        settings.update_from_flattened_dict(recorded)
+        limits.validate(settings)
