@@ -14,7 +14,6 @@ import signal
 import stat
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -30,9 +29,6 @@ WARNINGS = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 
 SIGNALS = tuple(signal.Signals[name] for name in (*DECISIONS, *WARNINGS) if hasattr(signal, name))
 
-PAUSE_SECONDS = 2.0
-"""Decisions that follow each other faster are one decision. A service manager and a nervous finger send several signals."""
-
 _DROPPED = b"\0"
 """What the thread reads when Python has dropped an exception of ours. It is the number of no signal."""
 
@@ -44,10 +40,9 @@ class Preemption:
     While a loop runs under `held`, the signal is kept for `received` instead. Python drops an exception that is raised in a
     weakref callback, a ``__del__`` or the garbage collector. It is then raised once more, and `check` raises it too.
 
-    After a SIGTERM or SIGINT, another one that comes more than `PAUSE_SECONDS` later ends the process at once with 128 + its
-    number, even while the main thread compiles or waits for a disk, because a separate thread listens for it. All other
-    signals after the first are ignored: a service manager sends SIGTERM and SIGHUP together, and a scheduler warns before
-    it sends SIGTERM.
+    After a SIGTERM or SIGINT, another one ends the process at once with 128 + its number, even while the main thread compiles or
+    waits for a disk, because a separate thread listens for it. All other signals after the first are ignored: a service
+    manager sends SIGTERM and SIGHUP together, and a scheduler warns before it sends SIGTERM.
 
     `WARNINGS` stay ignored where they are ignored already, as SIGHUP under nohup. It listens to nothing if it is not entered.
 
@@ -192,7 +187,7 @@ class Preemption:
         """Reads the number of each signal from a pipe. Python writes it there whatever the main thread does."""
         echoes = 0
         pause: float | None = None
-        decided: float | None = None  # When the first decision was made.
+        is_decided = False
         while True:
             if not select.select([pipe], [], [], pause)[0]:
                 woken = self._wake()
@@ -208,15 +203,14 @@ class Preemption:
             elif number[0] in SIGNALS and echoes:
                 echoes -= 1
             elif number[0] in SIGNALS:
-                received, now = signal.Signals(number[0]), time.monotonic()
+                received = signal.Signals(number[0])
                 decides = received.name in DECISIONS
-                if decides and decided is not None and now - decided > PAUSE_SECONDS:
+                if decides and is_decided:
                     os._exit(128 + received)
-                how = f" Send it again after {PAUSE_SECONDS:g} seconds to end at once." if decides else ""
-                if self._first is None or (decides and decided is None):
+                how = " Send it once more to end at once." if decides else ""
+                if self._first is None or decides:
                     _say(f"{received.name}: ending as soon as possible.{how}")
-                if decides and decided is None:
-                    decided = now
+                is_decided |= decides
                 if self._first is None:
                     self._first, pause = received, 0.1
 

@@ -149,15 +149,13 @@ ENDS = {
     "kill(USR1); time.sleep(9)": 75,
     "kill(USR2); time.sleep(9)": 75,
     "kill(XCPU); time.sleep(9)": 75,
-    "signals().hold(); kill(TERM); time.sleep(2.2); kill(TERM); time.sleep(9)": 143,
-    "signals().hold(); kill(INT); time.sleep(2.2); kill(INT); time.sleep(9)": 130,
-    "signals().hold(); kill(TERM); time.sleep(2.2); kill(INT); time.sleep(9)": 130,
-    "signals().hold(); kill(INT); kill(INT); kill(INT); time.sleep(1)": 0,  # One decision of a nervous finger.
-    "signals().hold(); kill(INT); kill(INT); time.sleep(2.2); kill(INT); time.sleep(9)": 130,
+    "signals().hold(); kill(TERM); kill(TERM); time.sleep(9)": 143,
+    "signals().hold(); kill(INT); kill(INT); time.sleep(9)": 130,
+    "signals().hold(); kill(TERM); kill(INT); time.sleep(9)": 130,
     "signals().hold(); kill(TERM); time.sleep(0.01); kill(HUP); time.sleep(1)": 0,  # systemd with SendSIGHUP=yes
-    "signals().hold(); kill(TERM); time.sleep(2.2); kill(HUP); kill(USR1); kill(XCPU); time.sleep(1)": 0,
-    "signals().hold(); kill(USR1); time.sleep(2.2); kill(TERM); time.sleep(1)": 0,  # The limit that Slurm warned of.
-    "signals().hold(); kill(USR1); kill(TERM); time.sleep(2.2); kill(TERM); time.sleep(9)": 143,
+    "signals().hold(); kill(TERM); kill(HUP); kill(USR1); kill(XCPU); time.sleep(1)": 0,
+    "signals().hold(); kill(USR1); kill(TERM); time.sleep(1)": 0,  # The limit that Slurm warned of.
+    "signals().hold(); kill(USR1); kill(TERM); kill(TERM); time.sleep(9)": 143,
     "signals().hold(); kill(HUP); kill(HUP)": 0,  # A terminal that is closed hangs up twice.
     "swallowed(TERM); raise RuntimeError('a library was interrupted')": 75,
     "swallowed(TERM); raise UsageError('the disk is full')": 2,

@@ -88,7 +88,7 @@ class Signals(Attack):
         importing = report["import_seconds"] if life.fresh else 0
         moment = rng.uniform(0, LONGER * self._slower * (seconds + importing))
         numbers = [rng.choice([signal.SIGTERM, signal.SIGINT]) for _ in range(1 + (rng.random() < SECOND))]
-        pause = 3 * rng.random() ** 3  # Most programs end soon after the first signal.
+        pause = 0.5 * rng.random() ** 3  # Most programs end soon after the first signal.
         sent: list[signal.Signals] = []
         if not peaceful:
             life.sleep_until(lambda: False, moment)
