@@ -220,3 +220,21 @@ def test_the_command_line(file, tmp_path):
         "jsubspace.export", f"--workdir={run}", f"--to={tmp_path / 'n.safetensors'}", f"--config={file}"
     )
     assert code == 0, error
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_problems_with_other_test_targets_are_not_compared(tmp_path):
+    """The settings say nothing about a user's data."""
+    x, y = classes()
+    problems = {
+        "a": classifier(), "sizes": classifier(eval_batch_size=7, test=(x, y.astype(np.uint8)), train=(x, y.astype(np.uint8))),
+        "other": classifier(test=(x, 1 - y)),
+    }  # fmt: skip
+    for seed, (name, problem) in enumerate(problems.items()):
+        settings = short_settings()
+        settings.seed = seed
+        training.train(problem, settings, tmp_path / name)
+    (entry, *_) = compare.compare([tmp_path / "a", tmp_path / "sizes"])
+    assert len(entry.runs) == 2
+    with pytest.raises(UsageError, match=r"a and .*other were tested on different examples"):
+        compare.compare([tmp_path / "a", tmp_path / "other"])
