@@ -238,3 +238,19 @@ def test_problems_with_other_test_targets_are_not_compared(tmp_path):
     assert len(entry.runs) == 2
     with pytest.raises(UsageError, match=r"a and .*other were tested on different examples"):
         compare.compare([tmp_path / "a", tmp_path / "other"])
+
+
+def test_the_seed_of_the_settings_determines_the_order_of_the_data():
+    problem, settings = classifier(), short_settings()
+    orders = []
+    for seed in (0, 1):
+        settings.seed = seed
+        run = build.build(settings, problem)
+        x, _ = next(run.problem.data.train_batches(0, run.shard))
+        np.testing.assert_array_equal(x, classes()[0][np.random.default_rng([seed, 0]).permutation(60)[:20]])
+        block = next(run.problem.data.resident.blocks(0, run.shard))
+        orders.append(block.rows[0][:, 0].tolist())
+    assert orders[0] != orders[1]
+    assert problem.data.of_run(0) is not problem.data
+    own = classifier(seed=0)
+    assert build.build(settings, own).problem.data is own.data
