@@ -75,7 +75,7 @@ def test_functions_and_arrays_resume_to_the_same_bits(sine):
     best = min((row for row in read_rows(workdir) if row["kind"] == "validation"), key=lambda row: row["nll"])
     assert found["early_stopping"]["step"] == best["step"]  # A lower NLL is better.
     rows = read_rows(workdir, "train")
-    assert [row["step"] for row in rows] == [4, 8]
+    assert [row["step"] for row in rows] == [4, 8, 9]  # The run has 9 steps.
     assert {"loss", "penalty", "examples_per_second"} <= set(rows[0])
     assert "accuracy" not in rows[0]
     assert (workdir / "figures" / "endpoints.png").exists()
@@ -254,3 +254,22 @@ def test_the_seed_of_the_settings_determines_the_order_of_the_data():
     assert problem.data.of_run(0) is not problem.data
     own = classifier(seed=0)
     assert build.build(settings, own).problem.data is own.data
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_run_that_is_shorter_than_a_window_logs_its_loss(tmp_path):
+    settings, seen = short_settings(), []
+    settings.log_every_steps = 100
+
+    class Seen:
+        def log_scalar(self, name, value, step):
+            seen.append((name, step))
+
+        def close(self):
+            pass
+
+    training.train(classifier(), settings, tmp_path / "run", sinks=(Seen(),))
+    (row,) = read_rows(tmp_path / "run", "train")
+    assert row["step"] == 3
+    assert np.isfinite(row["loss"])
+    assert ("train/loss", 3) in seen
