@@ -26,7 +26,7 @@ class ArrayData(Data):
       test: arrays like the arrays of ``train``.
       batch_size: the number of examples in a training batch, over all devices.
       validation: arrays like the arrays of ``train``, or None. Training never reads them.
-      seed: determines the order of the training examples. None takes the seed of the run, which is ``settings.seed``. The order
+      seed: determines the order of the training examples. None takes the seed of the run, the setting ``seed``. The order
         outside of a run is then the order of seed 0.
       augment: ``(key, *example) -> example``: from the arrays of one training example to those that the network sees. It
         runs inside of the step. The key follows from the seed, the step and the place of the example, so the result does
