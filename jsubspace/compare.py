@@ -17,7 +17,7 @@ import numpy as np
 from jsubspace import preemption, program, shown
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import bounds, paired, score_names
-from jsubspace.runs import comparison_figure, methods, per_example
+from jsubspace.runs import comparable, comparison_figure, methods, per_example
 from jsubspace.runs import results as results_of
 from jsubspace.storage import files, places
 from jsubspace.storage.documents import write_json
@@ -25,7 +25,8 @@ from jsubspace.storage.documents import write_json
 USUAL = ("accuracy", "nll", "brier", "ece")
 """The metrics of a classification that are shown if nobody asks for others. Other tasks show all of their scores."""
 
-EARLY_STOPPING = "early stopping"
+BEST_EPOCH = "best epoch, chosen on the test set"
+"""The predictor that is the best test of the midpoint during training, where the test set was used for these tests."""
 
 
 NOTE = (
@@ -33,6 +34,10 @@ NOTE = (
     "over the test examples. Its 95 % interval is about other test examples and not about other seeds."
 )
 
+NOTE_OF_BEST_EPOCH = (
+    f"The predictor '{BEST_EPOCH}' is a maximum over the tests during training. The test set chose the epoch and also "
+    "scored it, so these scores are too good on average. Their interval does not contain this error."
+)
 
 _Numbers: TypeAlias = dict[str, np.ndarray]
 """Numbers ``[n]`` of one predictor on every example, by name."""
@@ -66,8 +71,8 @@ def compare(runs: Sequence[str | pathlib.Path]) -> list[Entry]:
     """One `Entry` for every predictor of every method, in the order of the runs.
 
     Raises:
-      UsageError: if there is no run, one is not finished or was evaluated by another version, one is given twice, or
-        they were tested on different data sets or for different tasks.
+      UsageError: if there is no run, one is not finished or was evaluated by another version, one is given twice, two runs of
+        one method have the same seed, or they were tested on different data sets, on different examples or for different tasks.
     """
     if not runs:
         raise UsageError("which runs? Name their folders: python -m jsubspace.compare RUN RUN ...")
@@ -75,26 +80,16 @@ def compare(runs: Sequence[str | pathlib.Path]) -> list[Entry]:
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UsageError(f"a run is given twice in {', '.join(map(str, folders))}. Its mean would count it twice.")
     found = {str(folder): _read(folder) for folder in folders}
-    sets = {methods.data_of(results_of.settings_of(results)) for results in found.values()}
-    if len(sets) > 1:
-        raise UsageError(
-            f"the runs were tested on different data sets, {', '.join(sorted(sets))}. Compare runs on one data set."
-        )
-    tasks = {str(results.get("task")): results.get("task") for results in found.values()}
-    if len(tasks) > 1:
-        names_of_tasks = sorted(task["name"] if task else "Classification" for task in tasks.values())
-        raise UsageError(
-            f"the runs were tested for different tasks, {', '.join(map(shown.cell, names_of_tasks))}, or by different scores. "
-            "Compare runs of one task."
-        )
+    comparable.check(found)
     metrics = metrics_of(next(iter(found.values())))
     names = methods.names_of({run: results_of.settings_of(results) for run, results in found.items()})
+    comparable.check_seeds(names, found)
     entries: dict[tuple[str, str], Entry] = {}
     for run, results in found.items():
         rows = list(results["predictors"])
         best = results["early_stopping"]
         if best and best.get("tested_on", "test") == "test":  # Scores on validation data are of other examples.
-            rows.append({"name": EARLY_STOPPING, "networks": 1} | best)
+            rows.append({"name": BEST_EPOCH, "networks": 1} | best)
         for row in rows:
             name = (names[run], row["name"])
             entry = entries.setdefault(
@@ -158,7 +153,7 @@ def _num_examples(runs: list[_Numbers]) -> int:
 
 def _scores_of(entry: Entry, scores: dict[str, dict[str, _Numbers]]) -> list[_Numbers]:
     """The numbers per example of every run of an entry. The list is empty if a run does not have them."""
-    if entry.predictor == EARLY_STOPPING or any(entry.predictor not in scores[run] for run in entry.runs):
+    if entry.predictor == BEST_EPOCH or any(entry.predictor not in scores[run] for run in entry.runs):
         return []
     return [scores[run][entry.predictor] for run in entry.runs]
 
@@ -202,6 +197,12 @@ def table(entries: list[Entry], metrics: Sequence[str] = ()) -> str:
     return "\n".join(lines)
 
 
+def notes(entries: list[Entry]) -> list[str]:
+    """What a reader of the table must know, one paragraph each."""
+    has_best_epoch = any(entry.predictor == BEST_EPOCH for entry in entries)
+    return [NOTE, *((NOTE_OF_BEST_EPOCH,) if has_best_epoch else ())]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The program."""
     parser = argparse.ArgumentParser(prog="python -m jsubspace.compare", description=__doc__.splitlines()[0])
@@ -215,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     entries = compare([places.located(run, "RUN") for run in arguments.runs])
     usual = [metric for metric in USUAL if set(USUAL) <= set(entries[0].values)] or list(entries[0].values)
     metrics = usual if arguments.metrics is None else [metric.strip() for metric in arguments.metrics.split(",")]
-    text = f"{table(entries, metrics)}\n\n{NOTE}"
+    text = "\n\n".join((table(entries, metrics), *notes(entries)))
     print(text)
     preemption.check()
     if arguments.out:

@@ -243,7 +243,7 @@ def test_a_run_goes_on_from_the_very_step(tiny_mlp, tmp_path, monkeypatch):
         for name in ("whole", "stopped")
     ]
     assert rows[0] == rows[1]
-    assert [row["step"] for row in rows[0] if row["kind"] == "train"] == [5, 10, 15, 20, 25, 30, 35]
+    assert [row["step"] for row in rows[0] if row["kind"] == "train"] == [5, 10, 15, 20, 25, 30, 35, 36]
 
 
 def test_a_signal_after_the_last_step_ends_training_before_evaluation(tiny_mlp, tmp_path, monkeypatch):

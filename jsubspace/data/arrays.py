@@ -1,5 +1,6 @@
 """Arrays in memory as the data of a problem."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,7 +26,8 @@ class ArrayData(Data):
       test: arrays like the arrays of ``train``.
       batch_size: the number of examples in a training batch, over all devices.
       validation: arrays like the arrays of ``train``, or None. Training never reads them.
-      seed: determines the order of the training examples.
+      seed: determines the order of the training examples. None takes the seed of the run, the setting ``seed``. The order
+        outside of a run is then the order of seed 0.
       augment: ``(key, *example) -> example``: from the arrays of one training example to those that the network sees. It
         runs inside of the step. The key follows from the seed, the step and the place of the example, so the result does
         not depend on the number of devices.
@@ -50,7 +52,7 @@ class ArrayData(Data):
         test: Sequence[Any],
         batch_size: int,
         validation: Sequence[Any] | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         augment: Callable[..., Any] | None = None,
         eval_batch_size: int | None = None,
     ) -> None:
@@ -76,16 +78,22 @@ class ArrayData(Data):
         if augment is not None:
             arguments.function("ArrayData: augment", augment, "(key, *example) -> example")
         self._augment = augment
-        seed, with_places = arguments.count("ArrayData: seed", seed, 0), augment is not None
-        self._examples = Resident(self._train, self.batch_size, seed, with_places)
+        self._has_order = seed is not None
+        self._set_order(0 if seed is None else arguments.count("ArrayData: seed", seed, 0))
         own = type(self)  # A subclass may yield other batches.
-        if own.train_batches is ArrayData.train_batches:
-            self.resident = self._examples
         self._in_memory = {
             "training": self._train if own.train_batches is ArrayData.train_batches else None,
             "test": self._test if own.test_batches is ArrayData.test_batches else None,
             "validation": self._validation if own.validation_batches is ArrayData.validation_batches else None,
         }
+
+    def of_run(self, seed: int) -> "ArrayData":
+        """See `Data`. Without a seed of their own, the examples have the order that the run's seed determines."""
+        if self._has_order:
+            return self
+        ours = copy.copy(self)
+        ours._set_order(seed)
+        return ours
 
     def in_memory(self, split: str) -> Arrays | None:
         """See `Data`. The examples are known where the class itself makes the batches."""
@@ -123,6 +131,11 @@ class ArrayData(Data):
     def prepare(self, *batch: jax.Array) -> Arrays:
         """See `Data`."""
         return batch[: len(self._train)]
+
+    def _set_order(self, seed: int) -> None:
+        self._examples = Resident(self._train, self.batch_size, seed, self._augment is not None)
+        if type(self).train_batches is ArrayData.train_batches:
+            self.resident = self._examples
 
     def _in_order(self, split: Arrays, shard: Shard) -> Iterator[tuple[Arrays, np.ndarray]]:
         for rows, inside in epochs.padded(len(split[0]), self.eval_batch_size, shard):

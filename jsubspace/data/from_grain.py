@@ -29,7 +29,8 @@ def from_grain(
 
     A ``grain.MapDataset`` is read by index, so training resumes at any step exactly, also on another number of hosts. Each
     host reads its own examples alone. Leave out ``.batch()`` and ``.repeat()``: an epoch has every example once, and batches
-    are made here. The order and random transformations are the data set's own, as in ``.seed(0).shuffle().random_map(...)``.
+    are made here. The order and random transformations are the data set's own, as in
+    ``.seed(settings.seed).shuffle().random_map(...)``. The seed of a run does not change them.
 
     A ``grain.IterDataset`` is a stream. Its position is saved with every checkpoint. Each host reads the whole stream and
     keeps its part of every batch, so training resumes on another number of hosts too. The stream must not end: use

@@ -46,6 +46,15 @@ class Data(abc.ABC):
     """The training examples as arrays that may live on the devices, or None if the host makes every batch. A step then gathers
     what `train_batches` yields."""
 
+    def of_run(self, seed: int) -> "Data":
+        """The data as a run with this seed reads it. The default is the data itself, with an order of its own.
+
+        A run calls it once, before it reads a batch. Data with an order that the run's seed determines returns a copy, because
+        other runs may read the same object.
+        """
+        del seed
+        return self
+
     def example(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         """The shapes and dtypes of the arrays of one training example. The default reads a batch."""
         batch = next(iter(self.train_batches(0, WHOLE_BATCH)))

@@ -16,6 +16,7 @@ from jsubspace.evaluation.survey import Survey
 from jsubspace.evaluation.tasks import Outcomes, Task
 from jsubspace.runs import problem_checks
 from jsubspace.runs.build import Run
+from jsubspace.runs.digests import Digest
 from jsubspace.runs.problem import Batches
 from jsubspace.types import Endpoints, Params
 
@@ -93,9 +94,9 @@ def batch_stats(run: Run, evaluator: Evaluator, rows: Endpoints) -> Any:
     return evaluator.batch_stats(rows, train_batches(run))
 
 
-def on_test_data(run: Run, evaluator: Evaluator, rows: Endpoints, stats: Any) -> Outcomes:
-    """What every test example of the run says (`Evaluator.outcomes`)."""
-    return outcomes_of(run, evaluator, rows, stats, "test", run.problem.data.test_batches(run.shard))
+def on_test_data(run: Run, evaluator: Evaluator, rows: Endpoints, stats: Any, digest: Digest | None = None) -> Outcomes:
+    """What every test example of the run says (`Evaluator.outcomes`). ``digest`` sees the targets as they pass by."""
+    return outcomes_of(run, evaluator, rows, stats, "test", run.problem.data.test_batches(run.shard), digest)
 
 
 def on_validation_data(run: Run, evaluator: Evaluator, rows: Endpoints, stats: Any) -> Outcomes:
@@ -103,19 +104,29 @@ def on_validation_data(run: Run, evaluator: Evaluator, rows: Endpoints, stats: A
     return outcomes_of(run, evaluator, rows, stats, "validation", run.problem.data.validation_batches(run.shard))
 
 
-def outcomes_of(run: Run, evaluator: Evaluator, rows: Endpoints, stats: Any, name: str, batches: Batches) -> Outcomes:
+def outcomes_of(
+    run: Run,
+    evaluator: Evaluator,
+    rows: Endpoints,
+    stats: Any,
+    name: str,
+    batches: Batches,
+    digest: Digest | None = None,
+) -> Outcomes:
     """What every example of the batches says (`Evaluator.outcomes`). ``name`` is what the data is called in a message.
 
     Raises:
       UsageError: if a target is wrong.
     """
-    found = evaluator.outcomes(rows, stats, scored(run, batches, name))
+    found = evaluator.outcomes(rows, stats, scored(run, batches, name, digest))
     problem_checks.check_outcomes(run.problem, name, found)
     return found
 
 
-def scored(run: Run, batches: Batches, name: str = "test") -> Iterator[ScoredBatch]:
+def scored(run: Run, batches: Batches, name: str = "test", digest: Digest | None = None) -> Iterator[ScoredBatch]:
     """Test or validation batches of the data as the evaluator takes them, with their targets checked on the host.
+
+    ``digest`` gets the targets. A task without targets is about its inputs, and ``digest`` then gets the inputs.
 
     Raises:
       UsageError: if a target is wrong. ``name`` is what the data is called in the message.
@@ -124,4 +135,6 @@ def scored(run: Run, batches: Batches, name: str = "test") -> Iterator[ScoredBat
         preemption.check()
         inputs, targets = run.problem.separated(arrays)
         problem_checks.check_targets(run.problem, name, number, targets, mask)
+        if digest is not None:
+            digest.add(targets or inputs, mask)
         yield ScoredBatch(inputs, targets, mask)

@@ -176,6 +176,9 @@ def assemble(settings: ml_collections.ConfigDict, problem: Problem, devices: Dat
     """The run of settings, with a problem and devices that exist already."""
     if devices.axis_name is None:  # One program sees whole batches.
         problem = dataclasses.replace(problem, network=problem.network.on_one_device)
+    data = problem.data.of_run(settings.seed)
+    if data is not problem.data:
+        problem = dataclasses.replace(problem, data=data)
     key = jax.random.key(settings.seed, impl="threefry2x32")  # The same draws whatever jax's default is.
     steps_per_epoch = problem.data.steps_per_epoch
     schedule = parts.make_schedule(settings, steps_per_epoch)

@@ -5,7 +5,7 @@ from typing import Any
 from jsubspace.runs.settings import NAMED, added_later, flat, may_differ_between_compared_runs
 
 NEEDED = (
-    "data.name", "evaluation.num_bins", "model.dropout_rate",
+    "seed", "data.name", "evaluation.num_bins", "model.dropout_rate",
     "subspace.name", "subspace.num_endpoints", "subspace.layerwise", "subspace.fixed_ends",
     "optimizer.schedule", "optimizer.num_collected", "optimizer.num_epochs",
     "optimizer.label_smoothing", "optimizer.sam_rho",

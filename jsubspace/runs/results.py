@@ -22,6 +22,7 @@ from jsubspace.evaluation.survey import Survey, center_alone, survey
 from jsubspace.evaluation.tasks import Classification, Task
 from jsubspace.runs import adapters, landscape, methods, per_example, schema, settings
 from jsubspace.runs.build import Run
+from jsubspace.runs.digests import Digest
 from jsubspace.runs.summary import best_row
 from jsubspace.runs.summary import table as table
 from jsubspace.storage import documents, files
@@ -48,6 +49,7 @@ def measure(run: Run, endpoints: Endpoints, workdir: pathlib.Path | None = None)
     Returns:
       `Report.to_json` of the test set, and besides
 
+      test_digest: the digest of the targets of the test set (`digests`).
       validation: `Report.to_json` of the validation data, with ``best``, the name of the point with the lowest NLL there.
         It is None without validation data.
       sharpness, plane: see `landscape`. They are None if they were not asked for.
@@ -61,11 +63,13 @@ def measure(run: Run, endpoints: Endpoints, workdir: pathlib.Path | None = None)
     evaluator = adapters.evaluator(run, task, plan)
     all_rows = evaluator.rows(endpoints, run.evaluated, run.evaluation_key)
     stats = adapters.batch_stats(run, evaluator, all_rows)
-    outcomes = adapters.on_test_data(run, evaluator, all_rows, stats)
+    digest = Digest()
+    outcomes = adapters.on_test_data(run, evaluator, all_rows, stats, digest)
     report = measuring.report_of(endpoints, run.evaluated, plan, outcomes, task, settings.num_resamples)
     preemption.check()
     _warn_of_scores(report)
     measured = report.to_json() | {
+        "test_digest": digest.hexdigest(),
         "validation": _validation(run, endpoints, evaluator, plan, all_rows, stats),
         "sharpness": landscape.sharpness(run, all_rows, plan, stats) if settings.sharpness_batches else None,
         "plane": landscape.loss_plane(run, endpoints) if settings.plane_points else None,

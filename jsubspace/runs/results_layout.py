@@ -131,9 +131,11 @@ def _layout(schema: int, task: dict[str, Any] | None) -> Record:
         "plane": Nullable(plane),
         "shifted": Named(Record({"points": Listed(point, 1), "ensembles": Listed(ensemble)})),
     }
+    later: dict[str, Schema] = {"test_digest": Nullable(Text("[0-9a-f]{64}"))}
     if schema == 2:
-        return Record(measured, at_the_end)
-    return Record(measured).extended(at_the_end, {"validation": Nullable(Record(subspace | {"best": Nullable(_NAME)}))})
+        return Record(measured, at_the_end | later)
+    later["validation"] = Nullable(Record(subspace | {"best": Nullable(_NAME)}))
+    return Record(measured).extended(at_the_end, later)
 
 
 def check(results: dict[str, Any]) -> None:

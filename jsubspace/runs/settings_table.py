@@ -240,7 +240,7 @@ SETTINGS = (
         "The run ends when this number of tests on validation data in a row was not better than the best before (0 means that it never ends early).",
         since="0.1.0"),
 
-    Setting("log_every_steps", 100, Range(1, 10**9), "The log gets a row whenever this number of steps has passed.", (COMPARED,)),
+    Setting("log_every_steps", 100, Range(1, 10**9), "The log gets a row whenever this number of steps has passed, and after the last step.", (COMPARED,)),
     Setting("checkpoint_every_epochs", 5, _MANY_EPOCHS, "A checkpoint is saved whenever this number of epochs has passed.", (COMPARED,)),
     Setting("keep_checkpoints", 2, Range(1, 10**6), "This is the number of checkpoints that are kept, the newest ones.", (COMPARED,)),
     Setting("keep_epochs", (), Check(f"epochs: integers, each {_MANY_EPOCHS.words()}", _are_epochs),

@@ -63,10 +63,11 @@ class Row(NamedTuple):
 
 
 class Journal:
-    """Collects the reports of steps and averages them over windows of equal length.
+    """Collects the reports of steps and averages them over windows.
 
     Args:
-      window_steps: the length of a window. Windows end at multiples of it, wherever a run was interrupted.
+      window_steps: the length of a window. Windows end at multiples of it, wherever a run was interrupted. The last window of a run
+        may be shorter (`end_window`).
       under_way: how many reports may be under way. A report is read when ``under_way`` later reports have been added.
       state: the value that `state` returned before a checkpoint. The journal then continues the same window.
     """
@@ -103,6 +104,12 @@ class Journal:
         """Waits for every report under way and reads it. Raises as `add` does."""
         while self._under_way:
             self._read_one()
+
+    def end_window(self, step: int) -> None:
+        """Ends the window after this step, with a row if the window has a step. For the last step of a run, after `finish`."""
+        if self._count:
+            self._rows.append(Row(TRAIN, step, {name: total / self._count for name, total in self._sums.items()}))
+            self._sums, self._count = {}, 0
 
     def take_rows(self) -> list[Row]:
         """The complete rows that were not taken before: notes, and the mean over each window at its last step."""
@@ -146,8 +153,7 @@ class Journal:
         self._sums = {name: self._sums.get(name, 0.0) + value for name, value in values.items()}
         self._count += 1
         if step % self._window_steps == 0:
-            self._rows.append(Row(TRAIN, step, {name: total / self._count for name, total in self._sums.items()}))
-            self._sums, self._count = {}, 0
+            self.end_window(step)
 
 
 def _check_finite(step: int, values: dict[str, float]) -> None:

@@ -40,7 +40,7 @@ class Cadence:
     Attributes:
       total_steps: the number of steps of the run. With 0, the first state is saved and nothing is trained.
       epoch_steps: the number of steps of an epoch. The geometry of the endpoints is noted after every epoch.
-      log_steps: the length of the windows over which the reports of training are averaged.
+      log_steps: the length of the windows over which the reports of training are averaged. The last window may be shorter.
       save_steps: the number of steps from one checkpoint to the next.
       test_steps: the number of steps from one test to the next, or 0 for no test.
       kept_steps: the steps whose checkpoints are saved and never deleted.
@@ -172,7 +172,7 @@ def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preem
                     journal.finish()  # A loss that is not finite ends the run here, before the state is saved.
                     check_finite(state, step)
                 tested = None
-                for row in journal.take_rows():
+                for row in rows_after(step, journal, patience, cadence.total_steps):
                     values = training.describe(row, clock.rate(row.step) if row.kind == TRAIN else None)
                     writer.write(row.kind, row.step, values)
                     sinks.write(row.kind, row.step, values)
@@ -194,6 +194,18 @@ def train_endpoints(training: Training, workdir: pathlib.Path, preemption: Preem
             if cadence.total_steps == 0:  # Networks of other runs are only stacked.
                 checkpoints.save(state, 0, {"journal": journal.state(), "seconds": 0.0})
     return clock.seconds()
+
+
+def rows_after(step: int, journal: Journal, patience: Patience, last: int) -> Iterator[Row]:
+    """The rows that are complete after a step. After the last step of the run, they include the incomplete window.
+
+    Patience is asked after its reader has seen the other rows: a test may have ended the run. The journal has read everything by
+    then, because the state of a test and of the last step is saved. An interruption does not end a window.
+    """
+    yield from journal.take_rows()
+    if step == last or patience.is_over():
+        journal.end_window(step)
+        yield from journal.take_rows()
 
 
 def restore_or_init(training: Training, checkpoints: Checkpoints[TrainState]) -> tuple[TrainState, dict[str, Any]]:

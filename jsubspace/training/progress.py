@@ -9,6 +9,9 @@ from jsubspace.storage.journal import TRAIN, Row
 
 log = logging.getLogger(__name__)
 
+SHORTEST_SECONDS = 0.01
+"""A rate is measured over at least this time."""
+
 
 class Progress:
     """A bar on a terminal. Elsewhere one line of the log per row, which suits a log file.
@@ -51,13 +54,20 @@ class Clock:
     def __init__(self, seconds: float = 0.0) -> None:
         self._start = time.monotonic() - seconds
         self._last: tuple[int, float] | None = None
+        self._rate = 0.0
 
     def seconds(self) -> float:
         """Seconds since the start, plus the seconds that earlier parts of the run took."""
         return time.monotonic() - self._start
 
     def rate(self, step: int) -> float:
-        """Steps per second since the last call. The first call returns 0, because it would measure the compilation."""
+        """Steps per second since the last measurement. The first call returns 0, because it would measure the compilation.
+
+        Rows that were read together come at once, which says nothing about the speed of their steps. A call within
+        `SHORTEST_SECONDS` therefore returns the rate before, and the next call measures more steps.
+        """
         now, last = time.monotonic(), self._last
-        self._last = step, now
-        return (step - last[0]) / (now - last[1]) if last else 0.0
+        if last is None or now - last[1] >= SHORTEST_SECONDS:
+            self._rate = (step - last[0]) / (now - last[1]) if last else 0.0
+            self._last = step, now
+        return self._rate

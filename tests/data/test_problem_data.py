@@ -253,3 +253,32 @@ def test_a_stream_that_ends_and_positions_of_other_data():
         next(data.train_batches(4, WHOLE_BATCH))
     with pytest.raises(UsageError, match=r"cannot resume from the position 'elsewhere' of step 4"):
         next(data.train_batches(4, WHOLE_BATCH, "elsewhere"))
+
+
+def test_the_order_of_arrays_follows_from_the_seed_of_the_run():
+    """An order of one's own stays, and an object that two runs share is not changed."""
+
+    def order(data):
+        found = np.concatenate([y for _, y in first(data.train_batches(0, WHOLE_BATCH), 3)])
+        full, last = itertools.islice(data.resident.blocks(0, WHOLE_BATCH), 2)  # Two full batches and a smaller one.
+        rows = np.concatenate([batch[:, 0] for block in (full, last) for batch in block.rows])
+        np.testing.assert_array_equal(data.resident.arrays[1][rows], found)
+        return found.tolist()
+
+    splits = {"train": (X, Y), "test": (X, Y), "batch_size": 4}
+    free, of_seed = ArrayData(**splits), {seed: ArrayData(**splits, seed=seed) for seed in (0, 3)}
+    assert order(of_seed[0]) == Y[np.random.default_rng([0, 0]).permutation(N)].tolist()
+    assert order(free.of_run(3)) == order(of_seed[3]) != order(of_seed[0])
+    assert order(free.of_run(0)) == order(free) == order(of_seed[0])
+    assert of_seed[3].of_run(5) is of_seed[3]
+    for kind in ("indexed", "stream"):
+        data = KINDS[kind]()
+        assert data.of_run(5) is data
+
+    class Reversed(ArrayData):
+        def train_batches(self, *args):
+            return (tuple(array[::-1] for array in batch) for batch in super().train_batches(*args))
+
+    bound = Reversed(**splits).of_run(3)
+    assert bound.resident is None
+    assert first(bound.train_batches(0, WHOLE_BATCH), 1)[0][1].tolist() == order(of_seed[3])[:4][::-1]

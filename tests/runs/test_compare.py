@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+import shutil
 
 import jax
 import numpy as np
@@ -15,6 +17,7 @@ from jsubspace.evaluation import metrics
 from jsubspace.evaluation.survey import survey
 from jsubspace.evaluation.tasks import Classification
 from jsubspace.runs import per_example, recipes
+from jsubspace.runs.digests import Digest
 
 N = 400
 
@@ -39,6 +42,12 @@ def make_run(folder, kind="point", seed=0, keep=True, **fields):
     if keep:
         per_example.write(folder, plan, outcomes, task)
     return folder
+
+
+def change(folder, **fields):
+    """Changes fields of a run's results.json."""
+    path = folder / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 def by_name(entries):
@@ -133,3 +142,71 @@ def test_scores_per_example_are_read_as_they_were_written(tmp_path):
     assert set(found["0.50"]) == set(metrics.Scores._fields)
     assert not list(folder.glob("*.partial"))
     assert (folder / per_example.FILE).stat().st_size < 2 * 4 * 4 * N + 3000
+
+
+def test_two_runs_of_one_seed_are_no_two_seeds(tmp_path):
+    """A copy of a run, and a run that differs in what changes no result."""
+    runs = [make_run(tmp_path / "a", seed=3), make_run(tmp_path / "b", seed=4)]
+    copied = shutil.copytree(runs[0], tmp_path / "copy")
+    with pytest.raises(UsageError, match=r"a and .*copy are two runs of the method 'standard' with the same seed, 3\."):
+        compare.compare([*runs, copied])
+    again = make_run(tmp_path / "again", seed=4)
+    settings = json.loads((again / "results.json").read_text())["config"]
+    for name, other in {"parallel": "jit", "num_devices": 2, "log_every_steps": 7}.items():
+        change(again, config=settings | {name: other})
+        with pytest.raises(UsageError, match=r"b and .*again are two runs of .* the same seed, 4\."):
+            compare.compare([*runs, again])
+    change(again, config=settings | {"start": settings["start"] | {"runs": "trunks/1"}})
+    other = make_run(tmp_path / "other", seed=4, start__runs="trunks/2")
+    (entry, *_) = compare.compare([again, other])  # Two starts of one method.
+    assert entry.runs == (str(again), str(other))
+
+
+def test_runs_that_were_tested_on_different_examples_are_refused(tmp_path):
+    runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=1), make_run(tmp_path / "c", "line")]
+    change(runs[0], test_digest=64 * "a")
+    change(runs[1], test_digest=64 * "a")
+    assert compare.compare(runs)[0].to_first is not None  # The third run is older and has no digest.
+    for place in (1, 2):
+        change(runs[place], test_digest=64 * "b")
+        with pytest.raises(
+            UsageError, match=rf"a and .*{runs[place].name} were tested on different examples.*aaaaaaaa"
+        ):
+            compare.compare(runs)
+        change(runs[place], test_digest=64 * "a")
+    change(runs[0], test_digest="a")
+    with pytest.raises(UsageError, match=r"results\.test_digest is 'a'"):
+        compare.compare(runs)
+
+
+def test_the_digest_of_test_examples_is_one_of_their_targets_in_their_order():
+    def digest(*batches):
+        found = Digest()
+        for targets, mask in batches:
+            found.add(targets, np.array(mask, bool))
+        return found.hexdigest()
+
+    labels, values = np.array([1, 0, 2]), np.array([[0.1, 2], [0.3, 4], [0.5, 6]])
+    whole = digest(((labels, values), [1, 1, 1]))
+    first, last = (labels[:2].astype(np.uint8), values[:2].astype(np.float32)), (labels[[2, 2]], values[[2, 2]])
+    assert digest((first, [1, 1]), (last, [1, 0])) == whole
+    order = [1, 0, 2]
+    others = [(labels[order], values[order]), (labels, values[order]), (labels,), (labels, np.float32(2) * values)]
+    assert len({whole, *(digest((targets, [1, 1, 1])) for targets in others)}) == 5
+    assert digest(((labels, values), [1, 1, 0])) != whole
+    assert re.fullmatch("[0-9a-f]{64}", digest(((np.array([1e300, np.nan]),), [1, 1])))
+
+
+def test_the_best_epoch_on_the_test_set_is_called_so(tmp_path, capsys):
+    stopped = {"tested_on": "test", "epoch": 2, "accuracy": 0.9, "nll": 0.3}
+    runs = [make_run(tmp_path / str(seed), seed=seed) for seed in range(2)]
+    compare.main([*map(str, runs)])
+    assert "best epoch" not in capsys.readouterr().out
+    for run in runs:
+        change(run, early_stopping=stopped)
+    compare.main([*map(str, runs), f"--out={tmp_path / 'out'}"])
+    out = capsys.readouterr().out
+    assert "| standard | best epoch, chosen on the test set | 1 | 2 | 0.9000 ± 0.0000 |" in out
+    assert "is a maximum over the tests during training" in out
+    assert "early stopping" not in out
+    assert (tmp_path / "out" / "table.md").read_text() == out

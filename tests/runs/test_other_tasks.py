@@ -67,7 +67,7 @@ def test_scores_that_are_not_finite_are_null_and_said(tmp_path):
     found = results.read(run)
     assert found["points"][0]["nll"] is None
     assert "3 of 3 points have scores that are not finite" in summary.table(found)
-    other = make_run(tmp_path / "b")
+    other = make_run(tmp_path / "b", 1)
     first, *_ = compare.compare([other, run])
     assert first.values["nll"][0] is not None
 

@@ -75,7 +75,7 @@ def test_functions_and_arrays_resume_to_the_same_bits(sine):
     best = min((row for row in read_rows(workdir) if row["kind"] == "validation"), key=lambda row: row["nll"])
     assert found["early_stopping"]["step"] == best["step"]  # A lower NLL is better.
     rows = read_rows(workdir, "train")
-    assert [row["step"] for row in rows] == [4, 8]
+    assert [row["step"] for row in rows] == [4, 8, 9]  # The run has 9 steps.
     assert {"loss", "penalty", "examples_per_second"} <= set(rows[0])
     assert "accuracy" not in rows[0]
     assert (workdir / "figures" / "endpoints.png").exists()
@@ -220,3 +220,56 @@ def test_the_command_line(file, tmp_path):
         "jsubspace.export", f"--workdir={run}", f"--to={tmp_path / 'n.safetensors'}", f"--config={file}"
     )
     assert code == 0, error
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_problems_with_other_test_targets_are_not_compared(tmp_path):
+    """The settings say nothing about a user's data."""
+    x, y = classes()
+    problems = {
+        "a": classifier(), "sizes": classifier(eval_batch_size=7, test=(x, y.astype(np.uint8)), train=(x, y.astype(np.uint8))),
+        "other": classifier(test=(x, 1 - y)),
+    }  # fmt: skip
+    for seed, (name, problem) in enumerate(problems.items()):
+        settings = short_settings()
+        settings.seed = seed
+        training.train(problem, settings, tmp_path / name)
+    (entry, *_) = compare.compare([tmp_path / "a", tmp_path / "sizes"])
+    assert len(entry.runs) == 2
+    with pytest.raises(UsageError, match=r"a and .*other were tested on different examples"):
+        compare.compare([tmp_path / "a", tmp_path / "other"])
+
+
+def test_the_seed_of_the_settings_determines_the_order_of_the_data():
+    problem, settings = classifier(), short_settings()
+    orders = []
+    for seed in (0, 1):
+        settings.seed = seed
+        run = build.build(settings, problem)
+        x, _ = next(run.problem.data.train_batches(0, run.shard))
+        np.testing.assert_array_equal(x, classes()[0][np.random.default_rng([seed, 0]).permutation(60)[:20]])
+        block = next(run.problem.data.resident.blocks(0, run.shard))
+        orders.append(block.rows[0][:, 0].tolist())
+    assert orders[0] != orders[1]
+    assert problem.data.of_run(0) is not problem.data
+    own = classifier(seed=0)
+    assert build.build(settings, own).problem.data is own.data
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_run_that_is_shorter_than_a_window_logs_its_loss(tmp_path):
+    settings, seen = short_settings(), []
+    settings.log_every_steps = 100
+
+    class Seen:
+        def log_scalar(self, name, value, step):
+            seen.append((name, step))
+
+        def close(self):
+            pass
+
+    training.train(classifier(), settings, tmp_path / "run", sinks=(Seen(),))
+    (row,) = read_rows(tmp_path / "run", "train")
+    assert row["step"] == 3
+    assert np.isfinite(row["loss"])
+    assert ("train/loss", 3) in seen

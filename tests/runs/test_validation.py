@@ -67,7 +67,7 @@ def test_one_pass_over_the_test_set_in_a_whole_run(config, passes, whole):
     text = results.table(measured)
     assert f"chosen on the validation data, by NLL: {validation['best']}, with accuracy" in text
     assert "early stopping of the midpoint, chosen on the validation data" in text
-    assert "early stopping" not in {entry.predictor for entry in compare.compare([whole])}
+    assert compare.BEST_EPOCH not in {entry.predictor for entry in compare.compare([whole])}
 
 
 def test_the_papers_early_stopping_is_asked_for_by_name(config, passes, tmp_path):
@@ -76,7 +76,7 @@ def test_the_papers_early_stopping_is_asked_for_by_name(config, passes, tmp_path
     assert passes == {"test_batches": config.optimizer.num_epochs + 1, "validation_batches": 1}
     assert measured["early_stopping"]["tested_on"] == "test"
     assert "optimal early stopping of the midpoint, chosen on the test set" in results.table(measured)
-    assert "early stopping" in {entry.predictor for entry in compare.compare([tmp_path / "run"])}
+    assert compare.BEST_EPOCH in {entry.predictor for entry in compare.compare([tmp_path / "run"])}
 
 
 def test_without_validation_data_it_is_the_test_set(config, passes, tmp_path):

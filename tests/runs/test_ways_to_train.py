@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from own_problems import classes, classifier, short_settings
-from whole_runs import StopAt
+from whole_runs import StopAt, without_speed
 
 from jsubspace import evaluate, training
 from jsubspace.errors import Preempted, UsageError
@@ -155,7 +155,7 @@ def patient(tmp_path, name, stop_at=0):
     """Three epochs at most, tested once an epoch. A network that does not move does not improve."""
     x, y = classes()
     settings = settings_of(optimizer__num_epochs=5, evaluation__every_epochs=1, evaluation__patience=2)
-    settings.optimizer.learning_rate, settings.checkpoint_every_epochs = 1e-30, 5
+    settings.optimizer.learning_rate, settings.checkpoint_every_epochs, settings.log_every_steps = 1e-30, 5, 4
     return training.train(classifier(validation=(x, y)), settings, tmp_path / name, StopAt(stop_at))
 
 
@@ -171,8 +171,11 @@ def test_patience_ends_a_run_at_the_same_step_wherever_it_was_interrupted(tmp_pa
     assert evaluated["finished"]
     found = patient(tmp_path, "run")
     assert found["points"] == whole["points"]
+    rows, rows_of_whole = (without_speed(read_rows(tmp_path / name)) for name in ("run", "whole"))
+    assert rows == rows_of_whole
     for name in ("whole", "run"):
         assert [row["step"] for row in read_rows(tmp_path / name, "validation")] == [3, 6, 9]
+        assert [row["step"] for row in read_rows(tmp_path / name, "train")] == [4, 8, 9]  # The last window is shorter.
         assert steps.steps_in(tmp_path / name / "checkpoints")[-1] == 9
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from jsubspace.errors import TrainingDiverged
 from jsubspace.storage.journal import Journal, Report, Row
+from jsubspace.training.progress import Clock
 
 AHEAD = 3
 
@@ -84,3 +85,24 @@ def test_a_loss_that_is_not_finite_names_its_step(loss):
     journal.add(42, info(loss))
     with pytest.raises(TrainingDiverged, match=r"the loss of step 42 is (nan|inf|-inf).*learning_rate"):
         journal.finish()
+
+
+def test_the_last_window_may_be_shorter():
+    journal = Journal(4, AHEAD)
+    assert [row.step for row in feed(journal, range(1, 7))] == [4]
+    journal.end_window(6)
+    assert journal.take_rows() == [Row("train", 6, {"loss": 5.5, "penalty": 0.0, "accuracy": 1.0})]
+    assert journal.state() == {"sums": {}, "count": 0}
+    journal.end_window(6)
+    assert journal.take_rows() == []
+
+
+def test_rows_that_come_at_once_have_one_rate(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    clock = Clock()
+    rates = []
+    for step, seconds in ((100, 5), (200, 6), (203, 6), (303, 7), (403, 8)):
+        now[0] = seconds
+        rates.append(clock.rate(step))
+    assert rates == [0, 100, 100, 103, 100]

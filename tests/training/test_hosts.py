@@ -57,6 +57,7 @@ def test_two_processes_give_the_result_of_one(one_process, data_dir, tmp_path, f
             np.testing.assert_allclose(row_of_two[name], row[name], rtol=1e-5)
     one, two = (json.loads((folder / "results.json").read_text()) for folder in (one_process, tmp_path / "run"))
     assert len(one["points"]) == 41
+    assert one["test_digest"] == two["test_digest"]
     for rows_of_two, rows in ((two, one), (two["validation"], one["validation"])):
         for row_of_two, row in zip(rows_of_two["points"], rows["points"], strict=True):
             np.testing.assert_allclose(row_of_two["nll"], row["nll"], rtol=1e-4)

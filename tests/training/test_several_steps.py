@@ -61,7 +61,9 @@ def test_the_bits_and_rows_are_those_of_single_steps(tiny_config, tmp_path, name
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     rows, expected_rows = (without_speed(read_rows(tmp_path / folder)) for folder in ("several", "single"))
     assert rows == expected_rows
-    assert [(row["kind"], row["step"]) for row in rows if row["kind"] == "train"] == [("train", n) for n in (4, 8, 12)]
+    assert [(row["kind"], row["step"]) for row in rows if row["kind"] == "train"] == [
+        ("train", n) for n in (4, 8, 12, 14)
+    ]
     assert steps_in(tmp_path / "several" / "checkpoints") == steps_in(tmp_path / "single" / "checkpoints") == [7, 14]
 
 
