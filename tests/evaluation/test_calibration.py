@@ -116,7 +116,8 @@ def test_an_infinite_loss_is_reported_as_infinite(losses):
     if np.isinf(nll).any():
         assert high == np.inf
     elif len(nll) > 1:
-        assert 0.1 - 1e-9 <= low <= high <= 2.0 + 1e-9
+        assert 0 <= low <= nll.mean() + 1e-9  # The ends of few losses lie outside of them.
+        assert high >= nll.mean() - 1e-9
 
 
 def test_one_infinite_loss_leaves_the_lower_bound_finite():
