@@ -42,6 +42,8 @@ from jsubspace.storage.files import make_folder, write_text
 RECORDED = pathlib.Path("experiments") / "results"
 RUNS_FILE = "runs.jsonl"
 RESULTS = "results.json"
+TIMER = "timer of the study"
+"""The name of a thread that acts after some seconds."""
 
 
 class Study:
@@ -154,7 +156,7 @@ def _every(seconds: float, act: Callable[[], bool]) -> Iterator[None]:
         while not ended.wait(seconds) and not act():
             pass
 
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=run, name=TIMER, daemon=True)
     thread.start()
     try:
         yield

@@ -52,9 +52,8 @@ def key(name: str, value: Any, call: str = "") -> Any:
     if is_key(value) and np.shape(value) == ():
         return value
     if getattr(value, "dtype", None) == np.uint32 and np.ndim(value) == 1:
-        length = jax.eval_shape(lambda: jax.random.PRNGKey(0)).shape[
-            0
-        ]  # A new function: jax_default_prng_impl may change.
+        # The function is a new one in every call, because jax_default_prng_impl may change.
+        (length,) = jax.eval_shape(lambda: jax.random.PRNGKey(0)).shape
         if np.shape(value) == (length,):
             return value
         hint = f" A raw key has {length} numbers here."

@@ -23,7 +23,7 @@ def run(main: Callable[[], object]) -> NoReturn:
     """Runs a program and ends its process. Only what stands under ``if __name__ == "__main__"`` calls it.
 
     From here to the end of the process, the first signal ends the program with `errors.PREEMPTED` and one message, unless its
-    work is done. A later SIGTERM or SIGINT ends it at once (`preemption.Preemption`).
+    work is done. The second SIGTERM or SIGINT ends it at once (`preemption.Preemption`).
     """
     signals = Preemption()
     signals.hold()  # Nothing is raised outside of the try.

@@ -50,7 +50,7 @@ PREEMPTED = 75
 
 A host that has lost another host of its run ends with this code, too.
 
-It is EX_TEMPFAIL of sysexits.h, "temporary failure, try again". Another SIGINT or SIGTERM ends a program at
+It is EX_TEMPFAIL of sysexits.h, "temporary failure, try again". The second SIGINT or SIGTERM ends a program at
 once, with 128 and the number of the signal: 130 for SIGINT, 143 for SIGTERM. If the work was done when the signal came, the
 code is 0. Before Python has read the first line of this library (some hundredths of a second), a signal ends the process itself.
 """

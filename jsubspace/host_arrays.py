@@ -26,11 +26,14 @@ def array(name: str, value: Any) -> Any:
         return value
     try:
         return np.asarray(value)
-    except (ValueError, TypeError, OverflowError, RuntimeError):
-        raise ValueError(
-            f"{name} is a {type(value).__name__} that is no array. Its lists must have equal lengths: pad examples of different "
-            "lengths."
-        ) from None
+    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+        is_list = isinstance(value, list | tuple)
+        reason = (
+            "Its lists must have equal lengths: pad examples of different lengths."
+            if is_list
+            else f"numpy says: {error}"
+        )
+        raise ValueError(f"{name} is a {type(value).__name__} that is no array. {reason}") from None
 
 
 def check_numbers(name: str, value: Any) -> None:

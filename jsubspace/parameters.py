@@ -94,15 +94,15 @@ def checked(init_fn: Callable[[jax.Array], Params]) -> Callable[[jax.Array], Par
 
 
 def are_finite(leaves: Sequence[Any]) -> list[bool]:
-    """Whether all numbers of each array are finite. The arrays are read once, where they lie. They must not be traced."""
+    """Whether all numbers of each array are finite. Each array is read once, where it lies. They must not be traced."""
     with jax.ensure_compile_time_eval():  # Arrays may be constants of a program that is traced.
-        found = _are_finite(list(leaves))
+        found = [_is_finite(leaf) if isinstance(leaf, jax.Array) else np.isfinite(leaf).all() for leaf in leaves]
     return [bool(is_finite) for is_finite in jax.device_get(found)]
 
 
 @jax.jit
-def _are_finite(leaves: list[Any]) -> list[jax.Array]:
-    return [jnp.all(jnp.isfinite(leaf)) for leaf in leaves]
+def _is_finite(leaf: jax.Array) -> jax.Array:
+    return jnp.all(jnp.isfinite(leaf))
 
 
 def _is_state(node: Any) -> bool:

@@ -1,7 +1,7 @@
 """Signals that ask a program to end, at any moment of its life.
 
 A program listens from the import of this module to its last line (`endings.run`). The first signal ends it with exit code
-75, and a later decision of a person ends it at once. The library asks `check` between two units of work. Outside of programs nothing
+75, and the second SIGTERM or SIGINT ends it at once. The library asks `check` between two units of work. Outside of programs nothing
 listens and `check` does nothing: in a notebook Ctrl-C raises KeyboardInterrupt as always.
 
 This file imports the standard library alone, because it must work before anything else is imported.

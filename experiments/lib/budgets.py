@@ -1,7 +1,8 @@
 """The budgets and methods of `experiments.budget`: the study for two CPU cores, and a scale for a GPU.
 
-The methods, grids, seeds and budgets were declared before any result of the study. Two things came later: what a run costs in the
-forecast, and the control of six endpoints (`CONTROL_SIX`), in the one budget in which six endpoints had been more accurate.
+The methods, grids, seeds and budgets were declared before any result of the study. Three things came later: what a run costs in the
+forecast, the control of six endpoints (`CONTROL_SIX`) in the one budget in which six endpoints had been more accurate, and two methods
+of the scale for a GPU that have the rate and the decay of the study.
 """
 
 import dataclasses

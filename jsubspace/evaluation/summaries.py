@@ -47,7 +47,7 @@ def intervals(
     """Intervals of `scores`: ``[..., 2]`` by name, from numbers per example ``[..., n]``.
 
     They are percentiles of resampled scores, which `estimates.expanded` moves away for few examples. A single example has no spread.
-    The interval of a score that is no fraction is then all numbers.
+    The interval of a score that is no fraction is then all numbers. It does not go below 0 if no resample does.
     """
     host = _on_host(per_example)
     found, n = scores(host, summary), next(iter(host.values())).shape[-1]
@@ -65,7 +65,8 @@ def intervals(
             ends = [
                 estimates.expanded(estimates.percentiles(column, level), score, n, level) for column, score in pairs
             ]
-            intervals[name] = np.stack(ends).reshape(everything.shape)
+            never_negative = resampled[name].min() >= 0
+            intervals[name] = np.maximum(np.stack(ends), 0 if never_negative else -np.inf).reshape(everything.shape)
     return intervals
 
 

@@ -19,8 +19,10 @@ def statistics(updated: Callable[[Any], Any], shapes: Any, momentum: float | Non
       shapes: the statistics' shapes and dtypes.
       momentum: the momentum of all leaves, if it is known.
 
+    A statistic that the update never changes, as with a momentum of 1, is NaN.
+
     Raises:
-      ValueError: if the update leaves a leaf as it is.
+      ValueError: if the update returns an old leaf itself.
 
     Example:
       >>> like = jax.ShapeDtypeStruct((), jnp.float32)
@@ -32,7 +34,8 @@ def statistics(updated: Callable[[Any], Any], shapes: Any, momentum: float | Non
     jax.tree_util.tree_map_with_path(_check_updated, zeros, first)
     if momentum is not None:
         return jax.tree.map(lambda leaf: leaf / (1 - momentum), first)
-    return jax.tree.map(_of_batch, first, updated(first))
+    from_one = updated(jax.tree.map(jnp.ones_like, zeros))
+    return jax.tree.map(_of_batch, first, updated(first), from_one)
 
 
 def _check_updated(path: tuple[Any, ...], old: jax.Array, new: jax.Array) -> None:
@@ -44,9 +47,11 @@ def _check_updated(path: tuple[Any, ...], old: jax.Array, new: jax.Array) -> Non
         )
 
 
-def _of_batch(first: jax.Array, second: jax.Array) -> jax.Array:
-    is_known = (
-        jnp.abs(first) > jnp.finfo(first.dtype).tiny / jnp.finfo(first.dtype).eps
-    )  # Smaller entries have lost digits.
+def _of_batch(first: jax.Array, second: jax.Array, from_one: jax.Array) -> jax.Array:
+    if not jnp.issubdtype(first.dtype, jnp.inexact):
+        return first  # A counter of batches has no momentum.
+    smallest = jnp.finfo(first.dtype).tiny / jnp.finfo(first.dtype).eps  # Smaller entries have lost digits.
+    is_known = jnp.abs(first) > smallest
     ratio = second / jnp.where(is_known, first, 1)
-    return jnp.where(is_known, first / jnp.where(is_known, 2 - ratio, 1), 0)
+    of_batch = jnp.where(is_known, first / jnp.where(is_known, 2 - ratio, 1), 0)
+    return jnp.where((first == 0) & (from_one == 1), jnp.nan, of_batch)

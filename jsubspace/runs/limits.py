@@ -34,7 +34,6 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _validate_size_of_data(config, require)
         _validate_model(config, require)
     _validate_num_endpoints(config, require)
-    _validate_without_effect(config, require)
     _validate_method(config, require)
     _validate_center(config, require)
     _validate_evaluation(config, require)
@@ -99,9 +98,6 @@ def _validate_method(config: ml_collections.ConfigDict, require: Any) -> None:
         f"{ORIGIN} if both config.start.runs and config.start.network are set: the endpoints have one start",
     )
     require(bool(start.network) or start.role == START, "start.role", f"{START} without config.start.network")
-    require(
-        start.role == START or not single, "start.role", f"{START} for a point: one network has no penalty and no cos²"
-    )
     require(bool(start.network) or not start.digest, "start.digest", "empty without config.start.network")
     require(
         start.epoch == 0 or stacks,
@@ -117,26 +113,6 @@ def _validate_method(config: ml_collections.ConfigDict, require: Any) -> None:
         all(epoch <= settings.num_epochs for epoch in config.keep_epochs),
         "keep_epochs",
         f"epochs between 1 and config.optimizer.num_epochs, which is {settings.num_epochs}",
-    )
-
-
-def _validate_without_effect(config: ml_collections.ConfigDict, require: Any) -> None:
-    """Options of the subspace and of tests that would change nothing."""
-    subspace, evaluation = config.subspace, config.evaluation
-    require(
-        not subspace.layerwise or subspace.name != "point" or collects(config),
-        "subspace.layerwise",
-        "False for a point, which has no alpha",
-    )
-    require(
-        not subspace.shared_init or not config.start.network,
-        "subspace.shared_init",
-        "False with config.start.network, where no endpoint is initialised",
-    )
-    require(
-        evaluation.early_stopping != "test" or evaluation.every_epochs > 0,
-        "evaluation.early_stopping",
-        "auto unless config.evaluation.every_epochs asks for tests during training",
     )
 
 
@@ -253,20 +229,12 @@ def _validate_size_of_data(config: ml_collections.ConfigDict, require: Any) -> N
 
 
 def _validate_model(config: ml_collections.ConfigDict, require: Any) -> None:
-    """The depths and widths that each network can have, and the options that it knows."""
+    """The depths and widths that each network can have."""
     name, depth = config.model.name, config.model.depth
-    only = "unless config.model.name is resnet: other networks have no such choice"
-    require(name == "resnet" or config.model.inner_width == 1, "model.inner_width", f"1 {only}")
-    require(name == "resnet" or config.model.stem == "tiny", "model.stem", f"tiny {only}")
     if name == "cresnet":
         require(depth >= 8 and depth % 6 == 2, "model.depth", "6n + 2 for a cresnet: 8, 14, 20, 26, 32, ...")
     elif name == "mlp":
         require(not config.model.remat, "model.remat", "False for an mlp, which has no residual blocks")
-        require(
-            not config.model.unbiased_batch_stats,
-            "model.unbiased_batch_stats",
-            "False for an mlp, which has no BatchNorm",
-        )
     elif name == "resnet":
         depths = tuple(resnet.BLOCKS_PER_STAGE)
         require(depth in depths, "model.depth", f"one of {depths} for a resnet")

@@ -29,6 +29,7 @@ from jsubspace.runs import (
     results,
     settings,
     stacks,
+    without_effect,
 )
 from jsubspace.runs import config as config_lib
 from jsubspace.runs.build import Run
@@ -124,6 +125,8 @@ def _train(
 ) -> dict[str, Any]:
     workdir = places.located(workdir, "the run's folder")
     limits.validate(config)
+    if not (workdir / config_files.CONFIG).exists():
+        without_effect.check(config)
     config = pretrained.with_digest(config, workdir)
     may_differ = settings.may_differ_between_hosts()
     hosts.check_same({field: value for field, value in config_lib.fields(config).items() if field not in may_differ})

@@ -71,8 +71,8 @@ GROUPS = {
     "start": "These settings let a run start from networks that other runs or other programs trained.",
     "penalty": "These settings describe the penalty that keeps the endpoints apart.",
     "optimizer": "These settings describe the optimizer and its schedule.",
-    "evaluation": "These settings say what is measured. They can be changed when a run is evaluated again, but for the tests during "
-    "training (every_epochs, early_stopping and patience).",
+    "evaluation": "These settings say what is measured. They can be changed when a run is evaluated again. Three settings belong to tests "
+    "during training and cannot be changed: every_epochs, early_stopping and patience.",
 }
 
 OF_TESTS = ("evaluation.every_epochs", "evaluation.early_stopping", "evaluation.patience")

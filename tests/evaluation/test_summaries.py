@@ -66,6 +66,11 @@ def test_intervals_of_few_normal_numbers_cover(n):
     assert covered > (0.92 if n == 3 else 0.935)
 
 
+def test_the_interval_of_a_root_is_not_negative():
+    ((low, high),) = summaries.intervals({"square": np.array([0.1, 0.1, 3.0]) ** 2}, root, 1000).values()
+    assert low == 0 < high
+
+
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(st.lists(st.floats(-1e6, 1e6) | st.sampled_from([np.inf, -np.inf, np.nan]), min_size=1, max_size=20))
 def test_infinite_losses_are_results_and_no_warnings(losses):

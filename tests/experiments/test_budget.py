@@ -463,7 +463,7 @@ def test_minutes_end_the_program_as_a_signal_would(monkeypatch, fake, tmp_path):
     monkeypatch.setattr(program, "_end", lambda: ended.append(True) or True)
     monkeypatch.setitem(budgets.SCALES, "small", (SMALL,))
     options = ["budget", f"--record={tmp_path}", f"--runs={tmp_path}"]
-    real, before = fake.finish, threading.active_count()
+    real = fake.finish
     for seconds, expected in ((0.01, 1), (30, 0)):
         ended.clear()
         monkeypatch.setattr(crew, "finish", lambda *given: (time.sleep(0.2), real(*given)))
@@ -471,7 +471,7 @@ def test_minutes_end_the_program_as_a_signal_would(monkeypatch, fake, tmp_path):
         (tmp_path / "runs.jsonl").unlink(missing_ok=True)
         program.main()
         assert len(ended) == expected
-    assert threading.active_count() == before
+    assert program.TIMER not in [thread.name for thread in threading.enumerate()]
 
 
 def test_the_forecast_is_tried_again_until_a_run_has_a_speed():

@@ -59,6 +59,13 @@ def test_statistics_of_constant_inputs_are_0_where_the_batchs_are():
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(stats))
 
 
+def test_statistics_that_never_change_are_nan_and_counters_are_kept():
+    like = {"mean": jax.ShapeDtypeStruct((2,), jnp.float32), "count": jax.ShapeDtypeStruct((), jnp.int32)}
+    found = batch_alone.statistics(lambda old: {"mean": 1.0 * old["mean"], "count": old["count"] + 1}, like)
+    assert np.isnan(found["mean"]).all()
+    assert found["count"] == 1
+
+
 @pytest.mark.parametrize("kind", ["linen", "nnx"])
 def test_batch_norm_that_never_updates_its_statistics_is_refused(kind):
     """Their statistics would be 0/0, and every prediction NaN."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -72,7 +73,7 @@ class Regression(Task):
         return (*(_name("coverage", level) for level in self.levels), *(_name("quantile", q) for q in self.quantiles))
 
     def check_targets(self, number: int, *targets: Any) -> None:
-        """Raises ValueError if the targets are not finite real numbers, or float32 rounds their differences away."""
+        """Raises ValueError if the targets are not finite real numbers. It warns if float32 rounds their differences away."""
         (given,) = targets
         dtype = checks.dtype_of(given)
         if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
@@ -87,9 +88,11 @@ class Regression(Task):
         kept, spread = jnp.result_type(float), np.ptp(exact) if exact.size else 0.0
         lost = np.max(np.abs(exact - exact.astype(kept)), initial=0)
         if lost > 1e-3 * spread > 0:
-            raise ValueError(
+            warnings.warn(
                 f"the targets of batch {number} lie between {exact.min():.10g} and {exact.max():.10g}, and {jnp.dtype(kept).name} "
-                f"rounds them by up to {lost:.3g}. Subtract their mean and divide by their spread, or use jax_enable_x64."
+                f"rounds them by up to {lost:.3g}. If this is more than the noise of the targets, "
+                "subtract the mean of all targets and divide by their spread, or use jax_enable_x64.",
+                stacklevel=2,
             )
 
     def reduce(self, outputs: Any, *targets: Any) -> tuple[jax.Array, jax.Array]:
