@@ -19,7 +19,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
       UsageError: if a setting would change nothing. The message names the field, its value and what it may be.
     """
-    model, subspace, start, tests = config.model, config.subspace, config.start, config.evaluation
+    subspace, start, tests = config.subspace, config.start, config.evaluation
     is_point, only_of_resnets = (
         subspace.name == "point",
         "unless config.model.name is resnet: other networks have no such choice",
@@ -47,6 +47,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         ),
     ]
     if not is_of_a_problem(config):
+        model = config.model
         rules += [
             (model.name != "resnet" and model.inner_width != 1, "model.inner_width", f"1 {only_of_resnets}"),
             (model.name != "resnet" and model.stem != "tiny", "model.stem", f"tiny {only_of_resnets}"),

@@ -6,6 +6,7 @@ import runpy
 import pytest
 from places import CONFIGS, REPOSITORY
 
+import jsubspace
 from jsubspace.errors import UsageError
 from jsubspace.runs import config, limits, without_effect
 
@@ -59,4 +60,13 @@ def test_recorded_runs_pass():
         }
         settings.update_from_flattened_dict(recorded)
         limits.validate(settings)
+        without_effect.check(settings)
+
+
+def test_settings_of_a_problem_pass_and_have_rules_too():
+    """They have no group ``model``."""
+    settings = jsubspace.training.default_settings()
+    without_effect.check(settings)
+    settings.subspace.name, settings.subspace.layerwise = "point", True
+    with pytest.raises(UsageError, match="layerwise is True"):
         without_effect.check(settings)
