@@ -14,7 +14,8 @@ Rules that were fixed before any result was known:
 
 One budget is trained after the other, and within it one method after the other. Every finished run is a line of
 ``runs.jsonl`` in the folder ``--record``. Tables and a picture of complete methods stand beside it. A study resumes from this
-file on any machine: commit it, and give the same command on a fresh clone. ``--scale=gpu`` trains the paper's network on all of Fashion-MNIST with the paper's rate.
+file on any machine: commit it, and give the same command on a fresh clone. ``--scale=gpu`` trains the paper's network on all of
+Fashion-MNIST with the paper's rate.
 """
 
 import argparse

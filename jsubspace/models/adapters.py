@@ -64,8 +64,8 @@ def from_linen(
       module: the module.
       inputs: the inputs of a batch, or arrays of the same shapes. Their content does not count.
       outputs: from what the module returns to the outputs of the network, for example to logits.
-      momentum: the momentum of all BatchNorm layers, if it is known. Otherwise it follows from a second update, which the
-        compiler merges with the first.
+      momentum: the momentum of all BatchNorm layers, if it is known. Otherwise it follows from two further updates, which
+        the compiler merges with the first.
 
     Raises:
       ValueError: if the module has variables of another collection.

@@ -12,14 +12,13 @@ def statistics(updated: Callable[[Any], Any], shapes: Any, momentum: float | Non
 
     The update is ``new = momentum * old + (1 - momentum) * batch``. The first update of 0 is first = (1 - momentum) batch, and the
     update of first is second = (1 + momentum) first. So ``batch = first / (2 - second / first)``, entry by entry. Both updates
-    have the size of the batch's statistics, and no large number hides the momentum.
+    have the size of the batch's statistics, and no large number hides the momentum. A statistic that the update never changes, as with
+    a momentum of 1, is NaN. An update of 1 distinguishes it from a batch's statistic of 0.
 
     Args:
       updated: the update. It reads the old statistics for nothing else.
       shapes: the statistics' shapes and dtypes.
       momentum: the momentum of all leaves, if it is known.
-
-    A statistic that the update never changes, as with a momentum of 1, is NaN.
 
     Raises:
       ValueError: if the update returns an old leaf itself.

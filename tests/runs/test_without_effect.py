@@ -7,6 +7,7 @@ import pytest
 from places import CONFIGS, REPOSITORY
 
 import jsubspace
+from jsubspace import runs
 from jsubspace.errors import UsageError
 from jsubspace.runs import config, limits, without_effect
 
@@ -70,3 +71,16 @@ def test_settings_of_a_problem_pass_and_have_rules_too():
     settings.subspace.name, settings.subspace.layerwise = "point", True
     with pytest.raises(UsageError, match="layerwise is True"):
         without_effect.check(settings)
+
+
+def test_only_a_run_that_begins_is_told(tmp_path):
+    settings = config.default()
+    settings.update_from_flattened_dict(POINT | {"subspace.layerwise": True})
+    with pytest.raises(UsageError, match=r"layerwise is True. It must be False"):
+        runs.train(settings, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.json").write_text("{}")  # It is refused for another reason.
+    with pytest.raises(UsageError) as refused:
+        runs.train(settings, tmp_path / "old")
+    assert "It must be False" not in str(refused.value)
