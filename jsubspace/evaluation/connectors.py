@@ -175,7 +175,8 @@ def mesh(num_endpoints: int, num_points: int) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
       num_endpoints: m, 2 or 3.
-      num_points: the number of grid points. On a triangle it is rounded down to a triangular number, at least 6.
+      num_points: the number of grid points, at least 3, since two are the corners alone. On a triangle it is rounded down to a
+        triangular number, at least 6.
 
     Returns:
       alphas ``[q, m]``, and weights ``[q]`` that sum to 1. A grid point's weight is its number of neighbouring cells.
@@ -186,7 +187,7 @@ def mesh(num_endpoints: int, num_points: int) -> tuple[np.ndarray, np.ndarray]:
       ([0.0, 0.0, 1.0], [1.0, 3.0, 1.0, 3.0, 3.0, 1.0])
     """
     if num_endpoints == 2:
-        first = np.linspace(0, 1, num_points)
+        first = np.linspace(0, 1, max(num_points, 3))
         return np.stack([first, 1 - first], axis=-1), trapezoid(first)
     side = max(int((np.sqrt(8 * num_points + 1) - 1) / 2), 3) - 1
     alphas = np.array([(i, j, side - i - j) for i in range(side + 1) for j in range(side + 1 - i)]) / side

@@ -230,8 +230,12 @@ def _means(
     if subspaces.is_path(subspace):
         first, last = (float(np.asarray(end)) for end in subspace.ends)
         reached = (alphas[:s].astype(np.float64) - first) / (last - first)
-        along = connectors.trapezoid(np.asarray(subspace.grid(num_points), np.float64))
-        return np.concatenate([along, np.zeros(s - len(along))]), np.stack([1 - reached, reached], axis=-1)
+        order, along = (
+            np.argsort(reached),
+            np.zeros(s),
+        )  # A center that is not on the grid counts. Two points are ends alone.
+        along[order] = connectors.trapezoid(reached[order])
+        return along, np.stack([1 - reached, reached], axis=-1)
     if not subspaces.is_hull(subspace):  # A bend is no end, and nobody knows with what to compare a point there.
         return np.zeros(0), np.zeros((0, 0))
     combinations = weights[:s, : subspace.num_endpoints].astype(np.float64)

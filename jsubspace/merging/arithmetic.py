@@ -80,6 +80,7 @@ def slerp(network: Params, other: Params, alpha: float = 0.5, by: By = None) -> 
     found = given.checked([network, other], "slerp", "slerp(network, other, alpha)")
     if not _are_numbers([alpha]) or not 0 <= float(alpha) <= 1:
         raise UsageError(f"slerp: alpha is {arguments.described(alpha)}, but it must be a number from 0 to 1.")
+    alpha = float(alpha)  # 1 - alpha in 16 bits would be rounded.
     endpoints = found.stacked()
     parts = parts_of(endpoints, by, "slerp")
     cosines, norms = angles(endpoints, parts)

@@ -152,8 +152,9 @@ def ema_weights(num_checkpoints: int, decay: Any) -> np.ndarray:
     n = _count("num_checkpoints", num_checkpoints)
     if not arguments.are_real_numbers(decay) or np.shape(decay) or not 0 <= float(decay) <= 1:
         raise UsageError(f"decay is {arguments.described(decay)}, but it must be a number from 0 to 1.")
-    weights = (1 - decay) * float(decay) ** np.arange(n - 1, -1, -1)
-    weights[0] = float(decay) ** (n - 1)
+    kept = float(decay)  # 1 - decay in 16 bits would be rounded.
+    weights = (1 - kept) * kept ** np.arange(n - 1, -1, -1)
+    weights[0] = kept ** (n - 1)
     return weights
 
 

@@ -103,11 +103,17 @@ def rule_of(name: str) -> Rule | None:
 
 
 def _elementwise(equation: Any, operands: list[Labels]) -> list[Labels]:
-    rank = len(equation.outvars[0].aval.shape)
-    whole = [labels for labels in operands if len(labels) == rank]  # The others are numbers.
-    for labels in whole[1:]:
-        _together(whole[0], labels)
-    return [whole[0] if whole else []]
+    """The axes of the result. An operand may be a number or have length 1 along an axis, and then says nothing about its units."""
+    shape = equation.outvars[0].aval.shape
+    shapes = [operand.aval.shape for operand in equation.invars]
+    made = []
+    for axis, length in enumerate(shape):
+        own = zip(operands, shapes, strict=True)
+        along = [labels[axis] for labels, lengths in own if len(lengths) == len(shape) and lengths[axis] == length]
+        for other in along[1:]:
+            unify(along[0], other)
+        made.append(along[0] if along else fresh(length, fixed=True))
+    return [made]
 
 
 def _together(some: Iterable[Label], others: Iterable[Label]) -> None:

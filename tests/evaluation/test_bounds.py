@@ -24,6 +24,13 @@ def test_the_interval_over_runs_is_scipys():
     assert bounds.of_runs([0.8]) is None
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, 0.944444, -3e-9])
+def test_a_few_equal_runs_tell_nothing_of_others(value):
+    assert all(bounds.of_runs([value] * n) is None for n in (2, 3, 5, bounds.FEWEST - 1))
+    assert bounds.of_runs([value] * bounds.FEWEST) == pytest.approx([value, value])
+    assert bounds.of_runs([value, value + 1e-6]) is not None
+
+
 @settings(deadline=None, derandomize=True, max_examples=100)
 @given(st.integers(1, 5000), st.floats(0, 1))
 def test_a_fraction_has_wilsons_interval_and_a_width(n, fraction):

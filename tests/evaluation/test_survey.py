@@ -41,6 +41,18 @@ def test_a_grid_with_both_ends_and_the_middle(subspace):
     np.testing.assert_allclose(plan.combinations[5], [0.75, 0.25])
 
 
+@pytest.mark.parametrize(("subspace", "kinds"), [(Line(), ()), (Curve(), ()), (Simplex(2), ("random",))])
+@pytest.mark.parametrize("num_points", [2, 4])
+def test_a_mean_along_a_subspace_is_never_of_its_ends_alone(subspace, kinds, num_points):
+    """The center of an even grid counts too. With two points, a mean over the grid would be that of the ends, whatever lies between."""
+    plan = survey(subspace, num_points, num_random=2, kinds=kinds)
+    assert plan.along.sum() == pytest.approx(1)
+    np.testing.assert_allclose(plan.along @ plan.combinations, 0.5)
+    assert plan.along[list(plan.ends)].sum() <= 0.5
+    if num_points == 2 or not kinds:
+        assert plan.along[plan.center] > 0
+
+
 @pytest.mark.parametrize("num_points", [3, 21, 99, 101, 103, 131, 1001, 1003])
 def test_no_two_points_of_a_fine_grid_have_one_name(num_points):
     plan = survey(Line(), num_points)

@@ -14,7 +14,7 @@ import sklearn.metrics
 
 import jsubspace
 from jsubspace import Line, Point, Simplex
-from jsubspace.evaluation import ensembles
+from jsubspace.evaluation import bounds, ensembles
 from jsubspace.evaluation.uncertainty import conformal, detection, entropies, selective, temperature
 
 CLASSES = 4
@@ -290,6 +290,16 @@ def test_the_interval_of_the_area_under_the_risks_holds_the_truth():
     assert low == 0 < high < 0.1
 
 
+@pytest.mark.parametrize("n", [2, 5, 50])
+def test_errors_alone_are_no_certainty_about_the_area(n):
+    """A network with the error rate r has at least the area of one whose errors all come last."""
+    low, high = selective.selective(np.arange(float(n)), np.zeros(n)).aurc_interval
+    rate = bounds.of_fraction(np.array(n), n)[0]
+    coverage = np.linspace(0, 1, 200_001)[1:]
+    assert low == pytest.approx(np.maximum(1 - (1 - rate) / coverage, 0).mean(), abs=1e-4)
+    assert high == 1
+
+
 @pytest.mark.parametrize(("n", "error", "power"), [(100, 0.01, 0), (100, 0.02, 1), (400, 0.01, 0)])
 def test_the_interval_of_the_area_covers_with_few_errors(n, error, power):
     """About one to four errors. With the quantile of a normal variable, the upper bound would be too low in every sixth case."""
@@ -353,6 +363,7 @@ def test_other_subspaces_and_a_table():
         ),
         ({"test_batches": [(np.zeros((5, 6)), np.zeros(5))]}, "test_batches: the last array|integers"),
         ({"test_batches": [(np.zeros((5, 6)), np.full(5, 9))]}, "test_batches: .*a label is no class"),
+        ({"validation_batches": [(np.zeros((5, 6)), np.full(5, 9))]}, "validation_batches: a label is no class"),
         ({"test_batches": [np.zeros((5, 6))]}, "test_batches: batch 0 is a ndarray"),
         ({"miscoverage": 0}, "miscoverage is 0"),
         ({"seed": -1}, "seed is -1, but it must be at least 0"),

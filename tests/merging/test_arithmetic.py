@@ -1,5 +1,6 @@
 """Task arithmetic and spherical interpolation against their formulas."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -43,6 +44,17 @@ def test_the_arc_is_its_formula_for_the_whole_and_by_leaf(x64):
     unit = [{name: leaf / np.linalg.norm(flat(network)) for name, leaf in network.items()} for network in (A, B)]
     for alpha in (0, 0.25, 1):
         assert np.linalg.norm(flat(slerp(*unit, alpha))) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16, jnp.float32])
+def test_numbers_of_few_bits_are_widened_before_they_are_subtracted(x64, dtype):
+    alpha = dtype(0.1)
+    np.testing.assert_allclose(flat(slerp(A, B, alpha)), arc(flat(A), flat(B), float(alpha)), rtol=1e-12)
+    copied = {name: leaf.copy() for name, leaf in A.items()}
+    np.testing.assert_allclose(flat(slerp(A, copied, alpha)), flat(A), rtol=1e-12)
+    weights = jsubspace.checkpoint_weights("ema", 4, decay=alpha)
+    np.testing.assert_allclose(weights, jsubspace.checkpoint_weights("ema", 4, decay=float(alpha)), rtol=1e-12)
+    assert weights.sum() == pytest.approx(1, abs=1e-12)
 
 
 def test_scanned_layers_have_arcs_of_their_own(x64):

@@ -3,6 +3,7 @@
 import re
 
 import equinox
+import flax.linen as nn
 import flax.nnx as nnx
 import jax
 import jax.numpy as jnp
@@ -108,6 +109,54 @@ def test_a_permuted_network_computes_the_same_function(name, x64):
         other, _ = shuffled(network, found, seed)
         assert not jax.tree.all(jax.tree.map(np.array_equal, network, other))
         np.testing.assert_allclose(apply(other, batch), apply(network, batch), rtol=1e-12, atol=1e-12)
+
+
+class Normalized(nn.Module):
+    """The norms of flax multiply the scale by a factor of one column, which they write first."""
+
+    norm: type
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3, param_dtype=float)(jnp.tanh(self.norm(param_dtype=float)(nn.Dense(8, param_dtype=float)(x))))
+
+
+def one_hot_times(first):
+    def function(point, tokens):
+        hot = jax.nn.one_hot(tokens, 4)
+        return jnp.tanh((first(hot) * hot) @ point["w0"]) @ point["w1"] @ point["head"]
+
+    return function
+
+
+def random_network(norm, seed):
+    like = jax.eval_shape(lambda: Normalized(norm).init(jax.random.key(0), jnp.ones((2, 4))))["params"]
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), like)
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
+def test_an_operand_with_one_column_does_not_hide_the_units(norm, x64):
+    """An elementwise operation may repeat an operand of length 1. If it is the first, the others still say which units there are."""
+    network, x = random_network(norm, 0), normal(1, 5, 4)
+
+    def function(point, x):
+        return Normalized(norm).apply({"params": point}, x)
+
+    found = symmetries(function, network, x)
+    assert tuple(found.lengths.values()) == (8,)
+    np.testing.assert_allclose(function(shuffled(network, found)[0], x), function(network, x), rtol=1e-10, atol=1e-12)
+    other = random_network(norm, 2)
+    aligned = jsubspace.merging.align(other, network, found).network
+    np.testing.assert_allclose(function(aligned, x), function(other, x), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("first", [lambda hot: hot.sum(-1, keepdims=True), lambda hot: jnp.ones((1, 4))])
+def test_a_vocabulary_keeps_its_order(first):
+    """one_hot compares a column of tokens with a row of numbers: a length of 1 on either side."""
+    found = symmetries(one_hot_times(first), PERCEPTRON, jnp.array([0, 3, 1]))
+    assert found.axes["w0"][0] == ((None, 4),)
+    assert found.axes["w0"][1] == found.axes["w1"][0] != ((None, 6),)
 
 
 def test_a_residual_network_with_batch_norm(x64):

@@ -16,6 +16,8 @@ from jsubspace.evaluation.tasks import checks
 from jsubspace.evaluation.tasks.groups import over_groups, rows_of
 from jsubspace.evaluation.tasks.task import Outcomes, Task
 
+NO_CLASS = "a label is no class. The labels are integers below the number of logits."
+
 
 @dataclasses.dataclass(frozen=True)
 class Classification(Task):
@@ -128,7 +130,7 @@ class Classification(Task):
     def check_outcomes(self, outcomes: Outcomes) -> None:
         """Raises ValueError if a label is larger than every class."""
         if np.any(np.isnan(outcomes.points.nll) & ~np.isnan(outcomes.points.confidence)):
-            raise ValueError("measure: a label is no class. The labels are integers below the number of logits.")
+            raise ValueError(f"measure: {NO_CLASS}")
 
     def scores(self, per_example: Scores, num_resamples: int = 0) -> list[dict[str, Any]]:
         """Means over examples of every network, with intervals if there are resamples (`estimates`).

@@ -109,7 +109,8 @@ def uncertainty(
 
     with _named("validation_batches"):
         validation = passed(Calibrating(), _with_uniform(validation_batches, seed, shapes))
-    temperatures, of_temperatures, thresholds = _fitted(validation, miscoverage)
+        Calibrating().check_outcomes(validation)
+        temperatures, of_temperatures, thresholds = _fitted(validation, miscoverage)
     scoring = Scoring(num_bins, temperatures=temperatures, thresholds=thresholds)
     with _named("test_batches"):
         test = passed(scoring, _with_uniform(test_batches, seed + 1, shapes))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsubspace.evaluation import ensembles, metrics
-from jsubspace.evaluation.tasks.classification import Classification
+from jsubspace.evaluation.tasks.classification import NO_CLASS, Classification
 from jsubspace.evaluation.tasks.task import Outcomes, over_groups
 from jsubspace.evaluation.uncertainty import conformal, entropies, temperature
 
@@ -55,18 +55,28 @@ class Calibrating(_Pass):
     target_names: ClassVar[tuple[str, ...]] = ("labels", "uniform")
 
     def numbers(self, log_probs: jax.Array, place: jax.Array, targets: tuple[Any, ...]) -> dict[str, Any]:
-        """``derivatives`` ``[q, g, n]`` (`temperature`), and the label's score ``[q, n]`` for each kind of set (`conformal`)."""
+        """``derivatives`` ``[q, g, n]`` (`temperature`), ``is_class``, whether the label is a class, ``[q, n]``, and the label's score
+        ``[q, n]`` for each kind of set (`conformal`).
+        """
         del place
         labels, uniform = targets
 
         def of(log_probs: jax.Array) -> dict[str, jax.Array]:
             probs = jnp.exp(log_probs)
-            found = {"derivatives": temperature.derivatives(log_probs, labels)}
+            found = {
+                "derivatives": temperature.derivatives(log_probs, labels),
+                "is_class": labels < log_probs.shape[-1],
+            }
             for kind in conformal.KINDS:
                 found[kind] = _of_label(conformal.scores(probs, uniform, kind), labels)
             return found
 
         return jax.lax.map(of, log_probs)
+
+    def check_outcomes(self, outcomes: Outcomes) -> None:
+        """Raises ValueError if a label is larger than every class."""
+        if not np.all(outcomes.points["is_class"]):
+            raise ValueError(NO_CLASS)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

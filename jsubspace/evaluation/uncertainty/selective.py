@@ -104,10 +104,14 @@ def _interval(area: float, resampled: np.ndarray, num_wrong: int, n: int, level:
 
     Percentiles are too short for a few hundred examples. The errors alone say how much the area varies, so the standard deviation has
     as many degrees of freedom as there are errors. Without an error among n examples, the area is at most the error rate, and
-    Wilson's interval bounds this rate.
+    Wilson's interval bounds this rate. If every example is an error, Wilson's interval bounds the rate r from below. The least area
+    with this rate puts all errors last, and is the integral of max(1 - (1 - r) / x, 0) over the coverage x from 0 to 1.
     """
     if not len(resampled):
         return (0.0, 1.0)
+    if num_wrong == n:
+        rate = float(bounds.of_fraction(np.array(n), n, level)[0])
+        return (rate + (1 - rate) * math.log(1 - rate), 1.0)
     if area == 0:
         return (0.0, float(bounds.of_fraction(np.array(0), n, level)[1]))
     positive = resampled[resampled > 0]
