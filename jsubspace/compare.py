@@ -74,8 +74,10 @@ def compare(runs: Sequence[str | pathlib.Path]) -> list[Entry]:
       UsageError: if there is no run, one is not finished or was evaluated by another version, one is given twice, two runs of
         one method have the same seed, or they were tested on different data sets, on different examples or for different tasks.
     """
-    if not runs:
-        raise UsageError("which runs? Name their folders: python -m jsubspace.compare RUN RUN ...")
+    if isinstance(runs, str | pathlib.Path) or not runs:
+        raise UsageError(
+            "which runs? Name their folders: python -m jsubspace.compare RUN RUN ..., or compare([run, run]) in Python."
+        )
     folders = [places.located(run, "a run's folder") for run in runs]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UsageError(f"a run is given twice in {', '.join(map(str, folders))}. Its mean would count it twice.")

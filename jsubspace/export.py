@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jsubspace
-from jsubspace import evaluate, preemption, program, subspaces
+from jsubspace import arguments, evaluate, preemption, program, subspaces
 from jsubspace.errors import UsageError
 from jsubspace.evaluation import survey
 from jsubspace.exchange import network_files
@@ -30,14 +30,15 @@ from jsubspace.training.train_state import not_finite
 
 
 def export(
-    workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: str = "", problem: Problem | MakeProblem | None = None
+    workdir: str | pathlib.Path, to: str | pathlib.Path, alpha: Any = "", problem: Problem | MakeProblem | None = None
 ) -> dict[str, Any]:
     """Writes the network at ``alpha`` of the run's newest checkpoint, and returns the facts that are written beside it.
 
     Args:
       workdir: the run's folder.
       to: ``NAME.safetensors`` or a folder. Neither may exist yet. See `network_files.save`.
-      alpha: as on the command line, or "" for the midpoint.
+      alpha: the position in the subspace, a number or an array ``[*alpha_shape]``, or a text as on the command line. "" or None
+        stands for the midpoint.
       problem: for a run of a problem of your own, the problem or a function ``settings -> problem``.
 
     Returns:
@@ -56,7 +57,7 @@ def export(
 
 
 def network_at(
-    workdir: str | pathlib.Path, alpha: str = "", problem: Problem | MakeProblem | None = None
+    workdir: str | pathlib.Path, alpha: Any = "", problem: Problem | MakeProblem | None = None
 ) -> tuple[network_files.Network, dict[str, Any]]:
     """The network that `export` writes, on the host, and its facts. The arguments are those of `export`."""
     workdir = places.located(workdir, "the run's folder")
@@ -79,8 +80,8 @@ def network_at(
     return network, {"alpha": position.tolist(), "weights": weights.tolist()} | facts(run)
 
 
-def read_alpha(text: str, subspace: Subspace) -> np.ndarray:
-    """A position in a subspace, ``[*alpha_shape]``, from the command line. The text "" is the center.
+def read_alpha(given: Any, subspace: Subspace) -> np.ndarray:
+    """A position in a subspace, ``[*alpha_shape]``, from a text of the command line or from numbers. "" and None are the center.
 
     A position lies in the subspace if no endpoint has a negative coefficient there. If the subspace has negative
     coefficients at its own center or on its grid, positions with twice as negative coefficients are taken too.
@@ -88,18 +89,20 @@ def read_alpha(text: str, subspace: Subspace) -> np.ndarray:
     Raises:
       UsageError: if the position is not in the subspace.
     """
-    if not text:
+    if given is None or (isinstance(given, str) and not given):
         return np.asarray(subspace.center)
+    text = repr(given) if isinstance(given, str) else arguments.described(given)
     if subspace.num_endpoints == 1:
-        raise UsageError(f"--alpha is {text!r} but the run is standard training: its only point needs no --alpha.")
-    size = math.prod(subspace.alpha_shape)
+        raise UsageError(f"--alpha is {text} but the run is standard training: its only point needs no --alpha.")
+    fits = isinstance(given, str) or (arguments.are_real_numbers(given) and np.shape(given) == subspace.alpha_shape)
     try:
-        numbers = [float(number) for number in text.split(",")]
-    except ValueError:
+        numbers = [float(number) for number in (given.split(",") if isinstance(given, str) else np.ravel(given))]
+    except (TypeError, ValueError):
         numbers = []
-    if len(numbers) != size or not _is_inside(np.reshape(numbers, subspace.alpha_shape), subspace):
+    fits = fits and len(numbers) == math.prod(subspace.alpha_shape)
+    if not fits or not _is_inside(np.reshape(numbers, subspace.alpha_shape), subspace):
         raise UsageError(
-            f"--alpha is {text!r}. In this run's {type(subspace).__name__.lower()} it must be {_expected(subspace)}."
+            f"--alpha is {text}. In this run's {type(subspace).__name__.lower()} it must be {_expected(subspace)}."
         )
     return np.asarray(numbers, np.float32).reshape(subspace.alpha_shape)
 

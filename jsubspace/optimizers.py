@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsubspace import arguments, axis_names, tree
+from jsubspace import arguments, axis_names, state_places, tree
 from jsubspace.types import Endpoints
 
 
@@ -57,6 +57,8 @@ def per_endpoint(optimizer: Any) -> Any:  # Any object with init and update. The
     its own, so that no norm mixes the shared leaves and an endpoint. A transform that looks into a static tree (a mask, labels)
     finds None in the place of the leaves of the other tree.
 
+    Outside jit, ``init`` divides an array of the state among devices as the endpoints' leaf with its name and shape.
+
     Args:
       optimizer: any object with ``init(params)`` and ``update(updates, state, params, **extra)``, as from optax.
 
@@ -97,7 +99,9 @@ def per_endpoint(optimizer: Any) -> Any:  # Any object with init and update. The
         parts = _parts_of("endpoints", params, "init(endpoints)")
         if not parts:
             return optimizer.init(params)
-        return _joined([axis_names.added(jax.vmap(optimizer.init)(part.of(params))) for part in parts])
+        return _joined(
+            [axis_names.added(state_places.initial(jax.vmap(optimizer.init), part.of(params))) for part in parts]
+        )
 
     def update(updates: Endpoints, state: Any, params: Endpoints | None = None, **extra: Any) -> tuple[Any, Any]:
         if params is not None:

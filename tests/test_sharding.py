@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -230,6 +231,28 @@ def test_options_move_one_gradient_for_each_that_they_take(case):
     assert set(found) == {"all-reduce"}
     assert found.total() <= gradients * NUMBERS + 2
     assert numbers("explicit FSDP", CASES[case])["all-gather"] == gradients * (NUMBERS - CLASSES)
+
+
+@pytest.mark.parametrize("layout", ["data parallel", "FSDP", "FSDP x tensor", "explicit FSDP"])
+@pytest.mark.parametrize("shares", [False, True])
+def test_the_first_state_lies_where_its_parameters_lie(layout, shares):
+    """Outside jit a vmap of init would put the state of all endpoints on one device, before the first step."""
+    layout = LAYOUTS[layout]
+    mesh, endpoints = layout.mesh(), endpoints_of(dataclasses.replace(CASES["line"], shares_biases=shares))
+    placed = jax.tree.map(lambda leaf: jax.device_put(leaf, NamedSharding(mesh, layout.spec_of(leaf))), endpoints)
+    optimizer = jsubspace.per_endpoint(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-2)))
+    state, expected = optimizer.init(placed), optimizer.init(endpoints)
+    jax.tree.map(np.testing.assert_array_equal, state, expected)
+    moments = [part for part in jax.tree.leaves(state, is_leaf=lambda x: hasattr(x, "mu")) if hasattr(part, "mu")]
+    found = {}
+    for moment in moments:
+        for tree in (moment.mu, moment.nu):
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+                found.setdefault(path, []).append(leaf.sharding)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(placed):
+        assert len(found[path]) == 2
+        assert all(sharding.is_equivalent_to(leaf.sharding, leaf.ndim) for sharding in found[path])
+    assert all(len(leaf.sharding.device_set) == 8 for leaf in jax.tree.leaves(state))
 
 
 def test_to_cut_the_endpoint_axis_moves_many_networks():

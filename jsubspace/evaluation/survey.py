@@ -230,10 +230,8 @@ def _means(
     if subspaces.is_path(subspace):
         first, last = (float(np.asarray(end)) for end in subspace.ends)
         reached = (alphas[:s].astype(np.float64) - first) / (last - first)
-        order, along = (
-            np.argsort(reached),
-            np.zeros(s),
-        )  # A center that is not on the grid counts. Two points are ends alone.
+        # All points count, also a center that is not on the grid. The grid of two points has the ends alone.
+        order, along = np.argsort(reached), np.zeros(s)
         along[order] = connectors.trapezoid(reached[order])
         return along, np.stack([1 - reached, reached], axis=-1)
     if not subspaces.is_hull(subspace):  # A bend is no end, and nobody knows with what to compare a point there.

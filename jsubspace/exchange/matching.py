@@ -46,7 +46,7 @@ def matched(
     """The array of the file for each leaf of the network.
 
     If the file has the collection ``params``, its other collections are ignored, such as ``batch_stats`` or the state of an
-    optimizer. All arrays that are left must be leaves of the network, and the other way round. The file may have a narrower
+    optimizer, unless the network has leaves outside of ``params`` too, as the state of a training loop. All arrays that are left must be leaves of the network, and the other way round. The file may have a narrower
     float than the network, such as bfloat16 for float32, because the wider one holds it exactly.
 
     Args:
@@ -93,6 +93,8 @@ def _leaves(stored: Mapping[str, object], expected: Mapping[str, object]) -> dic
     """The names of the network's leaves in the file, by the names that they would have in the network."""
     inside = {name.removeprefix(PARAMS): name for name in stored if name.startswith(PARAMS)}
     keeps_collection = all(name.startswith(PARAMS) for name in expected)
+    if any(name.startswith(PARAMS) for name in expected) and not keeps_collection and not set(expected) <= set(inside):
+        return {name: name for name in stored}
     is_whole = not inside or (keeps_collection and not set(expected) <= set(inside))
     found = {name: name for name in (inside.values() if inside and is_whole else stored)} if is_whole else inside
     if expected and not set(expected) & set(found):

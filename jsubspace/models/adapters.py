@@ -23,18 +23,20 @@ def from_functions(
 
     Args:
       init_fn: ``key -> point``.
-      apply_fn: ``(point, *inputs) -> outputs``. It may also take the keywords ``stats``, ``key`` and ``train``.
+      apply_fn: ``(point, *inputs) -> outputs``. It may also take the keywords ``stats``, ``key`` and ``train``. The last one may
+        have the other names that `from_linen` knows.
       stats_fn: ``(point, *inputs) -> statistics`` of one training batch in train mode (`jsubspace.reestimate_batch_stats`),
         or None. It may also take the keyword ``key``.
 
     Raises:
-      ValueError: if apply_fn takes no ``stats`` although there is a stats_fn.
+      ValueError: if apply_fn takes no ``stats`` although there is a stats_fn, or takes a mode or a key by another name.
 
     Example:
       >>> network = from_functions(lambda key: {"w": jnp.ones(3)}, lambda point, x: x @ point["w"])
       >>> network.apply(network.init(jax.random.key(0)), jnp.ones((2, 3)), train=True).tolist()
       [3.0, 3.0]
     """
+    calls.check_names(apply_fn, calls.name(apply_fn), takes_key=True)
     apply = calls.with_its_keywords(apply_fn, ("stats", "key", "train"))
     if stats_fn is not None and not calls.takes(apply_fn, "stats"):
         raise ValueError(
@@ -53,7 +55,7 @@ def from_linen(
     """A `Network` from a Flax linen module.
 
     The module is called in train mode and in evaluation mode through its argument ``train``, ``training``, ``is_training``,
-    ``deterministic``, ``inference`` or ``eval_mode``. A module without such an argument is the same in both modes. Dropout
+    ``is_train``, ``deterministic``, ``inference`` or ``eval_mode``. A module without such an argument is the same in both modes. Dropout
     gets a key under the name ``dropout``.
 
     The parameters are the collection ``params``. The collection ``batch_stats`` holds BatchNorm statistics. The
@@ -68,7 +70,7 @@ def from_linen(
         the compiler merges with the first.
 
     Raises:
-      ValueError: if the module has variables of another collection.
+      ValueError: if the module has variables of another collection, or takes the mode by another name.
 
     Example:
       >>> import flax.linen as nn
@@ -79,6 +81,7 @@ def from_linen(
       True
     """
     zeros = tuple(jnp.zeros(jnp.shape(array), jnp.result_type(array)) for array in inputs)
+    calls.check_names(module.__call__, type(module).__name__)
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), *zeros, **calls.mode(module.__call__, True)))
     if others := sorted(set(variables) - {"params", "batch_stats"}):
         raise ValueError(
@@ -95,10 +98,13 @@ def from_linen(
 def _linen(
     module: Any, zeros: Any, shapes: Any, outputs: Callable[[Any], Any], momentum: float | None, alone: Any = None
 ) -> Network:
+    from flax.core import meta
+
     mode = {train: calls.mode(module.__call__, train) for train in (False, True)}
 
     def init(key: jax.Array) -> Params:
-        return module.init(key, *zeros, **mode[True])["params"]
+        # A run divides arrays by itself. The names of axes in boxes of flax are of another mesh.
+        return meta.unbox(module.init(key, *zeros, **mode[True])["params"])
 
     def updated(point: Params, start: Any, inputs: Any, key: jax.Array | None) -> Any:
         variables = {"params": point} if start is None else {"params": point, "batch_stats": start}
@@ -131,7 +137,8 @@ def from_nnx(make: Callable[[Any], Any], outputs: Callable[[Any], Any] = lambda 
       outputs: from what the module returns to the outputs of the network.
 
     Raises:
-      ValueError: if the module has variables of another type, such as a cache.
+      ValueError: if ``make`` is no function of ``rngs``, or the module has variables of another type, such as a cache, or takes the
+        mode by another name.
 
     Example:
       >>> from flax import nnx
@@ -150,7 +157,18 @@ def from_nnx(make: Callable[[Any], Any], outputs: Callable[[Any], Any] = lambda 
     def named(state: Any) -> dict[str, Any]:
         return leaf_names.as_dictionary(nnx.to_pure_dict(state))
 
-    _, statistics, rest = jax.eval_shape(lambda: split(make(nnx.Rngs(jax.random.key(0)))))
+    if isinstance(make, nnx.Module):
+        raise ValueError(
+            f"from_nnx got a module, a {type(make).__name__}. It takes a function that makes one, as in "
+            f"from_nnx(lambda rngs: {type(make).__name__}(rngs=rngs)), because every endpoint starts as another network."
+        )
+
+    def checked() -> tuple[Any, Any, Any]:
+        module = make(nnx.Rngs(jax.random.key(0)))
+        calls.check_names(type(module).__call__, type(module).__name__)
+        return split(module)
+
+    _, statistics, rest = jax.eval_shape(checked)
     if others := jax.tree_util.tree_leaves_with_path(rest):
         raise ValueError(
             f"the module has a variable at {jax.tree_util.keystr(others[0][0])} that is neither nnx.Param, nnx.BatchStat nor "

@@ -143,7 +143,7 @@ def change(config: ml_collections.ConfigDict, field: str, text: str) -> None:
         raise UsageError(unknown_field(field))
     kind = settings.NAMED[field].type
     try:
-        given = text if kind is str else ast.literal_eval(text)
+        given = text if kind is str or not isinstance(text, str) else ast.literal_eval(text)
         if kind is float and type(given) is int:
             given = float(given)
         if type(given) is not kind:

@@ -1,5 +1,6 @@
 """Checks that the network, the task and the data of a problem fit each other, before anything is written or trained."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,11 @@ from jsubspace.evaluation.tasks import Outcomes
 from jsubspace.evaluation.tasks import task as tasks
 from jsubspace.network import Network
 from jsubspace.runs.problem import Problem
+from jsubspace.training.parallel import DataParallel
 from jsubspace.training.train_step import task_loss
 from jsubspace.types import Params
+
+log = logging.getLogger(__name__)
 
 
 def check(problem: Problem) -> None:
@@ -77,6 +81,16 @@ def check_outcomes(problem: Problem, name: str, outcomes: Outcomes) -> None:
         problem.task.check_outcomes(outcomes)
     except ValueError as error:
         raise _of_data(name, error) from error
+
+
+def warn_of_parts(network: Network, devices: DataParallel) -> None:
+    """Warns if BatchNorm sees each device's part of a batch alone. The number of devices then changes the results."""
+    if network.stats is not None and network.alone is None and devices.axis_name is not None and devices.count > 1:
+        log.warning(
+            "BatchNorm of the network sees the part of a batch on each of the %d devices alone, so the results depend on their number. "
+            'They do not with parallel = "jit", and with a BatchNorm that averages over the axis "batch" (docs/own_problem.md).',
+            devices.count,
+        )
 
 
 def point_of(problem: Problem) -> Params:

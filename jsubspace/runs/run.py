@@ -143,6 +143,8 @@ def _train(
         stacks.start_runs(config)  # Checked before any data is read.
     run = build.build(config, checked_problem(config, problem))
     memory.check(run)
+    if problem is not None:
+        problem_checks.warn_of_parts(run.problem.network, run.devices)
     if starts:
         check_batch(run)
         stacks.check_start(run)
@@ -167,7 +169,7 @@ def checked_problem(config: ml_collections.ConfigDict, problem: Problem | MakePr
     if problem is None:
         raise UsageError(
             "this is a run of a problem of your own, which config.json does not hold. Say --config=FILE, the file that defines "
-            "get_config() and get_problem(config)."
+            "get_config() and get_problem(config), or pass problem= in Python."
         )
     made = problem if isinstance(problem, Problem) or not callable(problem) else problem(config)
     problem_checks.check(made)

@@ -117,7 +117,8 @@ Every setting can be changed in a config file, as in `config.optimizer.num_epoch
 The last three columns make three claims:
 
 - *resumes*: "same" means that the setting identifies a run, so a run resumes only with the same value. "may differ" means
-  that the results do not depend on the value but for rounding, and a run may resume with another one.
+  that the results do not depend on the value but for rounding, and a run may resume with another one. There is one exception:
+  in a network of your own, BatchNorm without the axis name "batch" sees a device's part of a batch, and a run warns of it.
 - *hosts*: whether the hosts of one run must have the same value.
 - *compared*: whether runs that are compared as one method must have the same value.
 

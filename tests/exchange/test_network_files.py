@@ -274,8 +274,25 @@ def test_positions_that_are_not_on_a_simplex(text):
 def test_positions():
     assert export.read_alpha("0.2,0.3,0.5", Simplex(3)).shape == (3,)
     assert export.read_alpha("1", Line()) == 1
-    with pytest.raises(UsageError, match="standard training: its only point"):
-        export.read_alpha("0.5", Point())
+    for given in ("0.5", 0.5):
+        with pytest.raises(UsageError, match="standard training: its only point"):
+            export.read_alpha(given, Point())
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0, np.float32(0.25), jnp.bfloat16(0.5), 1.0])
+def test_positions_may_be_numbers(alpha):
+    """0 is an end, and not the absence of a position."""
+    assert export.read_alpha(alpha, Line()) == np.float32(alpha)
+    np.testing.assert_allclose(export.read_alpha((0.2, 0.3, 0.5), Simplex(3)), [0.2, 0.3, 0.5])
+    assert export.read_alpha(None, Line()) == export.read_alpha("", Line()) == 0.5
+
+
+@pytest.mark.parametrize("alpha", [-0.1, np.nan, True, [0.5], [], {"kernel": 0.5}, object(), [[0.5], [0.1, 0.2]]])
+def test_numbers_that_are_no_position(alpha):
+    with pytest.raises(UsageError, match="In this run's line it must be a number from 0 to 1"):
+        export.read_alpha(alpha, Line())
+    with pytest.raises(UsageError, match="it must be 3 weights"):
+        export.read_alpha((0.5, 0.5), Simplex(3))
 
 
 def tensors(path, header, size=0, length=None):

@@ -9,8 +9,10 @@ import flax.nnx as nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import safetensors.numpy
+from flax.training.train_state import TrainState
 
 import jsubspace
 from jsubspace.errors import UsageError
@@ -62,6 +64,29 @@ def test_plain_trees_come_back_to_the_bit(name, tmp_path):
     jsubspace.save(path, PLAIN[name])
     same(jsubspace.load(path), PLAIN[name])
     same(jsubspace.load(path, like=jax.tree.map(lambda leaf: leaf, PLAIN[name])), PLAIN[name])
+
+
+OPTIMIZER = optax.adam(1e-2)
+PARAMS = {"kernel": RNG.normal(size=(2, 3, 4)), "bias": RNG.normal(size=(2, 4))}
+BESIDE_PARAMS = {
+    "state of a loop": {"params": PARAMS, "opt_state": OPTIMIZER.init(PARAMS), "step": jnp.int32(7)},
+    "state of flax": TrainState.create(apply_fn=None, params=PARAMS, tx=OPTIMIZER),
+    "variables of linen": {"params": PARAMS, "batch_stats": {"mean": np.ones(4)}},
+    "parameters alone": {"params": PARAMS},
+    "parameters in parameters": {"params": {"params": PARAMS, "temperature": np.ones(2)}},
+}
+
+
+@pytest.mark.parametrize("name", BESIDE_PARAMS)
+def test_a_tree_with_parameters_and_more_comes_back(name, tmp_path):
+    """Beside params, a file for a network may hold more. But a tree that asks for more gets it."""
+    path, tree = tmp_path / "n.safetensors", BESIDE_PARAMS[name]
+    jsubspace.save(path, tree)
+    same(jsubspace.load(path, like=tree), tree)
+    if isinstance(tree, dict):
+        same(jsubspace.load(path, like=tree["params"]), tree["params"])
+        with pytest.raises(UsageError, match="it has no more"):
+            jsubspace.load(path, like=tree | {"more": np.ones(1)})
 
 
 @pytest.mark.parametrize(

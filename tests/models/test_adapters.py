@@ -8,7 +8,8 @@ from flax import linen as nn
 from flax import nnx
 
 from jsubspace.models import adapters, batch_alone, leaf_names
-from jsubspace.training.parallel import AXIS
+from jsubspace.runs import problem_checks
+from jsubspace.training.parallel import AXIS, DataParallel
 
 X = np.random.default_rng(0).normal(2.0, 3.0, size=(64, 4)).astype(np.float32)
 KEY = jax.random.key(0)
@@ -175,6 +176,82 @@ def test_functions_get_the_keywords_that_they_take():
     network.apply({}, X, stats=1, key=KEY, train=True)
     assert got == {"stats": 1, "train": True}
     np.testing.assert_array_equal(network.stats({}, X, key=KEY), X.mean(0))
+
+
+@pytest.mark.parametrize(
+    "name", ["train", "training", "is_training", "is_train", "deterministic", "inference", "eval_mode"]
+)
+def test_the_mode_has_many_names(name):
+    """A mode that is never switched would be dropout that never runs."""
+    of_train = name in ("train", "training", "is_training", "is_train")
+    scope = {"nn": nn, "nnx": nnx}
+    exec(f"def apply_fn(point, x, {name}=None): return {name}", scope)
+    exec(f"class Module(nn.Module):\n  def __call__(self, x, {name}=None): return {name}", scope)
+    exec(f"class Other(nnx.Module):\n  def __call__(self, x, {name}=None): return {name}", scope)
+    for network in (
+        adapters.from_functions(lambda key: {}, scope["apply_fn"]),
+        adapters.from_linen(scope["Module"](), X[:1], outputs=lambda mode: mode),
+        adapters.from_nnx(lambda rngs: scope["Other"]()),
+    ):
+        assert [network.apply({}, X, key=KEY, train=train) is of_train for train in (True, False)] == [True, False]
+
+
+@pytest.mark.parametrize("name", ["is_train_mode", "is_eval", "testing", "not_deterministic", "use_inference"])
+def test_a_mode_that_nobody_would_set_is_refused(name):
+    scope = {"nn": nn, "nnx": nnx}
+    exec(f"def apply_fn(point, x, {name}=False): return x", scope)
+    exec(f"class Module(nn.Module):\n  def __call__(self, x, {name}=False): return x", scope)
+    exec(f"class Other(nnx.Module):\n  def __call__(self, x, {name}=False): return x", scope)
+    for make in (
+        lambda: adapters.from_functions(lambda key: {}, scope["apply_fn"]),
+        lambda: adapters.from_linen(scope["Module"](), X[:1]),
+        lambda: adapters.from_nnx(lambda rngs: scope["Other"]()),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"takes {name}, which nobody would set.* Name it train or deterministic."
+        ):
+            make()
+
+
+@pytest.mark.parametrize("name", ["rng", "rngs", "dropout_rng", "prng_key", "dropout_key"])
+def test_a_key_that_nobody_would_give_is_refused(name):
+    scope = {}
+    exec(f"def apply_fn(point, x, {name}=None): return x", scope)
+    with pytest.raises(ValueError, match=rf"apply_fn takes {name}, which nobody would set.* Name it key."):
+        adapters.from_functions(lambda key: {}, scope["apply_fn"])
+
+
+def test_other_arguments_with_a_default_are_left_alone():
+    def apply_fn(point, x, key=None, rng_of_noise=None, dropout_rate=0.1, num_tests=3, strain=False, **more):
+        return x
+
+    adapters.from_functions(lambda key: {}, apply_fn)
+
+
+def test_names_of_axes_in_a_linen_module_are_dropped():
+    """A run divides arrays by itself, and its mesh lacks these axes."""
+    kernel_init = nn.with_partitioning(nn.initializers.lecun_normal(), (None, "model"))
+    network = adapters.from_linen(nn.Dense(2, kernel_init=kernel_init), X[:1])
+    point = network.init(KEY)
+    assert {name: type(leaf).__name__ for name, leaf in point.items()} == dict.fromkeys(("kernel", "bias"), "ArrayImpl")
+    assert network.apply(point, X).shape == (64, 2)
+
+
+def test_a_module_in_the_place_of_a_function_is_told():
+    with pytest.raises(ValueError, match=r"from_nnx got a module, a Nnx.*from_nnx\(lambda rngs: Nnx\(rngs=rngs\)\)"):
+        adapters.from_nnx(Nnx(nnx.Rngs(0)))
+
+
+@pytest.mark.parametrize(("count", "warns"), [(1, False), (2, True)])
+def test_batch_norm_of_parts_is_told(count, warns, caplog):
+    """Without an axis name, BatchNorm sees one device's part of a batch, and the number of devices changes the results."""
+    devices = DataParallel(tuple(jax.devices()[:count]))
+    together = adapters.from_linen(Linen(axis_name=AXIS), X[:1])
+    for network in (together, adapters.from_linen(nn.Dense(2), X[:1])):
+        problem_checks.warn_of_parts(network, devices)
+    assert not caplog.records
+    problem_checks.warn_of_parts(with_batch_norm("nnx"), devices)
+    assert [f"each of the {count} devices alone" in record.getMessage() for record in caplog.records] == [True] * warns
 
 
 def test_names_of_leaves_and_back():
