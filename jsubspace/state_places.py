@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 def initial(init: Callable[[Any], Any], params: Any) -> Any:
@@ -14,9 +14,8 @@ def initial(init: Callable[[Any], Any], params: Any) -> Any:
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     known = [leaf for _, leaf in leaves if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)]
-    meshes = [
-        leaf.sharding.mesh for leaf in known if isinstance(leaf.sharding, NamedSharding) and leaf.sharding.mesh.size > 1
-    ]
+    shardings = [leaf.sharding for leaf in known if isinstance(leaf.sharding, NamedSharding)]
+    meshes = [sharding.mesh for sharding in shardings if isinstance(sharding.mesh, Mesh) and sharding.mesh.size > 1]
     if not meshes or len(known) < len(leaves):
         return init(params)
     everywhere = NamedSharding(meshes[0], PartitionSpec())
