@@ -25,7 +25,7 @@ def error(values: Sequence[float], ring: bool = False) -> tuple[float, int]:
       The error, which is infinite if it is not known, and the degrees of freedom.
     """
     n = len(values)
-    if n < (3 if ring else 2) or bounds.without_spread(values):
+    if n < (3 if ring else 2):
         return math.inf, 1
     plain = float(np.std(values, ddof=1)) / math.sqrt(n)
     return (plain * math.sqrt(2 * (n - 1) / (n - 2)), 2 * (n - 2) ** 2 // (3 * n - 8)) if ring else (plain, n - 1)

@@ -35,7 +35,10 @@ class Measured(NamedTuple):
     def p_value(self) -> float:
         """The two-sided p-value of Student's t test that the number is 0 on average. It is 1 for a single seed or pair."""
         error, freedom = over_seeds.error(self.values.tolist(), self.ring)
-        return bounds.t_tails(float(np.mean(self.values)) / error, freedom)
+        mean = float(np.mean(self.values))
+        if error == 0:
+            return 1.0 if mean == 0 else 0.0
+        return bounds.t_tails(mean / error, freedom)
 
     def words(self, threshold: float) -> str:
         """The number and its verdict, with a dagger if the p-value is at most ``threshold``."""
