@@ -53,7 +53,7 @@ class Entry(NamedTuple):
       runs: the folders it was found in.
       values: of each metric, one value per run. It is None where the results of an older version lack the metric, or the value
         is not finite.
-      over_runs: of each metric, the 95 % t interval of the mean over runs, or None for a single run.
+      over_runs: of each metric, the 95 % t interval of the mean over runs, or None for a single run or a few equal ones.
       to_first: of each metric, the ``difference`` to the first entry and its ``interval`` over the test examples that both
         share, or None without scores per example.
     """
@@ -134,7 +134,8 @@ def _with_intervals(entries: list[Entry], found: dict[str, dict[str, Any]]) -> l
 
     def over_runs(values: list[float | None]) -> list[float] | None:
         known = [value for value in values if value is not None]
-        return bounds.of_runs(known) if len(known) == len(values) else None
+        is_known = len(known) == len(values) and not bounds.without_spread(known)
+        return bounds.of_runs(known) if is_known else None
 
     return [
         entry._replace(

@@ -35,15 +35,13 @@ def of_fraction(successes: np.ndarray, n: int, level: float = 0.95) -> np.ndarra
 def of_runs(values: Sequence[float], level: float = 0.95) -> list[float] | None:
     """The t interval of the mean over n independent runs, with n - 1 degrees of freedom.
 
-    It is None if the runs do not tell how far others lie (`without_spread`).
+    It is None for a single run. Equal values have an interval of width 0: ask `without_spread` whether it means anything.
 
     Example:
       >>> [round(bound, 3) for bound in of_runs([0.80, 0.82, 0.81])]
       [0.785, 0.835]
-      >>> of_runs([0.94, 0.94]) is None  # Not certainty: two runs read the same number of images.
-      True
     """
-    if without_spread(values):
+    if len(values) < 2:
         return None
     half = t_quantile(len(values) - 1, level) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     mean = float(np.mean(values))
@@ -51,7 +49,12 @@ def of_runs(values: Sequence[float], level: float = 0.95) -> list[float] | None:
 
 
 def without_spread(values: Sequence[float]) -> bool:
-    """Whether a few runs have one value: a single run, or fewer than `FEWEST` equal ones. Scores of a small test set often agree."""
+    """Whether a few runs have one value: a single run, or fewer than `FEWEST` equal ones. Scores of a small test set often agree.
+
+    Example:
+      >>> without_spread([0.94, 0.94])  # No certainty: two runs read the same number of images.
+      True
+    """
     n = len(values)
     return n < 2 or (n < FEWEST and float(np.std(values)) <= 1e-9 * abs(float(np.mean(values))))
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from jsubspace.evaluation import bounds
+from jsubspace.examples.intervals import of_seeds
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 9, 10, 50, 199, 200, 201, 5000])
@@ -26,9 +27,10 @@ def test_the_interval_over_runs_is_scipys():
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.1, 0.944444, -3e-9])
 def test_a_few_equal_runs_tell_nothing_of_others(value):
-    assert all(bounds.of_runs([value] * n) is None for n in (2, 3, 5, bounds.FEWEST - 1))
-    assert bounds.of_runs([value] * bounds.FEWEST) == pytest.approx([value, value])
-    assert bounds.of_runs([value, value + 1e-6]) is not None
+    assert all(bounds.without_spread([value] * n) for n in (1, 2, 3, 5, bounds.FEWEST - 1))
+    assert not bounds.without_spread([value] * bounds.FEWEST)
+    assert not bounds.without_spread([value, value + 1e-6])
+    assert of_seeds([value] * 3) == f"{value:.3f}"
 
 
 @settings(deadline=None, derandomize=True, max_examples=100)
