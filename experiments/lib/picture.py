@@ -34,7 +34,7 @@ def draw(standard: Sequence[dict[str, Any]], line: Sequence[dict[str, Any]], pat
     axes.plot([0, 1], [both, both], "D", color=plots.ORANGE, markersize=7, clip_on=False, zorder=3)
     lower = values.mean(0)
     if several:
-        lower, upper = np.array([bounds.of_runs(column) or [column.mean()] * 2 for column in values.T]).T
+        lower, upper = np.array([bounds.of_runs(column) for column in values.T]).T
         axes.fill_between(alphas, lower, upper, color=plots.BLUE, alpha=0.2, linewidth=0)
     axes.plot(alphas, values.mean(0), "o-", color=plots.BLUE, linewidth=2.2, markersize=6, clip_on=False)
     interval = ", with its 95 % interval"

@@ -192,15 +192,14 @@ def says(rows: Sequence[dict[str, Any]]) -> str:
     standard, middle, both = of[STANDARD, NETWORK], of["line", MIDPOINT], of["line", ENSEMBLE]
     images = len(standard["accuracy"]["seeds"]) == 1
     difference = middle["accuracy"]["minus_standard"]
-    interval = difference["over_images" if images else "over_seeds"]
-    between = f"{interval[0]:+.1%} to {interval[1]:+.1%}" if interval else "not known"
+    low, high = difference["over_images" if images else "over_seeds"]
     cosine, distance = np.mean(middle["cosine_squared"]), np.mean(middle["distance"])
     ends = "two different networks" if cosine < 0.1 else "similar networks"
     worse = middle["ece"]["mean"] > standard["ece"]["mean"]
     return (
         f"Standard training reads {standard['accuracy']['mean']:.1%} of the test digits. The middle of the line is one network "
         f"too, took as many steps, and reads {middle['accuracy']['mean']:.1%}: {difference['mean']:+.1%} (95 % interval over "
-        f"{'test images' if images else 'seeds'} {between}).\n"
+        f"{'test images' if images else 'seeds'} {low:+.1%} to {high:+.1%}).\n"
         f"The ends of the line are {ends} (cos² {cosine:.3g}, distance {distance:.0f}), and together they read "
         f"{both['accuracy']['mean']:.1%}.\n"
         f"Random labels teach every network to be unsure, so these calibration errors are large. That of the middle is "

@@ -20,10 +20,8 @@ def check(config: ml_collections.ConfigDict) -> None:
       UsageError: if a setting would change nothing. The message names the field, its value and what it may be.
     """
     subspace, start, tests = config.subspace, config.start, config.evaluation
-    is_point, only_of_resnets = (
-        subspace.name == "point",
-        "unless config.model.name is resnet: other networks have no such choice",
-    )
+    is_point = subspace.name == "point"
+    only_of_resnets = "unless config.model.name is resnet: other networks have no such choice"
     rules = [
         (
             subspace.layerwise and is_point and not collects(config),
